@@ -1,0 +1,35 @@
+"""Put every record that is about a job into that job's own log, with no change at any call site.
+
+    with job_context(job.pk):
+        queue_images(job)          # any module logger called below lands in this job's log
+
+Importing this package imports the standard library only.
+"""
+
+from ._pipeline.router import aflush, flush, stats
+from .context import JobScope, carry, current_job, detached, job_context, wrap_stream
+from .entry import Entry
+from .exceptions import ConfigurationError, JobLogError, MissingExtraError, SinkUnavailableError
+from .filters import JobContextFilter
+from .handlers import JobLogHandler
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigurationError",
+    "Entry",
+    "JobContextFilter",
+    "JobLogError",
+    "JobLogHandler",
+    "JobScope",
+    "MissingExtraError",
+    "SinkUnavailableError",
+    "aflush",
+    "carry",
+    "current_job",
+    "detached",
+    "flush",
+    "job_context",
+    "stats",
+    "wrap_stream",
+]

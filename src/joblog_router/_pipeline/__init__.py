@@ -1,0 +1,1 @@
+"""The way of a record from a logging call to a sink. Private: imports the standard library and the core only."""

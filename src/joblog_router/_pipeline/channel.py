@@ -1,0 +1,129 @@
+"""One sink with what waits for it: a bounded buffer that logging threads append to and the writer empties.
+
+`append`'s parts run on logging threads and use only atomic calls of C code; everything else runs on the writer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .stats import Tally
+
+if TYPE_CHECKING:
+    from ..context import JobScope
+    from ..entry import Entry
+    from ..sinks.base import Sink
+    from .exceptions import CapturedException
+
+# scope, seq, n, created, level, logger, message, path, line, extra, exception
+Item: TypeAlias = (
+    "tuple[JobScope, int, int, float, int, str, str, str, int, dict[str, Any] | None, CapturedException | None]"
+)
+
+# A number is taken a moment before its item is appended. Items behind a missing number wait this long for it;
+# then it was lost to an exception out of a signal handler between the two.
+_MAX_HOLD = 0.2
+
+
+class Channel:
+    """A sink, its buffer and the writer's notes about it. `key` tells channels apart over a reconfiguration."""
+
+    def __init__(self, key: str, sink: Sink, origin: str, capacity: int, wake: Callable[[Channel], None]) -> None:
+        self.key = key
+        self.alone = frozenset((key,))
+        self.sink = sink
+        self.origin = origin
+        self.capacity = capacity
+        self.buffer: deque[Item] = deque()
+        self.next_seq = itertools.count(1).__next__
+        self.dropped = Tally()
+        self.awake = False
+        self.users = 0
+        self._wake = wake
+        # Below: the writer's own.
+        self.ready: list[Entry] = []
+        self.done = 0
+        self.stored = 0
+        self.quarantined = 0
+        self.failures = 0
+        self.failing = False
+        self.retry_at = 0.0
+        self.last_error = ""
+        self.told_dropped = 0
+        self._held: list[Item] = []
+        self._expected = 1
+        self._held_since = 0.0
+
+    def wake(self) -> None:
+        """Tell the writer that this channel's buffer is no longer empty. Safe on any thread, in signals and `__del__`."""
+        self.awake = True
+        self._wake(self)
+
+    def take(self, limit: int) -> list[Item]:
+        """Up to `limit` items in the order of their numbers, none missing between: nothing overtakes anything."""
+        held = self._held
+        pop = self.buffer.popleft
+        try:
+            while len(held) < limit:
+                held.append(pop())
+        except IndexError:
+            pass
+        if not held:
+            return held
+        held.sort(key=_seq)
+        if held[-1][1] - self._expected + 1 != len(held):
+            return self._take_before_gap(held)
+        self._held = []
+        self._held_since = 0.0
+        self._expected = held[-1][1] + 1
+        return held
+
+    def _take_before_gap(self, held: list[Item]) -> list[Item]:
+        now = time.monotonic()
+        if not self._held_since:
+            self._held_since = now
+        if now - self._held_since > _MAX_HOLD:
+            self._expected = held[0][1]
+            self._held_since = now
+        count = 0
+        while count < len(held) and held[count][1] == self._expected + count:
+            count += 1
+        taken, self._held = held[:count], held[count:]
+        self._expected += count
+        if count:
+            self._held_since = now if self._held else 0.0
+        return taken
+
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not (self.buffer or self._held or self.ready)
+
+    def waiting(self) -> int:
+        """How many entries are captured and neither stored nor given up."""
+        return len(self.buffer) + len(self._held) + len(self.ready)
+
+    def last_seq(self) -> int:
+        """The highest number that waits now, or of what was done last. For `flush`."""
+        last = self.done
+        if self.ready:
+            last = self.ready[-1].seq
+        if self._held:
+            last = max(last, self._held[-1][1])
+        for _ in range(5):
+            try:
+                # Appends of several threads may stand in another order at the very end.
+                return max((item[1] for item in itertools.islice(reversed(self.buffer), 64)), default=last)
+            except RuntimeError:  # appended to while it was looked at
+                continue
+        try:
+            return max(last, self.buffer[-1][1])
+        except IndexError:
+            return last
+
+
+def _seq(item: Item) -> int:
+    return item[1]

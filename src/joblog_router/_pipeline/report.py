@@ -1,0 +1,65 @@
+"""One line on stderr, once per cause: how this library speaks about itself without using logging.
+
+Called from any thread, also while a record is handled. Once a router runs, lines are handed to its writer thread,
+so that the thread that logs does no I/O.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import deque
+from collections.abc import Callable, Hashable
+
+_MAX_CAUSES = 1000
+_MAX_LENGTH = 2000
+
+_seen: set[Hashable] = set()
+_waiting: deque[str] = deque(maxlen=_MAX_CAUSES)
+_wake_writer: Callable[[], None] | None = None
+
+
+def report_once(cause: Hashable, text: str) -> None:
+    """Say `text` on stderr unless `cause` was reported before in this process. Never raises."""
+    if cause in _seen or len(_seen) >= _MAX_CAUSES:
+        return
+    _seen.add(cause)
+    report(text)
+
+
+def report(text: str) -> None:
+    """Say `text` on stderr, from the writer thread where there is one. Never raises."""
+    if _wake_writer is None:
+        _print(text)
+    else:
+        _waiting.append(text)
+        _wake_writer()
+
+
+def use_writer(wake: Callable[[], None] | None) -> None:
+    """Hand lines over to the writer thread, which calls `print_waiting` after `wake()`; None prints at once."""
+    global _wake_writer
+    _wake_writer = wake
+
+
+def print_waiting() -> None:
+    """Print what `report` left for the writer thread."""
+    while _waiting:
+        with contextlib.suppress(IndexError):
+            _print(_waiting.popleft())
+
+
+def forget() -> None:
+    """Let every cause be reported again (a new configuration, a test)."""
+    _seen.clear()
+
+
+def _print(text: str) -> None:
+    # sys.stderr may be a proxy that logs (Celery's is): the original stream cannot loop.
+    stream = sys.__stderr__ or sys.stderr
+    if stream is None:
+        return
+    line = "joblog_router: " + text.replace("\n", " ")[:_MAX_LENGTH] + "\n"
+    with contextlib.suppress(Exception):
+        stream.write(line.encode("utf-8", "backslashreplace").decode("utf-8"))
+        stream.flush()

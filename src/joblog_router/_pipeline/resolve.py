@@ -1,0 +1,199 @@
+"""Which job is a record about? One function, `resolve(record)`, for filter and handler alike.
+
+Called on the logging thread for every record, so it does no I/O, takes no lock and raises nothing. The rules, first
+answer wins: what the call says (`extra`), the stamp of an earlier answer, the open scope.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from types import CodeType
+from typing import Any, Final
+
+from .. import context
+from ..context import JobScope, opening_task, still_open
+from .primitives import freeze
+from .report import report_once
+from .stats import Tally
+
+STAMP: Final = "_joblog"
+
+_get_scope = context._current.get
+
+
+class _NoJob:
+    """The stamp of a record that belongs to no job. One object, also behind a pickle."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> str:
+        return "NO_JOB"
+
+    def __repr__(self) -> str:
+        return "NO_JOB"
+
+
+NO_JOB: Final = _NoJob()
+
+
+class Captured:
+    """The stamp of a record that is in the buffers of `channels` already, with the scope it was resolved to."""
+
+    __slots__ = ("channels", "scope")
+
+    def __init__(self, scope: JobScope, channels: frozenset[str]) -> None:
+        self.scope = scope
+        self.channels = channels
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Captured, (self.scope, self.channels))
+
+
+late = Tally()
+conflicts = Tally()
+foreign_service = Tally()
+
+# The last attribute a bare LogRecord gets. Whatever stands behind it in a record's __dict__ was added: extra,
+# a record factory's attributes, a formatter's, our stamp.
+_LAST: Final = next(reversed(logging.LogRecord("", 0, "", 0, "", (), None).__dict__))
+# Formatters leave these; they are nobody's extra.
+_FORMATTERS: Final = frozenset({"message", "asctime", "exc_text", "taskName"})
+
+_evidence: frozenset[str] = frozenset({"job_id"})
+_services: frozenset[CodeType] = frozenset()
+
+
+def resolve(record: logging.LogRecord) -> JobScope | None:
+    """The scope whose job `record` is about, or None. Leaves a stamp where the answer must not be worked out twice."""
+    added = record.__dict__
+    if next(reversed(added)) != _LAST:
+        return _resolve_added(record, added)
+    scope = _get_scope()
+    if scope is None:
+        return None
+    if scope.closed or _services:
+        return _check_scope(record, scope)
+    return scope
+
+
+def _resolve_added(record: logging.LogRecord, added: dict[str, Any]) -> JobScope | None:
+    """A record that carries more than the bare attributes: extra, an earlier stamp, a formatter's text."""
+    stamp = added.get(STAMP)
+    if stamp is not None:
+        if type(stamp) is Captured:
+            return stamp.scope
+        return stamp if isinstance(stamp, JobScope) else None
+    if added.get("job_log") is False:
+        added[STAMP] = NO_JOB
+        return None
+    scope = _get_scope()
+    if scope is not None and (scope.closed or _services):
+        scope = _check_scope(record, scope)
+    if "job_log_id" in added:
+        scope = added[STAMP] = _addressed(added["job_log_id"], scope)
+        return None if scope is NO_JOB else scope
+    if scope is not None:
+        for key in _evidence:
+            if key in added and not _agrees(added[key], scope):
+                conflicts.add()
+                report_once(
+                    ("conflict", record.pathname, record.lineno),
+                    f"a record of {record.name} ({record.pathname}:{record.lineno}) names job {freeze(added[key])!r} "
+                    f"in extra[{key!r}] inside the scope of job {scope.job_id!r}: it goes to no job's log. "
+                    "To address a job use extra={'job_log_id': ...}",
+                )
+                added[STAMP] = NO_JOB
+                return None
+    return scope
+
+
+def _addressed(value: object, scope: JobScope | None) -> Any:
+    try:
+        job_id = "" if value is None else str(value)
+    except Exception:
+        job_id = ""
+    if not job_id:
+        return NO_JOB
+    if scope is not None and scope.job_id == job_id:
+        return scope
+    return JobScope(job_id)
+
+
+def _agrees(value: object, scope: JobScope) -> bool:
+    if value is None or value == "":
+        return True
+    frozen = freeze(value)
+    return str(frozen) == scope.job_id
+
+
+def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
+    """A scope that is closed, or that a long-lived service may merely have inherited."""
+    if _services and _is_service_loop(scope):
+        foreign_service.add()
+        setattr(record, STAMP, NO_JOB)
+        return None
+    if not scope.closed:
+        return scope
+    outer = still_open(scope)
+    if outer is not None:
+        return outer
+    late.add()
+    setattr(record, STAMP, NO_JOB)
+    report_once(
+        ("late", record.pathname, record.lineno),
+        f"a record of {record.name} ({record.pathname}:{record.lineno}) was logged in the scope of job "
+        f"{scope.job_id!r} after that scope had closed: it goes to no job's log. Code that serves more than one job "
+        "is started inside `with detached():`; work for the job is awaited inside its scope",
+    )
+    return None
+
+
+def _is_service_loop(scope: JobScope) -> bool:
+    task = opening_task()
+    if task is None or task is scope._home:
+        return False
+    coroutine = task.get_coro()  # type: ignore[attr-defined]
+    return getattr(coroutine, "cr_code", None) in _services
+
+
+def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
+    """Treat tasks whose root coroutine has one of `codes` as nobody's: what they merely inherited does not count.
+
+    For clients of other libraries that were opened before they could be instrumented. Gives a function that ends it.
+    """
+    global _services
+    mine = frozenset(codes)
+    _services = _services | mine
+    context._home_of = opening_task
+
+    def end() -> None:
+        global _services
+        _services = _services - mine
+        if not _services:
+            context._home_of = None
+
+    return end
+
+
+def use_evidence(keys: Iterable[str]) -> None:
+    """Name the keys of `extra` that tell a record's owner (default: job_id). Process-wide."""
+    global _evidence
+    _evidence = frozenset(keys)
+
+
+def extras_of(added: dict[str, Any]) -> dict[str, Any] | None:
+    """What the call passed in `extra`, frozen to primitives, without this library's own keys. None if nothing."""
+    found: dict[str, Any] | None = None
+    for key in reversed(added):
+        if key == _LAST:
+            break
+        if key in _FORMATTERS or key in _OWN or key[:1] == "_":
+            continue
+        if found is None:
+            found = {}
+        found[key] = freeze(added[key])
+    return found
+
+
+_OWN: Final = frozenset({"job_log", "job_log_id", "job_id", STAMP})

@@ -1,0 +1,217 @@
+"""The one router of a process: channels by sink, their writer, the way out at exit.
+
+A record is captured once per sink however many handlers see it. Handlers come and go with every `dictConfig`; the
+router, its buffers and its writer stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import secrets
+import threading
+import time
+from contextvars import Context
+from typing import Any
+
+from ..sinks.base import Sink
+from . import resolve
+from .channel import Channel
+from .report import report_once, use_writer
+from .text import clean
+from .writer import Ticket, Writer
+
+EXIT_TIMEOUT = 3.0
+
+
+class Router:
+    """Private; the process's one is `router` below. Configuration and flushing take a lock, capturing does not."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._channels: dict[str, Channel] = {}
+        self._count = 0
+        self._before: dict[str, int] = {"captured": 0, "stored": 0, "dropped": 0, "quarantined": 0}
+        self._writer = Writer(self._snapshot, self._retire)
+        self._origin = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._exiting = False
+        self._hooked = False
+
+    def open_channel(self, key: str, sink: Sink, capacity: int) -> Channel:
+        """The channel of `key`, with one user more; a new one writes to `sink`, a known one keeps its buffer."""
+        with self._lock:
+            channel = self._channels.get(key)
+            if channel is None:
+                self._count += 1
+                origin = self._origin if self._count == 1 else f"{self._origin}.{self._count}"
+                channel = Channel(key, sink, origin, capacity, self._wake)
+                self._channels[key] = channel
+            else:
+                channel.sink = sink
+            channel.capacity = capacity
+            channel.users += 1
+            use_writer(self._writer.wake)
+            return channel
+
+    def close_channel(self, channel: Channel) -> None:
+        """One user less. The last one leaves the rest to the writer: nothing waits here, `dictConfig` holds locks."""
+        with self._lock:
+            channel.users -= 1
+        if self._writer.is_running():
+            self._writer.wake()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until what was captured before is stored; whether it is. False at once on the writer thread."""
+        if self._writer.is_current():
+            return False
+        if not self._waiting():
+            return True
+        done = threading.Event()
+        answer = []
+
+        def on_done(complete: bool) -> None:
+            answer.append(complete)
+            done.set()
+
+        ticket = Ticket(time.monotonic() + timeout, on_done)
+        self._writer.wake(ticket)
+        if not self._writer.is_running():
+            return self._drain_here()
+        done.wait(timeout)
+        return bool(answer and answer[0])
+
+    async def aflush(self, timeout: float) -> bool:
+        """`flush` for coroutines: the loop goes on meanwhile."""
+        if not self._waiting():
+            return True
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bool] = loop.create_future()
+
+        def settle(complete: bool) -> None:
+            if not answer.done():
+                answer.set_result(complete)
+
+        def on_done(complete: bool) -> None:
+            try:
+                loop.call_soon_threadsafe(settle, complete)
+            except RuntimeError:
+                pass  # the loop was closed while the writer worked
+
+        self._writer.wake(Ticket(time.monotonic() + timeout, on_done))
+        try:
+            return await asyncio.wait_for(answer, timeout)
+        except asyncio.TimeoutError:
+            return False
+
+    def handler_flush(self) -> None:
+        """`logging.Handler.flush`: only a signal, since `dictConfig` calls it holding locks sinks may need; at exit, wait."""
+        if self._exiting:
+            self.flush(EXIT_TIMEOUT)
+        elif self._writer.is_running():
+            self._writer.wake()
+
+    def stats(self) -> dict[str, int]:
+        """Counters of this process, exact when nothing is being captured at the moment."""
+        with self._lock:
+            counts = dict(self._before)
+            waiting = 0
+            for channel in self._channels.values():
+                self._add(counts, channel)
+                waiting += channel.waiting()
+        counts["captured"] += waiting
+        return {
+            **counts,
+            "waiting": waiting,
+            "late": resolve.late.value(),
+            "conflicts": resolve.conflicts.value(),
+            "services": resolve.foreign_service.value(),
+        }
+
+    @staticmethod
+    def _add(counts: dict[str, int], channel: Channel) -> None:
+        dropped = channel.dropped.value()
+        counts["stored"] += channel.stored
+        counts["quarantined"] += channel.quarantined
+        counts["dropped"] += dropped
+        counts["captured"] += channel.stored + channel.quarantined + dropped
+
+    def _snapshot(self) -> list[Channel]:
+        return list(self._channels.values())
+
+    def _waiting(self) -> bool:
+        return any(not channel.is_empty() for channel in self._snapshot())
+
+    def _wake(self, channel: Channel) -> None:
+        if channel.key not in self._channels:
+            # A handler that was closed but left on its logger logs again: its channel comes back as it was.
+            self._channels[channel.key] = channel
+        if not self._hooked:
+            self._hooked = True
+            atexit.register(self._at_exit)
+        self._writer.wake()
+
+    def _retire(self, channel: Channel) -> None:
+        """Forget a channel without users and without waiting entries. On the writer thread."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if channel.users > 0 or not channel.is_empty() or self._channels.get(channel.key) is not channel:
+                return
+            del self._channels[channel.key]
+            self._add(self._before, channel)
+            channel.stored = channel.quarantined = 0
+            channel.dropped = type(channel.dropped)()
+        finally:
+            self._lock.release()
+        try:
+            channel.sink.close()
+        except Exception as error:
+            report_once(("close", channel.key, repr(error)), f"closing sink {channel.key!r} failed: {error!r}")
+
+    def _drain_here(self) -> bool:
+        """Write what waits on the calling thread, the writer being gone. In an empty context: see Writer."""
+        if not self._writer._round_lock.acquire(timeout=1):
+            return False
+        try:
+            Context().run(self._writer.round)
+        finally:
+            self._writer._round_lock.release()
+        return not self._waiting()
+
+    def _at_exit(self) -> None:
+        self._exiting = True
+        if not self.flush(EXIT_TIMEOUT) and (left := sum(channel.waiting() for channel in self._snapshot())):
+            report_once(("exit",), f"the process ends with {left} job log lines that could not be stored")
+            use_writer(None)
+
+
+def _host() -> str:
+    name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "host")
+    return clean(name)[:40] or "host"
+
+
+router = Router()
+
+
+def flush(timeout: float = 5.0) -> bool:
+    """Wait until every line captured before this call is stored; False if that did not happen in `timeout` seconds.
+
+    Blocks the calling thread: in coroutines use `aflush`. Never raises.
+    """
+    return router.flush(timeout)
+
+
+async def aflush(timeout: float = 5.0) -> bool:
+    """`flush` without blocking the event loop."""
+    return await router.aflush(timeout)
+
+
+def stats() -> dict[str, Any]:
+    """This process's counters since its start.
+
+    `captured` lines were taken from logging calls; each of them is `stored`, `waiting`, `dropped` (the buffer was
+    full) or `quarantined` (the sink refused that one line). `late` records came from closed scopes, `conflicts` named
+    another job than the one open, `services` came from shared service loops: these three are in no job's log.
+    """
+    return router.stats()

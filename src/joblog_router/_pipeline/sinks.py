@@ -1,0 +1,98 @@
+"""From the `sink` and `options` of a handler to a sink object. The one table of names that lead to contribs."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from itertools import count
+from typing import Any, Final
+
+from ..exceptions import ConfigurationError, JobLogError
+from ..sinks.base import Sink
+from .dotted import load
+
+# Dotted names, so that nothing is imported before it is asked for.
+SINKS: Final[Mapping[str, str]] = {
+    "memory": "joblog_router.sinks.memory.MemorySink",
+    "jsonl": "joblog_router.sinks.jsonl.JsonLinesSink",
+    "callable": "joblog_router.sinks.callable.CallableSink",
+    "django": "joblog_router.contrib.django.sink.DjangoSink",
+}
+
+_fresh = count(1)
+
+
+def make_sink(sink: object, options: object) -> tuple[str, Sink]:
+    """A key that tells this sink from others, and the sink. Raises ConfigurationError for what the settings show."""
+    given = _checked_options(options)
+    if sink is None:
+        raise ConfigurationError(f"JobLogHandler: no sink given; set sink to {_listed()}, or a dotted path")
+    if not isinstance(sink, str):
+        if not isinstance(sink, Sink) or inspect.isclass(sink):
+            raise ConfigurationError(
+                f"JobLogHandler: sink must be a name, a dotted path or an object with write() and close(), not {sink!r}"
+            )
+        if given:
+            raise ConfigurationError("JobLogHandler: options are for a sink given by name, not for a sink object")
+        return f"{type(sink).__name__} {id(sink)}", sink
+    factory = _load_factory(sink)
+    _check_signature(sink, factory, given)
+    try:
+        made = factory(**given)
+    except JobLogError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"JobLogHandler: sink {sink!r} does not accept {given!r}: {error}") from error
+    if not isinstance(made, Sink):
+        raise ConfigurationError(f"JobLogHandler: {sink!r} is not a sink: it lacks write() or close()")
+    # A memory sink belongs to the handler it was made for; the others are the same place whoever asks.
+    suffix = f"#{next(_fresh)}" if sink == "memory" else repr(sorted(given.items(), key=lambda item: item[0]))
+    return f"{sink} {suffix}", made
+
+
+def _load_factory(name: str) -> Any:
+    if name in SINKS:
+        return load(SINKS[name])
+    if "." not in name:
+        near = difflib.get_close_matches(name, SINKS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigurationError(f"JobLogHandler: there is no sink {name!r}.{hint} Known: {_listed()}, a dotted path")
+    try:
+        factory = load(name)
+    except ImportError as error:
+        raise ConfigurationError(f"JobLogHandler: sink {name!r} cannot be imported: {error}") from error
+    if not callable(factory):
+        raise ConfigurationError(f"JobLogHandler: sink {name!r} is not a class")
+    return factory
+
+
+def _check_signature(name: str, factory: Any, given: dict[str, Any]) -> None:
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
+        return
+    known = [name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_POSITIONAL]
+    for option in given:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise ConfigurationError(f"JobLogHandler: sink {name!r} has no option {option!r}; {takes}.{hint}")
+    for option, parameter in signature.parameters.items():
+        if parameter.default is parameter.empty and option not in given and option in known:
+            raise ConfigurationError(f"JobLogHandler: sink {name!r} needs options={{{option!r}: ...}}")
+
+
+def _checked_options(options: object) -> dict[str, Any]:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise ConfigurationError(f"JobLogHandler: options must be a dictionary with names as keys, not {options!r}")
+    return {key: options[key] for key in options}
+
+
+def _listed() -> str:
+    return ", ".join(repr(name) for name in SINKS)

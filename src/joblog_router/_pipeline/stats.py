@@ -1,0 +1,28 @@
+"""Exact counters that any thread may raise without a lock."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+
+class Tally:
+    """A counter: `add()` from any thread (one call of C code, atomic, safe in signal handlers), `value()` exact.
+
+    Reading takes a number too and subtracts what reading took; only readers share a lock.
+    """
+
+    __slots__ = ("_lock", "_reads", "add")
+
+    def __init__(self) -> None:
+        self.add = itertools.count().__next__
+        self._reads = 0
+        self._lock = threading.Lock()
+
+    def value(self) -> int:
+        """How often `add` was called."""
+        with self._lock:
+            taken = self.add()
+            value = taken - self._reads
+            self._reads += 1
+        return value

@@ -1,0 +1,274 @@
+"""The one thread that takes entries out of the buffers and hands them to sinks.
+
+Runs in an empty context, so that what sinks log is about no job and cannot come back as new entries. Nothing here is
+called on a logging thread except `Writer.wake` (one append to a `SimpleQueue`, which is safe in signal handlers and
+`__del__`) and, once per process, the start of the thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from queue import Empty, SimpleQueue
+
+from ..entry import Entry
+from ..exceptions import SinkUnavailableError
+from .channel import Channel, Item
+from .exceptions import render_exception
+from .report import print_waiting, report, report_once
+from .text import clean
+
+LINGER = 0.05
+BATCH = 500
+_FIRST_BACKOFF = 0.25
+_LAST_BACKOFF = 30.0
+_FLUSH_RETRY = 0.1
+
+
+class Ticket:
+    """A caller of `flush`: done when every channel has done what waited when the ticket came."""
+
+    def __init__(self, deadline: float, on_done: Callable[[bool], None]) -> None:
+        self.deadline = deadline
+        self.on_done = on_done
+        self.targets: dict[Channel, int] | None = None
+
+
+class Writer:
+    """Empties the channels of one process. `channels` gives those to look after, `retire` is told of idle ones."""
+
+    def __init__(self, channels: Callable[[], Iterable[Channel]], retire: Callable[[Channel], None]) -> None:
+        self._channels = channels
+        self._retire = retire
+        self._signals: SimpleQueue[Ticket | None] = SimpleQueue()
+        self._tickets: list[Ticket] = []
+        self._thread: threading.Thread | None = None
+        self._starting = False
+        # One round at a time: the thread's, or that of a caller who drains after the thread is gone.
+        self._round_lock = threading.Lock()
+
+    def wake(self, ticket: Ticket | None = None) -> None:
+        """Have the writer look at its channels soon. Starts the thread the first time."""
+        self._signals.put(ticket)
+        if self._thread is None and not self._starting:
+            self._start()
+
+    def is_running(self) -> bool:
+        """Whether the thread is there to do the work."""
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
+    def is_current(self) -> bool:
+        """Whether the caller is the writer thread itself."""
+        return self._thread is threading.current_thread()
+
+    def _start(self) -> None:
+        self._starting = True
+        thread = threading.Thread(target=Context().run, args=(self._run,), name="joblog-writer", daemon=True)
+        try:
+            thread.start()
+            self._thread = thread
+        except RuntimeError:
+            pass  # the interpreter is shutting down: what waits is drained by the last flush
+        finally:
+            self._starting = False
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._wait()
+                with self._round_lock:
+                    self.round()
+            except BaseException as error:
+                # The thread must outlive whatever happens in it; a second is long enough not to spin.
+                report_once(("writer", repr(error)), f"the writer thread met {error!r} and goes on")
+                time.sleep(1)
+
+    def _wait(self) -> None:
+        """Wait for work, then linger for more of it unless somebody waits for a flush."""
+        timeout = self._until_retry()
+        try:
+            self._take_signal(self._signals.get(timeout=timeout))
+        except Empty:
+            return
+        until = time.monotonic() + LINGER
+        while not self._tickets and (left := until - time.monotonic()) > 0:
+            try:
+                self._take_signal(self._signals.get(timeout=left))
+            except Empty:
+                break
+        with contextlib.suppress(Empty):
+            while True:
+                self._take_signal(self._signals.get_nowait())
+
+    def _take_signal(self, signal: Ticket | None) -> None:
+        if signal is not None:
+            self._tickets.append(signal)
+
+    def _until_retry(self) -> float | None:
+        now = time.monotonic()
+        pending = [channel for channel in self._channels() if not channel.is_empty()]
+        if not pending:
+            return None
+        if self._tickets:
+            return _FLUSH_RETRY
+        return max(0.0, min(channel.retry_at if channel.failing else now + LINGER for channel in pending) - now)
+
+    def round(self) -> None:
+        """Write what waits in every channel whose time has come, answer tickets, print reports."""
+        for ticket in self._tickets:
+            if ticket.targets is None:
+                ticket.targets = {channel: channel.last_seq() for channel in self._channels()}
+                for channel in ticket.targets:
+                    channel.retry_at = 0.0
+        again = True
+        while again:
+            again = False
+            for channel in list(self._channels()):
+                channel.awake = False  # before looking: an append after this line wakes again
+                if channel.retry_at <= time.monotonic():
+                    again = self._write_some(channel) or again
+            self._answer_tickets()
+        print_waiting()
+        for channel in list(self._channels()):
+            if channel.users <= 0 and channel.is_empty():
+                self._retire(channel)
+
+    def _answer_tickets(self) -> None:
+        now = time.monotonic()
+        waiting = []
+        for ticket in self._tickets:
+            behind = [channel for channel, target in (ticket.targets or {}).items() if channel.done < target]
+            if behind and now < ticket.deadline:
+                waiting.append(ticket)
+            else:
+                ticket.on_done(not behind)
+        self._tickets = waiting
+
+    def _write_some(self, channel: Channel) -> bool:
+        """Write up to one batch; whether there may be more to do at once."""
+        if not channel.ready:
+            channel.ready = self._make_entries(channel, channel.take(BATCH))
+        if not channel.ready:
+            return False
+        try:
+            channel.sink.write(channel.ready)
+        except SinkUnavailableError as error:
+            self._back_off(channel, error)
+            return False
+        except Exception as error:
+            return self._write_one_by_one(channel, error)
+        self._stored(channel, len(channel.ready))
+        channel.ready = []
+        return True
+
+    def _make_entries(self, channel: Channel, items: list[Item]) -> list[Entry]:
+        entries = []
+        for item in items:
+            try:
+                entries.append(_make_entry(item, channel.origin))
+            except Exception as error:
+                channel.quarantined += 1
+                report_once(("entry", repr(error)), f"a line of job {item[0].job_id!r} could not be stored: {error!r}")
+        if items and not entries:
+            channel.done = max(channel.done, items[-1][1])
+        return entries
+
+    def _write_one_by_one(self, channel: Channel, error: Exception) -> bool:
+        """Find the entries a sink cannot store: they are set aside, the rest is written.
+
+        Whether it is the entries or the sink shows by another entry being accepted; until then nothing is given up.
+        """
+        refused: list[Entry] = []
+        accepted = 0
+        for position, entry in enumerate(channel.ready):
+            try:
+                channel.sink.write([entry])
+            except SinkUnavailableError as unavailable:
+                channel.ready = refused + channel.ready[position:]
+                self._back_off(channel, unavailable)
+                return False
+            except Exception as reason:
+                refused.append(entry)
+                error = reason
+                if not accepted and len(refused) >= 3 and position + 1 < len(channel.ready):
+                    # Three in a row and none stored: ask the last one before going through hundreds.
+                    if not self._accepts_last(channel):
+                        break
+                    accepted += 1
+            else:
+                accepted += 1
+        if not accepted:
+            self._back_off(channel, error)
+            return False
+        self._stored(channel, accepted)
+        for entry in refused:
+            channel.quarantined += 1
+            report_once(
+                ("refused", channel.key, type(error).__name__),
+                f"{_name_of(channel)} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}) "
+                f"and took others: {error!r}. The line is set aside and counted as quarantined",
+            )
+        channel.ready = []
+        return True
+
+    def _accepts_last(self, channel: Channel) -> bool:
+        try:
+            channel.sink.write([channel.ready[-1]])
+        except Exception:
+            return False
+        channel.ready.pop()
+        return True
+
+    def _stored(self, channel: Channel, count: int) -> None:
+        channel.stored += count
+        channel.done = max(channel.done, channel.ready[-1].seq)
+        if channel.failing:
+            channel.failing = False
+            channel.failures = 0
+            channel.retry_at = 0.0
+            report(f"{_name_of(channel)} takes entries again; {channel.waiting()} are waiting")
+        dropped = channel.dropped.value()
+        if dropped > channel.told_dropped:
+            report(f"{_name_of(channel)}: {dropped - channel.told_dropped} lines dropped, the buffer was full")
+            channel.told_dropped = dropped
+
+    def _back_off(self, channel: Channel, error: Exception) -> None:
+        pause = min(_FIRST_BACKOFF * 2**channel.failures, _LAST_BACKOFF)
+        channel.failures = min(channel.failures + 1, 10)
+        channel.retry_at = time.monotonic() + (_FLUSH_RETRY if self._tickets else pause)
+        text = str(error) if isinstance(error, SinkUnavailableError) else f"{_name_of(channel)} failed: {error!r}"
+        if not channel.failing or text != channel.last_error:
+            channel.failing = True
+            channel.last_error = text
+            advice = getattr(error, "advice", "")
+            report(
+                f"{text}. {advice + '. ' if advice else ''}Job log lines are kept in memory (at most "
+                f"{channel.capacity}) and tried again; the application is not affected"
+            )
+
+
+def _make_entry(item: Item, origin: str) -> Entry:
+    scope, seq, n, created, level, logger, message, path, line, extra, exception = item
+    fields = {**scope.fields, **extra} if extra else dict(scope.fields)
+    return Entry(
+        scope.job_id,
+        created,
+        level,
+        clean(logger),
+        clean(message),
+        None if exception is None else clean(render_exception(exception)),
+        fields,
+        clean(path),
+        line,
+        origin,
+        seq,
+        n,
+    )
+
+
+def _name_of(channel: Channel) -> str:
+    return f"sink {channel.key.partition(' ')[0]!r}"

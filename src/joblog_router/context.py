@@ -1,0 +1,420 @@
+"""Scopes: which job the code that runs right now works for.
+
+Called by the application around its orchestration code and by `_pipeline.resolve` for every record. Runs on
+whatever thread, task or context the application runs on; takes no lock, does no I/O, raises only for misuse of
+`job_context.of` when a module is imported. Imports the standard library and `_pipeline.report` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import itertools
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType, TracebackType
+from typing import Any, ParamSpec, TypeVar, overload
+
+from ._pipeline.primitives import freeze_fields
+from ._pipeline.report import report_once
+
+__all__ = ["JobScope", "carry", "current_job", "detached", "job_context", "wrap_stream"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+_NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
+
+# Holds a scope object, never a bare id: a stale copy of it in some task's context is made inert by `closed`.
+_current: ContextVar[JobScope | None] = ContextVar("joblog_router.job", default=None)
+_get = _current.get
+_set = _current.set
+
+# Set by `_pipeline.resolve.guard_services`: tells in which task a scope is opened while service loops are guarded.
+_home_of: Callable[[], object] | None = None
+
+
+class JobScope:
+    """One job, open in one context. `current_job()` gives it; `job_context(...)` makes it.
+
+    Equality is identity: two scopes of the same job are two scopes. `fields` is read-only and already merged with
+    those of the scope around it where that one belongs to the same job. Pickling keeps id and fields only, so
+    that a stamped record still names its job behind a process boundary.
+    """
+
+    __slots__ = ("_at_close", "_captured", "_home", "_n", "closed", "fields", "job_id", "parent")
+
+    job_id: str
+    fields: Mapping[str, Any]
+    parent: JobScope | None
+    closed: bool
+
+    def __init__(self, job_id: str, fields: Mapping[str, Any] = _NO_FIELDS) -> None:
+        self.job_id = job_id
+        self.fields = fields
+        self.parent = None
+        self.closed = False
+        self._n: Callable[[], int] | None = None
+        self._captured: object = None
+        self._at_close: list[Callable[[JobScope], None]] | None = None
+        self._home: object = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (JobScope, (self.job_id, dict(self.fields)))
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<JobScope job_id={self.job_id!r} {state}>"
+
+
+class job_context(JobScope):  # noqa: N801 - a context manager, named like contextlib's
+    """Open `job_id`'s log for every record logged inside the block, in this thread or task and its children.
+
+    `with job_context(job.pk, stage="queue"):` and `async with` are the same; neither waits. The id is
+    `str(job_id)`; None or "" (a job that was not saved yet) opens no job and is reported once. `fields` are put on
+    each record that has no such attribute and into the entry's fields; values other than text, numbers, dates and
+    containers of them are kept as the name of their type. Fields of a surrounding scope of the same job are
+    inherited, the inner one's win; another job's are not. Nothing here raises into the block's code.
+
+    Thread and async rules: follows `await`, `create_task`, `asyncio.to_thread` and asgiref's `sync_to_async`; does
+    not follow into plain threads, executors and timers: wrap those callables in `carry()`.
+    """
+
+    __slots__ = ("_again", "_entered", "_given")
+
+    _again: list[job_context] | None
+    _entered: bool
+    _given: Mapping[str, Any]
+
+    def __init__(self, job_id: object, /, **fields: Any) -> None:
+        if type(job_id) is int:
+            name = str(job_id)
+        elif type(job_id) is str:
+            name = job_id
+        else:
+            name = _job_name(job_id)
+        # The rest repeats JobScope.__init__: opening a scope is paid per job step, a super() call shows there.
+        self.job_id = name
+        self.fields = freeze_fields(fields) if fields else _NO_FIELDS
+        self.parent = None
+        self.closed = True
+        self._n = None
+        self._captured = None
+        self._at_close = None
+        self._home = None
+        self._again = None
+        self._entered = False
+        self._given = self.fields
+
+    def __enter__(self) -> JobScope:
+        if self._entered:
+            return self._enter_again()
+        self._entered = True
+        outer = _get()
+        if outer is not None and outer.closed:
+            outer = _open_ancestor(outer)
+        self.parent = outer
+        name = self.job_id
+        if not name:
+            _report_unsaved()
+            _set(None)
+            return self
+        if outer is not None and outer.job_id == name:
+            self._n = outer._n  # one job, one count: a gap in `n` means a loss whichever of them logged
+            if outer.fields:
+                self.fields = MappingProxyType({**outer.fields, **self._given})
+        if self._n is None:
+            self._n = itertools.count(1).__next__
+        if _home_of is not None:
+            self._home = _home_of()
+        self.closed = False
+        _set(self)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._again:
+            self._exit_again(exc_type, exc, tb)
+            return
+        if self._at_close is not None:
+            _run_at_close(self)
+        self.closed = True
+        self._home = None
+        outer = self.parent
+        if outer is not None and outer.closed:
+            # Also shortens the chain: scopes closed in another order than opened must not keep each other alive.
+            outer = self.parent = _open_ancestor(outer)
+        # By value, not by token: `reset()` refuses a foreign context and would bring a closed scope back after
+        # another order of closing. Whoever else holds this scope finds it closed.
+        current = _get()
+        if current is self or (current is None and not self.job_id):
+            _set(outer)
+
+    async def __aenter__(self) -> JobScope:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, tb)
+
+    def _enter_again(self) -> JobScope:
+        """A second `with` on the same object opens a scope of its own: the first may still be seen by others."""
+        again = job_context(self.job_id)
+        again.fields = again._given = self._given
+        again._n = self._n
+        if self._again is None:
+            self._again = []
+        self._again.append(again)
+        return again.__enter__()
+
+    def _exit_again(self, *exc: Any) -> None:
+        again = self._again or []
+        current = _get()
+        for scope in again:
+            if scope is current:
+                again.remove(scope)
+                break
+        else:
+            scope = again.pop()
+        scope.__exit__(*exc)
+
+    @staticmethod
+    def of(parameter: str, /, **fields: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate a function or coroutine function: each call runs in the job named by its argument `parameter`.
+
+        `@job_context.of("job_id")` finds the argument by signature, given by position, keyword or default. Raises
+        TypeError when the decorated thing has no such parameter, or is a generator function: its body runs in its
+        consumer's steps; use `wrap_stream`.
+        """
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            name = getattr(function, "__qualname__", repr(function))
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                raise TypeError(
+                    f"job_context.of: {name} is a generator function, its body runs inside its consumer's code. "
+                    f"Wrap what it returns instead: wrap_stream(job_id, {name}(...))"
+                )
+            signature = inspect.signature(function)
+            if parameter not in signature.parameters:
+                raise TypeError(f"job_context.of: {name}{signature} has no parameter {parameter!r}")
+
+            def scope_for(
+                args: tuple[Any, ...], kwargs: dict[str, Any]
+            ) -> job_context | contextlib.nullcontext[None]:
+                try:
+                    bound = signature.bind(*args, **kwargs)
+                except TypeError:
+                    return contextlib.nullcontext()  # the call itself raises the caller's own error
+                bound.apply_defaults()
+                return job_context(bound.arguments[parameter], **fields)
+
+            if inspect.iscoroutinefunction(function):
+
+                @functools.wraps(function)
+                async def in_job_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                    with scope_for(args, kwargs):
+                        return await function(*args, **kwargs)
+
+                return in_job_async  # type: ignore[return-value]
+
+            @functools.wraps(function)
+            def in_job(*args: P.args, **kwargs: P.kwargs) -> R:
+                with scope_for(args, kwargs):
+                    return function(*args, **kwargs)
+
+            return in_job
+
+        return decorate
+
+
+class detached:  # noqa: N801 - a context manager, named like contextlib's
+    """Run a block outside any job: what it starts (tasks, connections, listeners) belongs to nobody.
+
+    `with detached():` or `async with detached():` around code that lazily starts something shared. Only this
+    library's variable is masked; other libraries' context variables stay.
+    """
+
+    __slots__ = ("_outer",)
+
+    def __init__(self) -> None:
+        self._outer: list[JobScope | None] = []
+
+    def __enter__(self) -> None:
+        self._outer.append(_get())
+        _set(None)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        outer = self._outer.pop()
+        if _get() is None:
+            _set(_open_ancestor(outer))
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, tb)
+
+
+def current_job() -> JobScope | None:
+    """The scope that is open here, or None. A closed one gives way to the scope around it if the job is the same."""
+    scope = _get()
+    if scope is None or not scope.closed:
+        return scope
+    return still_open(scope)
+
+
+def carry(function: Callable[P, R]) -> Callable[P, R]:
+    """Bind `function` to the job that is open now, for threads, executors, timers and callbacks of other libraries.
+
+    `executor.submit(carry(work), item)`. The call runs in that very scope, so it counts until the scope closes;
+    afterwards its records are late. Without an open job the call runs in none, whatever the thread had before.
+    Coroutine functions stay coroutine functions. Context variables of others are not carried.
+    """
+    scope = current_job()
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def carried_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            before = _get()
+            _set(scope)
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                if _get() is scope:
+                    _set(before)
+
+        return carried_async  # type: ignore[return-value]
+
+    @functools.wraps(function)
+    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
+        before = _get()
+        _set(scope)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            if _get() is scope:
+                _set(before)
+
+    return carried
+
+
+@overload
+def wrap_stream(job_id: object, iterable: Iterable[T], /, **fields: Any) -> Iterator[T]: ...
+@overload
+def wrap_stream(job_id: object, iterable: AsyncIterable[T], /, **fields: Any) -> AsyncIterator[T]: ...
+def wrap_stream(
+    job_id: object, iterable: Iterable[T] | AsyncIterable[T], /, **fields: Any
+) -> Iterator[T] | AsyncIterator[T]:
+    """Run a generator's or other iterator's own code in a job, step by step, and its consumer's code outside it.
+
+    For generators and streaming bodies: the scope is open while an item is made and closed while the consumer
+    has it, so the consumer's lines stay in the consumer's own job. Takes sync and async iterables and gives the
+    same kind; closing the result closes the source.
+    """
+    if isinstance(iterable, AsyncIterable):
+        return _wrap_async(job_context(job_id, **fields), iterable)
+    return _wrap_sync(job_context(job_id, **fields), iterable)
+
+
+def _wrap_sync(scope: job_context, iterable: Iterable[T]) -> Iterator[T]:
+    with scope:
+        source = iter(iterable)
+    try:
+        while True:
+            with scope:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    return
+            yield item
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            with scope:
+                close()
+
+
+async def _wrap_async(scope: job_context, iterable: AsyncIterable[T]) -> AsyncIterator[T]:
+    with scope:
+        source = aiter(iterable)
+    try:
+        while True:
+            with scope:
+                try:
+                    item = await anext(source)
+                except StopAsyncIteration:
+                    return
+            yield item
+    finally:
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            with scope:
+                await close()
+
+
+def still_open(scope: JobScope) -> JobScope | None:
+    """The scope that takes over from a closed one: the open one around it, only if it is the same job's."""
+    outer = _open_ancestor(scope)
+    return outer if outer is not None and outer.job_id == scope.job_id else None
+
+
+def before_close(scope: JobScope, callback: Callable[[JobScope], None]) -> None:
+    """Have `callback(scope)` called once, on the closing thread, while the scope is still open. For contribs."""
+    if scope._at_close is None:
+        scope._at_close = []
+    scope._at_close.append(callback)
+
+
+def opening_task() -> object:
+    """The asyncio task that runs here, or None outside a loop. Never raises."""
+    if asyncio._get_running_loop() is None:
+        return None
+    return asyncio.current_task()
+
+
+def _open_ancestor(scope: JobScope | None) -> JobScope | None:
+    while scope is not None and scope.closed:
+        scope = scope.parent
+    return scope
+
+
+def _run_at_close(scope: JobScope) -> None:
+    callbacks, scope._at_close = scope._at_close or [], None
+    for callback in callbacks:
+        try:
+            callback(scope)
+        except Exception as error:
+            report_once(("at-close", repr(callback)), f"closing job {scope.job_id!r}: {callback!r} failed: {error!r}")
+
+
+def _job_name(value: object) -> str:
+    if value is None:
+        return ""
+    if hasattr(value, "pk") and not isinstance(value, str):
+        report_once(
+            ("model-as-id", type(value).__qualname__),
+            f"job_context() got a {type(value).__qualname__} object; its log is kept under the text of that object. "
+            "Pass its id: job_context(job.pk)",
+        )
+    try:
+        return str(value)
+    except Exception as error:
+        report_once(("bad-id", type(value).__qualname__), f"job_context(): str() of the job id failed: {error!r}")
+        return ""
+
+
+def _report_unsaved() -> None:
+    report_once(
+        ("unsaved-job",),
+        "job_context() got None or '' as job id: no job is open in that block. Save the job first, then pass job.pk",
+    )

@@ -1,0 +1,1 @@
+"""Integrations. Each imports its own package only when it is asked for."""

@@ -1,0 +1,33 @@
+"""The filter: writes on each record which job it is about, for every handler behind it."""
+
+from __future__ import annotations
+
+import logging
+
+from ._pipeline.resolve import NO_JOB, STAMP, resolve
+
+__all__ = ["JobContextFilter"]
+
+
+class JobContextFilter(logging.Filter):
+    """Set `record.job_id` (None outside a job) and the scope's fields on every record; let every record pass.
+
+    For handlers (a filter on a logger does not see its children's records): console, JSON, and above all a
+    QueueHandler or MemoryHandler, behind which the job could not be known any more. Attributes a record has already,
+    from `extra`, stay as they are. Also leaves the answer on the record for a JobLogHandler further down, as
+    `_joblog`. Runs on the logging thread and never raises.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Stamp `record`; always True."""
+        scope = resolve(record)
+        attributes = record.__dict__
+        if scope is None:
+            attributes.setdefault("job_id", None)
+            attributes.setdefault(STAMP, NO_JOB)
+            return True
+        attributes.setdefault("job_id", scope.job_id)
+        attributes.setdefault(STAMP, scope)
+        for name, value in scope.fields.items():
+            attributes.setdefault(name, value)
+        return True

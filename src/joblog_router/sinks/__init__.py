@@ -1,0 +1,8 @@
+"""Where entries go. A sink of your own is a class with `write(entries)` and `close()`."""
+
+from .base import Sink
+from .callable import CallableSink
+from .jsonl import JsonLinesSink
+from .memory import MemorySink
+
+__all__ = ["CallableSink", "JsonLinesSink", "MemorySink", "Sink"]

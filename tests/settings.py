@@ -1,0 +1,48 @@
+"""Django settings of the test suite: two temporary SQLite files, the log's own beside the project's."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+from pathlib import Path
+from uuid import uuid4
+
+from joblog_router.contrib.django.db import sqlite_alias
+
+# Only names: the files come to be with the first connection. The type checker reads this module too, and ends
+# without running exit handlers.
+_files = Path(tempfile.gettempdir()) / f"joblog-tests-{uuid4().hex}"
+_owner = os.getpid()
+
+
+@atexit.register
+def _remove_files() -> None:
+    if os.getpid() == _owner:  # a forked child leaves its parent's files alone
+        for path in _files.parent.glob(_files.name + "-*"):
+            path.unlink(missing_ok=True)
+
+
+SECRET_KEY = "tests"
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "joblog_router.contrib.django",
+]
+
+# Files for the test databases too: in memory, other processes see nothing and other threads meet table locks.
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": f"{_files}-default.sqlite3",
+        "TEST": {"NAME": f"{_files}-test-default.sqlite3"},
+    },
+    "joblog": {
+        **sqlite_alias(f"{_files}-joblog.sqlite3"),
+        "TEST": {"NAME": f"{_files}-test-joblog.sqlite3"},
+    },
+}
+DATABASE_ROUTERS = ["joblog_router.contrib.django.db.JobLogRouter"]

@@ -15,12 +15,15 @@ import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from ._pipeline.primitives import freeze_fields
 from ._pipeline.report import report_once
 
 __all__ = ["JobScope", "carry", "current_job", "detached", "job_context", "wrap_stream"]
+
+if TYPE_CHECKING:
+    from ._pipeline.resolve import Captured
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,7 +61,7 @@ class JobScope:
         self.parent = None
         self.closed = False
         self._n: Callable[[], int] | None = None
-        self._captured: object = None
+        self._captured: Captured | None = None
         self._at_close: list[Callable[[JobScope], None]] | None = None
         self._home: object = None
 

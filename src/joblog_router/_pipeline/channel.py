@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from .stats import Tally
 
 if TYPE_CHECKING:
+    from logging import LogRecord
+
     from ..context import JobScope
     from ..entry import Entry
     from ..sinks.base import Sink
     from .exceptions import CapturedException
 
-# scope, seq, n, created, level, logger, message, path, line, extra, exception
+# record, scope, seq, n, message, extra and exception. The record is kept for what nobody changes (time, level, logger,
+# place) and only until the writer has looked, a few hundredths of a second later.
 Item: TypeAlias = (
-    "tuple[JobScope, int, int, float, int, str, str, str, int, dict[str, Any] | None, CapturedException | None]"
+    "tuple[LogRecord, JobScope, int, int, str, tuple[dict[str, Any] | None, CapturedException | None] | None]"
 )
 
 # A number is taken a moment before its item is appended. Items behind a missing number wait this long for it;
@@ -38,6 +41,7 @@ class Channel:
         self.sink = sink
         self.origin = origin
         self.capacity = capacity
+        self.room = capacity
         self.buffer: deque[Item] = deque()
         self.next_seq = itertools.count(1).__next__
         self.dropped = Tally()
@@ -45,7 +49,7 @@ class Channel:
         self.users = 0
         self._wake = wake
         # Below: the writer's own.
-        self.ready: list[Entry] = []
+        self.ready: deque[Entry] = deque()
         self.done = 0
         self.stored = 0
         self.quarantined = 0
@@ -75,11 +79,11 @@ class Channel:
         if not held:
             return held
         held.sort(key=_seq)
-        if held[-1][1] - self._expected + 1 != len(held):
+        if held[-1][2] - self._expected + 1 != len(held):
             return self._take_before_gap(held)
         self._held = []
         self._held_since = 0.0
-        self._expected = held[-1][1] + 1
+        self._expected = held[-1][2] + 1
         return held
 
     def _take_before_gap(self, held: list[Item]) -> list[Item]:
@@ -87,16 +91,20 @@ class Channel:
         if not self._held_since:
             self._held_since = now
         if now - self._held_since > _MAX_HOLD:
-            self._expected = held[0][1]
+            self._expected = held[0][2]
             self._held_since = now
         count = 0
-        while count < len(held) and held[count][1] == self._expected + count:
+        while count < len(held) and held[count][2] == self._expected + count:
             count += 1
         taken, self._held = held[:count], held[count:]
         self._expected += count
         if count:
             self._held_since = now if self._held else 0.0
         return taken
+
+    def make_room(self) -> None:
+        """Let logging threads append as many as fit beside what is waiting for the sink."""
+        self.room = self.capacity - len(self.ready) - len(self._held)
 
     def is_empty(self) -> bool:
         """Whether nothing waits."""
@@ -112,18 +120,18 @@ class Channel:
         if self.ready:
             last = self.ready[-1].seq
         if self._held:
-            last = max(last, self._held[-1][1])
+            last = max(last, self._held[-1][2])
         for _ in range(5):
             try:
                 # Appends of several threads may stand in another order at the very end.
-                return max((item[1] for item in itertools.islice(reversed(self.buffer), 64)), default=last)
+                return max((item[2] for item in itertools.islice(reversed(self.buffer), 64)), default=last)
             except RuntimeError:  # appended to while it was looked at
                 continue
         try:
-            return max(last, self.buffer[-1][1])
+            return max(last, self.buffer[-1][2])
         except IndexError:
             return last
 
 
 def _seq(item: Item) -> int:
-    return item[1]
+    return item[2]

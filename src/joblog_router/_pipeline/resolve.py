@@ -6,6 +6,7 @@ answer wins: what the call says (`extra`), the stamp of an earlier answer, the o
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from types import CodeType
@@ -20,6 +21,7 @@ from .stats import Tally
 STAMP: Final = "_joblog"
 
 _get_scope = context._current.get
+_get_running_loop = asyncio._get_running_loop
 
 
 class _NoJob:
@@ -54,30 +56,38 @@ late = Tally()
 conflicts = Tally()
 foreign_service = Tally()
 
-# The last attribute a bare LogRecord gets. Whatever stands behind it in a record's __dict__ was added: extra,
-# a record factory's attributes, a formatter's, our stamp.
-_LAST: Final = next(reversed(logging.LogRecord("", 0, "", 0, "", (), None).__dict__))
+# A bare record: how many attributes it has, and the last of them. Whatever stands behind that one in a record's
+# __dict__ was added: extra, a record factory's attributes, a formatter's, our stamp.
+_BARE: Final = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
+BARE_LENGTH: Final = len(_BARE)
+_LAST: Final = next(reversed(_BARE))
 # Formatters leave these; they are nobody's extra.
 _FORMATTERS: Final = frozenset({"message", "asctime", "exc_text", "taskName"})
 
 _evidence: frozenset[str] = frozenset({"job_id"})
-_services: frozenset[CodeType] = frozenset()
+# Code objects of shared service loops. Changed in place: the capturing closure holds on to it.
+SERVICES: Final[set[CodeType]] = set()
 
 
 def resolve(record: logging.LogRecord) -> JobScope | None:
     """The scope whose job `record` is about, or None. Leaves a stamp where the answer must not be worked out twice."""
-    added = record.__dict__
-    if next(reversed(added)) != _LAST:
-        return _resolve_added(record, added)
     scope = _get_scope()
     if scope is None:
+        # Not by __dict__: making a record's dictionary costs as much as all the rest of this path.
+        if hasattr(record, STAMP) or hasattr(record, "job_log_id"):
+            return _resolve_added(record, record.__dict__, None)
         return None
-    if scope.closed or _services:
+    added = record.__dict__
+    if len(added) != BARE_LENGTH:
+        return _resolve_added(record, added, scope)
+    if scope.closed or (SERVICES and _get_running_loop() is not None):
         return _check_scope(record, scope)
     return scope
 
 
-def _resolve_added(record: logging.LogRecord, added: dict[str, Any]) -> JobScope | None:
+def _resolve_added(
+    record: logging.LogRecord, added: dict[str, Any], scope: JobScope | None
+) -> JobScope | None:
     """A record that carries more than the bare attributes: extra, an earlier stamp, a formatter's text."""
     stamp = added.get(STAMP)
     if stamp is not None:
@@ -87,8 +97,7 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any]) -> JobScope
     if added.get("job_log") is False:
         added[STAMP] = NO_JOB
         return None
-    scope = _get_scope()
-    if scope is not None and (scope.closed or _services):
+    if scope is not None and (scope.closed or SERVICES):
         scope = _check_scope(record, scope)
     if "job_log_id" in added:
         scope = added[STAMP] = _addressed(added["job_log_id"], scope)
@@ -129,7 +138,7 @@ def _agrees(value: object, scope: JobScope) -> bool:
 
 def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
     """A scope that is closed, or that a long-lived service may merely have inherited."""
-    if _services and _is_service_loop(scope):
+    if SERVICES and _is_service_loop(scope):
         foreign_service.add()
         setattr(record, STAMP, NO_JOB)
         return None
@@ -154,7 +163,7 @@ def _is_service_loop(scope: JobScope) -> bool:
     if task is None or task is scope._home:
         return False
     coroutine = task.get_coro()  # type: ignore[attr-defined]
-    return getattr(coroutine, "cr_code", None) in _services
+    return getattr(coroutine, "cr_code", None) in SERVICES
 
 
 def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
@@ -162,15 +171,13 @@ def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
 
     For clients of other libraries that were opened before they could be instrumented. Gives a function that ends it.
     """
-    global _services
     mine = frozenset(codes)
-    _services = _services | mine
+    SERVICES.update(mine)
     context._home_of = opening_task
 
     def end() -> None:
-        global _services
-        _services = _services - mine
-        if not _services:
+        SERVICES.difference_update(mine)
+        if not SERVICES:
             context._home_of = None
 
     return end

@@ -50,6 +50,7 @@ class Router:
             else:
                 channel.sink = sink
             channel.capacity = capacity
+            channel.make_room()
             channel.users += 1
             use_writer(self._writer.wake)
             return channel

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextvars import Context
+from itertools import islice
 from queue import Empty, SimpleQueue
 
 from ..entry import Entry
@@ -23,6 +24,8 @@ from .text import clean
 
 LINGER = 0.05
 BATCH = 500
+_CONVERT = 2000
+_SUSPECT = 3
 _FIRST_BACKOFF = 0.25
 _LAST_BACKOFF = 30.0
 _FLUSH_RETRY = 0.1
@@ -129,8 +132,7 @@ class Writer:
             again = False
             for channel in list(self._channels()):
                 channel.awake = False  # before looking: an append after this line wakes again
-                if channel.retry_at <= time.monotonic():
-                    again = self._write_some(channel) or again
+                again = self._write_some(channel) or again
             self._answer_tickets()
         print_waiting()
         for channel in list(self._channels()):
@@ -150,82 +152,76 @@ class Writer:
 
     def _write_some(self, channel: Channel) -> bool:
         """Write up to one batch; whether there may be more to do at once."""
-        if not channel.ready:
-            channel.ready = self._make_entries(channel, channel.take(BATCH))
-        if not channel.ready:
+        self._make_entries(channel)
+        if not channel.ready or channel.retry_at > time.monotonic():
             return False
+        batch = list(islice(channel.ready, BATCH))
         try:
-            channel.sink.write(channel.ready)
+            channel.sink.write(batch)
         except SinkUnavailableError as error:
             self._back_off(channel, error)
             return False
         except Exception as error:
-            return self._write_one_by_one(channel, error)
-        self._stored(channel, len(channel.ready))
-        channel.ready = []
+            return self._write_one_by_one(channel, batch, error)
+        self._done(channel, len(batch), stored=len(batch))
         return True
 
-    def _make_entries(self, channel: Channel, items: list[Item]) -> list[Entry]:
-        entries = []
-        for item in items:
+    def _make_entries(self, channel: Channel) -> None:
+        """Turn records into entries at once, also while the sink is away: a record may hold on to large arguments."""
+        for item in channel.take(_CONVERT):
             try:
-                entries.append(_make_entry(item, channel.origin))
+                channel.ready.append(_make_entry(item, channel.origin))
             except Exception as error:
                 channel.quarantined += 1
-                report_once(("entry", repr(error)), f"a line of job {item[0].job_id!r} could not be stored: {error!r}")
-        if items and not entries:
-            channel.done = max(channel.done, items[-1][1])
-        return entries
+                if not channel.ready:
+                    channel.done = max(channel.done, item[2])
+                report_once(("entry", repr(error)), f"a line of job {item[1].job_id!r} could not be stored: {error!r}")
+        channel.make_room()
 
-    def _write_one_by_one(self, channel: Channel, error: Exception) -> bool:
+    def _write_one_by_one(self, channel: Channel, batch: list[Entry], error: Exception) -> bool:
         """Find the entries a sink cannot store: they are set aside, the rest is written.
 
         Whether it is the entries or the sink shows by another entry being accepted; until then nothing is given up.
         """
-        refused: list[Entry] = []
+        refused: list[tuple[Entry, Exception]] = []
         accepted = 0
-        for position, entry in enumerate(channel.ready):
+        for entry in batch:
             try:
                 channel.sink.write([entry])
+                accepted += 1
             except SinkUnavailableError as unavailable:
-                channel.ready = refused + channel.ready[position:]
+                if accepted:
+                    break
                 self._back_off(channel, unavailable)
                 return False
             except Exception as reason:
-                refused.append(entry)
-                error = reason
-                if not accepted and len(refused) >= 3 and position + 1 < len(channel.ready):
-                    # Three in a row and none stored: ask the last one before going through hundreds.
-                    if not self._accepts_last(channel):
+                refused.append((entry, reason))
+                if not accepted and len(refused) == _SUSPECT:
+                    # Several in a row and none stored: it is the sink, unless it takes the last one.
+                    try:
+                        channel.sink.write(batch[-1:])
+                    except Exception:
                         break
-                    accepted += 1
-            else:
-                accepted += 1
         if not accepted:
             self._back_off(channel, error)
             return False
-        self._stored(channel, accepted)
-        for entry in refused:
+        for entry, reason in refused:
             channel.quarantined += 1
             report_once(
-                ("refused", channel.key, type(error).__name__),
+                ("refused", channel.key, type(reason).__name__),
                 f"{_name_of(channel)} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}) "
-                f"and took others: {error!r}. The line is set aside and counted as quarantined",
+                f"and took others: {reason!r}. The line is set aside and counted as quarantined",
             )
-        channel.ready = []
+        self._done(channel, accepted + len(refused), stored=accepted)
         return True
 
-    def _accepts_last(self, channel: Channel) -> bool:
-        try:
-            channel.sink.write([channel.ready[-1]])
-        except Exception:
-            return False
-        channel.ready.pop()
-        return True
-
-    def _stored(self, channel: Channel, count: int) -> None:
-        channel.stored += count
-        channel.done = max(channel.done, channel.ready[-1].seq)
+    def _done(self, channel: Channel, count: int, stored: int) -> None:
+        """The first `count` entries need no more work; `stored` of them are in the store."""
+        for _ in range(count):
+            last = channel.ready.popleft()
+        channel.done = max(channel.done, last.seq)
+        channel.stored += stored
+        channel.make_room()
         if channel.failing:
             channel.failing = False
             channel.failures = 0
@@ -252,18 +248,18 @@ class Writer:
 
 
 def _make_entry(item: Item, origin: str) -> Entry:
-    scope, seq, n, created, level, logger, message, path, line, extra, exception = item
-    fields = {**scope.fields, **extra} if extra else dict(scope.fields)
+    record, scope, seq, n, message, more = item
+    extra, exception = more or (None, None)
     return Entry(
         scope.job_id,
-        created,
-        level,
-        clean(logger),
+        record.created,
+        record.levelno,
+        clean(record.name),
         clean(message),
         None if exception is None else clean(render_exception(exception)),
-        fields,
-        clean(path),
-        line,
+        {**scope.fields, **extra} if extra else dict(scope.fields),
+        clean(record.pathname),
+        record.lineno,
         origin,
         seq,
         n,

@@ -1,0 +1,158 @@
+"""What one logging call costs more when this library is there.
+
+    python benchmarks/hot_path.py            # a minute or so, the figures of the README
+    python benchmarks/hot_path.py --smoke    # seconds, for CI: fails only where a limit is missed in a conclusive run
+
+The bare call is `logger.info("user %s processed item %d", "alice", 42)` to a NullHandler. Each variant is the same call
+on a logger that has one handler more (or a filter on its handler). All rules are on: evidence in `extra`, closed scopes,
+service loops. The buffer is emptied between samples and no writer runs: this is the caller's cost alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import copy
+import logging
+import logging.handlers
+import queue
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import harness
+
+from joblog_router import JobContextFilter, JobLogHandler, job_context
+from joblog_router._pipeline.resolve import guard_services
+
+NO_JOB = "handler, no job open"
+JOB = "handler, inside a job"
+LIMITS = {NO_JOB: 1.12, JOB: 1.35}
+
+
+class TextbookHandler(logging.Handler):
+    """What one would write first: everything in emit(), no job test before the lock."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep nothing."""
+
+
+def make_logger(name: str, *handlers: logging.Handler) -> logging.Logger:
+    """A logger of its own with a NullHandler and `handlers`."""
+    logger = logging.getLogger(f"bench.{name}")
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    logger.handlers[:] = [logging.NullHandler(), *handlers]
+    return logger
+
+
+def caller(logger: logging.Logger) -> Callable[[int], None]:
+    """A function that logs n times."""
+
+    def call(n: int) -> None:
+        info = logger.info
+        for _ in range(n):
+            info("user %s processed item %d", "alice", 42)
+
+    return call
+
+
+def job_handler() -> JobLogHandler:
+    """A handler whose buffer nobody empties but the benchmark."""
+    handler = JobLogHandler(sink="memory", capacity=1_000_000)
+    handler._channel.awake = True
+    return handler
+
+
+def variants() -> list[harness.Variant]:
+    """All variants, with what sets them up and cleans up untimed."""
+    made: list[harness.Variant] = []
+
+    def add(name: str, logger: logging.Logger, handler: Any = None, scope: Any = None, calls: int = 25) -> None:
+        opened: list[Any] = []
+
+        def before() -> None:
+            if scope is not None:
+                opened.append(scope())
+                opened[-1].__enter__()
+
+        def after() -> None:
+            if opened:
+                opened.pop().__exit__(None, None, None)
+            if isinstance(handler, JobLogHandler):
+                handler._channel.buffer.clear()
+
+        made.append(harness.Variant(name, caller(logger), calls, after, before))
+
+    def job() -> job_context:
+        return job_context(7)
+
+    def job_with_fields() -> job_context:
+        return job_context(7, stage="process", attempt=1)
+
+    handler = job_handler()
+    add(NO_JOB, make_logger("nojob", handler), handler)
+    handler = job_handler()
+    add(JOB, make_logger("job", handler), handler, job)
+    handler = job_handler()
+    filtered = job_handler()
+    filtered.addFilter(JobContextFilter())
+    add("handler with JobContextFilter, inside a job", make_logger("jobfilter", filtered), filtered, job_with_fields)
+    stamped = logging.NullHandler()
+    filter_only = JobContextFilter()
+    stamped.handle = filter_only.filter  # type: ignore[assignment]
+    add("JobContextFilter alone, no job", make_logger("filter-nojob", stamped))
+    add("JobContextFilter alone, inside a job with 2 fields", make_logger("filter-job", stamped), None, job_with_fields)
+    narrowed = JobLogHandler(sink="memory", loggers=["shop"], capacity=1_000_000)
+    add("handler for other loggers, inside a job", make_logger("narrow", narrowed), narrowed, job)
+    add("textbook emit() handler", make_logger("textbook", TextbookHandler()))
+    for_queue = queue.SimpleQueue[Any]()
+    queued = logging.handlers.QueueHandler(for_queue)
+
+    def drain() -> None:
+        while not for_queue.empty():
+            for_queue.get()
+
+    made.append(harness.Variant("logging.handlers.QueueHandler", caller(make_logger("queue", queued)), 25, drain))
+    return made
+
+
+async def in_child_task(rounds: int) -> list[harness.Result]:
+    """The same inside a task that was started in the job, with a running loop: the dearest way through the rules."""
+    handler = job_handler()
+    call = caller(make_logger("task", handler))
+    bare = caller(make_logger("task-bare"))
+
+    async def child() -> list[harness.Result]:
+        variant = harness.Variant("handler, child task of a job", call, 25, handler._channel.buffer.clear)
+        return harness.run(bare, [variant], rounds)
+
+    with job_context(7):
+        return await asyncio.create_task(child())
+
+
+def main() -> int:
+    """Run, print, and tell by the exit status whether a limit was missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="a few seconds instead of a minute")
+    parser.add_argument("--rounds", type=int, default=0)
+    arguments = parser.parse_args()
+    rounds = arguments.rounds or (150 if arguments.smoke else 1500)
+    harness.pin_to_one_cpu()
+    end = guard_services([copy.copy.__code__])
+    try:
+        results = harness.run(caller(make_logger("bare")), variants(), rounds)
+        in_task = asyncio.run(in_child_task(rounds))
+    finally:
+        end()
+    print(f"Python {sys.version.split()[0]}, {rounds} rounds, bare call = 1")
+    harness.print_table([*results, *in_task[1:]], LIMITS)
+    if not harness.is_conclusive(results):
+        print("inconclusive: the control is off by more than 2 %, the machine was too busy")
+        return 0
+    over = [result.name for result in results if result.low > LIMITS.get(result.name, float("inf"))]
+    return 1 if over else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

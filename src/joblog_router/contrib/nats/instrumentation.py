@@ -1,0 +1,151 @@
+"""Switch the NATS integration on and off: patch public methods of nats-py's classes, and its task coroutines.
+
+Called by the application when it starts (or by the Django app), on any thread, before or after nats-py is
+imported. asyncio is never patched, no object of nats-py is changed, and what a patched method returns or
+raises is what nats-py returns or raises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import sys
+import threading
+from collections.abc import Callable
+from types import CodeType
+from typing import Any, Final
+
+from ..._pipeline.resolve import guard_services
+from ...exceptions import ConfigurationError, MissingExtraError
+from .management import requesting
+from .messages import Coroutine, masked, subscribing, waiting
+from .naming import NamePatterns
+from .publishing import publishing, publishing_async
+from .state import Settings, State
+
+__all__ = ["instrument", "uninstrument"]
+
+# Each of these runs as the root of a task of its own, for as long as the connection or subscription lives.
+_LOOPS: Final = ("_read_loop", "_ping_interval", "_flusher", "_attempt_reconnect")
+_ORDERED_LOOPS: Final = ("activity_check", "check_flow_control_response", "recreate_consumer")
+
+_lock = threading.Lock()
+_installation: _Installation | None = None
+
+
+def instrument(**options: Any) -> None:
+    """Give each NATS message its own job, and tell what happens to streams and consumers in the job's log.
+
+    Options, all optional:
+
+    - `patterns`: how names carry a job's id, `("job_{job_id}", "job.{job_id}.", "job-{job_id}-")` by default;
+      see `naming.NamePatterns`. An empty list: names say nothing.
+    - `header`: the message header that names the job, `"Joblog-Job-Id"` by default.
+    - `events`: whether to log lifecycle events on the logger `joblog_router.nats`, True by default. False
+      leaves the guards alone: no callback and no task of nats-py inherits the job of whoever connected or
+      subscribed.
+
+    Process-wide. Called again, it changes the options that are given and leaves the others. Connections that
+    are open already are covered too, except for the callbacks they have: those run in no job. Raises
+    ConfigurationError for a wrong option, MissingExtraError without nats-py.
+    """
+    global _installation
+    changes = _checked(options)
+    with _lock:
+        if _installation is not None:
+            state = _installation.state
+            state.settings = dataclasses.replace(state.settings, **changes)
+            return
+        _installation = _Installation(Settings(**changes))
+
+
+def uninstrument() -> None:
+    """Put back every method that `instrument()` replaced. What still runs in old tasks becomes inert."""
+    global _installation
+    with _lock:
+        if _installation is not None:
+            _installation.end()
+            _installation = None
+
+
+class _Installation:
+    """The patches of one `instrument()`, and how to take them back."""
+
+    def __init__(self, settings: Settings) -> None:
+        had_clients = "nats.aio.client" in sys.modules
+        try:
+            client: Any = importlib.import_module("nats.aio.client").Client
+            subscription: Any = importlib.import_module("nats.aio.subscription").Subscription
+            jetstream: Any = importlib.import_module("nats.js.client").JetStreamContext
+        except ImportError as error:
+            raise MissingExtraError("nats-py", "nats") from error
+        self.state = State(settings)
+        self._patched: list[tuple[Any, str, Any, Any]] = []
+        ordered = getattr(jetstream, "_JSI", None)
+        loops = [
+            (client, _LOOPS),
+            (subscription, ("_wait_for_msgs",)),
+            (ordered, _ORDERED_LOOPS),
+        ]
+        # Tasks of clients that are open already: what they inherited cannot be taken from them, but
+        # recognised.
+        codes = {code for owner, names in loops for name in names if (code := _code(owner, name)) is not None}
+        self._end_guard = guard_services(codes) if had_clients else None
+        internal = frozenset(
+            function
+            for owner, name in ((client, "_request_sub_callback"), (jetstream, "_handle_async_reply"))
+            if (function := vars(owner).get(name)) is not None
+        )
+        for owner, names in loops:
+            for name in names:
+                self._patch(owner, name, waiting if name == "_wait_for_msgs" else masked)
+        self._patch(client, "connect", masked)
+        self._patch(client, "force_reconnect", masked)
+        self._patch(client, "subscribe", lambda state, original: subscribing(state, original, internal))
+        self._patch(client, "request", requesting)
+        self._patch(jetstream, "publish", publishing)
+        self._patch(jetstream, "publish_async", publishing_async)
+
+    def _patch(self, owner: Any, name: str, wrap: Callable[[State, Coroutine], Coroutine]) -> None:
+        original = vars(owner).get(name) if owner is not None else None
+        if not inspect.iscoroutinefunction(original):
+            return  # another version of nats-py: it has no such coroutine
+        wrapper = wrap(self.state, original)
+        setattr(owner, name, wrapper)
+        self._patched.append((owner, name, original, wrapper))
+
+    def end(self) -> None:
+        """Take the patches back. Where somebody patched over ours, ours stays below it and only passes on."""
+        self.state.active = False
+        for owner, name, original, wrapper in reversed(self._patched):
+            if vars(owner).get(name) is wrapper:
+                setattr(owner, name, original)
+        if self._end_guard is not None:
+            self._end_guard()
+
+
+def _code(owner: Any, name: str) -> CodeType | None:
+    function = vars(owner).get(name) if owner is not None else None
+    return getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """The options as `Settings` takes them. Raises ConfigurationError."""
+    known = {"patterns", "header", "events"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ConfigurationError(f"NATS: no option {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+    changes: dict[str, Any] = {}
+    if "patterns" in options:
+        changes["patterns"] = NamePatterns(options["patterns"])
+    if "header" in options:
+        header = options["header"]
+        if not isinstance(header, str) or not header.isprintable() or not header or set(header) & {" ", ":"}:
+            raise ConfigurationError(f"NATS: header must be the name of a message header, not {header!r}")
+        changes["header"] = header
+    if "events" in options:
+        if not isinstance(options["events"], bool):
+            raise ConfigurationError(f"NATS: events must be True or False, not {options['events']!r}")
+        changes["events"] = options["events"]
+    return changes

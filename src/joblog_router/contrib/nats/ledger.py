@@ -1,0 +1,108 @@
+"""What was said and what is being counted, per scope, so that an event is one line and not one per message.
+
+Called on the event loop by the modules that make events. A ledger belongs to the outermost open scope of a
+job and is closed with it; work in the short scope of a single message is booked where the subscription was
+made, or else per job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, Final
+
+from ...context import JobScope, before_close, job_context, still_open
+
+_MAX_LASTING: Final = 1_000
+_MAX_SAID: Final = 10_000
+
+
+class MessageScope(job_context):
+    """The scope around one call of a callback. `creator`: the scope the subscription was made in."""
+
+    __slots__ = ("creator",)
+
+    def __init__(self, job_id: str, creator: JobScope | None) -> None:
+        super().__init__(job_id)
+        self.creator = creator
+
+
+class Ledger:
+    """Of one scope (`lasting` False), or of a job outside any scope that could end (`lasting` True).
+
+    `said`: what needs no second line. `subjects`: stream to its subjects, as met here. `sums`: what is summed
+    up when it closes.
+    """
+
+    __slots__ = ("at_close", "closed", "lasting", "said", "subjects", "sums")
+
+    def __init__(self, lasting: bool) -> None:
+        self.lasting = lasting
+        self.closed = False
+        self.said: set[Hashable] = set()
+        self.subjects: dict[str, list[str]] = {}
+        self.sums: dict[Hashable, Any] = {}
+        self.at_close: list[Callable[[JobScope], None]] = []
+
+    def say(self, what: Hashable) -> bool:
+        """True the first time `what` is to be said here."""
+        if what in self.said or len(self.said) >= _MAX_SAID:
+            return False
+        self.said.add(what)
+        return True
+
+
+class Ledgers:
+    """The ledgers of open scopes, and of jobs whose messages are worked on outside of them."""
+
+    __slots__ = ("_lasting", "_open")
+
+    def __init__(self) -> None:
+        self._open: dict[JobScope, Ledger] = {}
+        self._lasting: dict[str, Ledger] = {}
+
+    def of(self, scope: JobScope) -> Ledger:
+        """The ledger in which work done in `scope` is booked."""
+        root = _outermost(scope)
+        if isinstance(root, MessageScope):
+            creator = root.creator
+            if creator is not None and creator.closed:
+                creator = still_open(creator)
+            if creator is None or creator.job_id != root.job_id:
+                return self.of_job(root.job_id)
+            root = _outermost(creator)
+            if isinstance(root, MessageScope):
+                return self.of_job(root.job_id)
+        ledger = self._open.get(root)
+        if ledger is None:
+            ledger = Ledger(lasting=False)
+            if root.closed:
+                ledger.closed = True
+                return ledger
+            self._open[root] = ledger
+            before_close(root, self._close)
+        return ledger
+
+    def of_job(self, job: str) -> Ledger:
+        """The ledger of a job outside any scope that could end."""
+        ledger = self._lasting.get(job)
+        if ledger is None:
+            ledger = self._lasting[job] = Ledger(lasting=True)
+            while len(self._lasting) > _MAX_LASTING:
+                self._lasting.pop(next(iter(self._lasting)), None)
+        return ledger
+
+    def _close(self, scope: JobScope) -> None:
+        ledger = self._open.pop(scope, None)
+        if ledger is None:
+            return
+        ledger.closed = True
+        for callback in ledger.at_close:
+            callback(scope)
+
+
+def _outermost(scope: JobScope) -> JobScope:
+    outer = scope.parent
+    while outer is not None and not outer.closed and outer.job_id == scope.job_id:
+        scope = outer
+        outer = scope.parent
+    return scope

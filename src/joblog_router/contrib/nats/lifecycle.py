@@ -1,0 +1,163 @@
+"""The sentences about streams and consumers that stand in a job's log.
+
+Called by `management` on the event loop, with the server's own descriptions.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+from .events import consumer_config, consumer_counters, duration, some, stream_fields, tell
+
+
+class Target(NamedTuple):
+    """What it is about. `consumer` is "" for a stream, and for a consumer the server was to name."""
+
+    kind: str
+    stream: str
+    consumer: str
+
+    def __str__(self) -> str:
+        if self.kind == "stream":
+            return f"NATS stream {self.stream}"
+        return f"consumer {self.consumer or '(without a name)'} of NATS stream {self.stream}"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields that name it."""
+        return {"stream": self.stream, "consumer": self.consumer or None}
+
+
+class Refusal(NamedTuple):
+    """Why a request came to nothing: the server's words, or the exception where there was no answer."""
+
+    err_code: int | None
+    description: str
+    error: BaseException | None
+
+
+def tell_stream(job: str, target: Target, reply: dict[str, Any], is_new: bool) -> None:
+    """A stream was created, or was there."""
+    fields = stream_fields(reply)
+    if is_new:
+        tell(
+            job,
+            logging.INFO,
+            "nats.stream.created",
+            "Created %s (subjects %s, max age %s)",
+            target,
+            some((reply.get("config") or {}).get("subjects") or []),
+            duration(fields["max_age"]),
+            **target.fields,
+            **fields,
+        )
+    else:
+        tell(
+            job,
+            logging.INFO,
+            "nats.stream.reused",
+            "Reusing %s (last_seq=%s, %s messages)",
+            target,
+            fields["last_seq"],
+            fields["messages"],
+            **target.fields,
+            **fields,
+        )
+
+
+def tell_consumer(job: str, target: Target, reply: dict[str, Any], is_new: bool) -> None:
+    """A consumer was created, or was there; with its configuration, and what it has done so far."""
+    config, counters = consumer_config(reply), consumer_counters(reply)
+    snapshot = ", ".join(
+        f"{name} {duration(value) if name == 'ack_wait' else value}"
+        for name, value in config.items()
+        if value is not None
+    )
+    if is_new:
+        tell(
+            job,
+            logging.INFO,
+            "nats.consumer.created",
+            "Created %s (%s)",
+            target,
+            snapshot,
+            **target.fields,
+            **config,
+            **counters,
+        )
+    else:
+        tell(
+            job,
+            logging.INFO,
+            "nats.consumer.reused",
+            "Reusing %s: %s (%s)",
+            target,
+            _numbers(counters),
+            snapshot,
+            **target.fields,
+            **config,
+            **counters,
+        )
+
+
+def tell_final(job: str, target: Target, reply: dict[str, Any]) -> None:
+    """The last numbers of a consumer that is about to be deleted, alone or with its stream."""
+    counters = consumer_counters(reply)
+    tell(
+        job,
+        logging.INFO,
+        "nats.consumer.final",
+        "Deleting %s: %s",
+        target,
+        _numbers(counters),
+        **target.fields,
+        **consumer_config(reply),
+        **counters,
+    )
+
+
+def tell_deleted(job: str, target: Target) -> None:
+    """A stream or consumer was deleted."""
+    tell(job, logging.INFO, f"nats.{target.kind}.deleted", "Deleted %s", target, **target.fields)
+
+
+def tell_already_gone(job: str, target: Target, refusal: Refusal) -> None:
+    """What should be deleted was not there."""
+    name = str(target)
+    tell(
+        job,
+        logging.INFO,
+        f"nats.{target.kind}.delete_failed",
+        "%s was already gone",
+        name[0].upper() + name[1:],
+        err_code=refusal.err_code,
+        description=refusal.description,
+        **target.fields,
+    )
+
+
+def tell_refused(job: str, target: Target, action: str, refusal: Refusal) -> None:
+    """The server refused, or did not answer, a request to create, update or delete."""
+    code = f" (err_code {refusal.err_code})" if refusal.err_code is not None else ""
+    tell(
+        job,
+        logging.WARNING,
+        f"nats.{target.kind}.{'delete_failed' if action == 'DELETE' else 'failed'}",
+        "Could not %s %s: %s",
+        action.lower(),
+        target,
+        refusal.description + code,
+        error=refusal.error,
+        err_code=refusal.err_code,
+        description=refusal.description,
+        **target.fields,
+    )
+
+
+def _numbers(counters: dict[str, Any]) -> str:
+    return (
+        f"delivered {counters['delivered']}, acknowledged up to {counters['ack_floor']}, "
+        f"{counters['num_ack_pending']} not acknowledged, {counters['num_redelivered']} redelivered, "
+        f"{counters['num_pending']} not delivered yet"
+    )

@@ -1,0 +1,271 @@
+"""Streams and consumers: made, reused, refused, deleted: a tap on `Client.request` reads the API's replies.
+
+Runs on the event loop, once per request. It reads the raw JSON: nats-py's objects leave out `ts` and, before
+2.15, `created`, without which a stream that was just created cannot be told from one that was there
+(`did_create` is true for both).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+import re
+import time
+from typing import Any, Final, NamedTuple
+
+from ...context import JobScope, current_job
+from .events import LOGGER, timestamp
+from .ledger import Ledger
+from .lifecycle import (
+    Refusal,
+    Target,
+    tell_already_gone,
+    tell_consumer,
+    tell_deleted,
+    tell_final,
+    tell_refused,
+    tell_stream,
+)
+from .messages import Coroutine
+from .ownership import StreamKey, is_ownable, server_of
+from .state import State, quietly
+
+_CALL: Final = re.compile(
+    r"(\$JS\.(?:[^.]+\.)?API)\.(STREAM|CONSUMER)\.(?:DURABLE\.)?(CREATE|UPDATE|INFO|DELETE)"
+    r"\.([^.]+)(?:\.([^.]+))?(?:\.|\Z)"
+)
+_TOLERANCE: Final = 0.002
+# Before 2.10 a reply has no time of its own: the clocks of client and server are compared.
+_CLOCK_TOLERANCE: Final = 1.0
+_MAX_WAIT: Final = 1.0
+_MAX_FINAL: Final = 50
+
+
+class Call(NamedTuple):
+    """One request to the JetStream API."""
+
+    prefix: str
+    action: str
+    key: StreamKey
+    target: Target
+
+    @property
+    def is_about_stream(self) -> bool:
+        """Whether it is about the stream itself, not a consumer."""
+        return self.target.kind == "stream"
+
+    @property
+    def consumer(self) -> str:
+        """The consumer's name; "" for streams, and for a consumer the server shall name."""
+        return self.target.consumer
+
+
+class Timing(NamedTuple):
+    """When a request was sent, in seconds since the epoch, and how long the reply took."""
+
+    sent: float
+    took: float
+
+
+def requesting(state: State, original: Coroutine) -> Coroutine:
+    """`Client.request`, its JetStream API calls told where they are about a job."""
+
+    @functools.wraps(original)
+    async def request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        subject = args[0] if args else kwargs.get("subject")
+        if type(subject) is not str or not subject.startswith("$JS.") or not state.active:
+            return await original(self, *args, **kwargs)
+        call = quietly(_call, self, subject)
+        if call is None:
+            return await original(self, *args, **kwargs)
+        scope = current_job()
+        if call.action == "DELETE" and state.settings.events:
+            consumers = await _ask_for_consumers(state, self, original, call, scope)
+            if consumers:
+                quietly(_tell_final, state, call, scope, consumers)
+        sent, started = time.time(), time.monotonic()
+        try:
+            reply = await original(self, *args, **kwargs)
+        except Exception as error:
+            quietly(_unanswered, state, call, scope, error)
+            raise
+        quietly(_answered, state, call, scope, reply, Timing(sent, time.monotonic() - started))
+        return reply
+
+    return request
+
+
+def _call(client: Any, subject: str) -> Call | None:
+    match = _CALL.match(subject)
+    if match is None:
+        return None
+    prefix, about, action, stream, consumer = match.groups()
+    target = Target(about.lower(), stream, consumer or "" if about == "CONSUMER" else "")
+    return Call(prefix, action, StreamKey(server_of(client), stream), target)
+
+
+def _answered(state: State, call: Call, scope: JobScope | None, reply: Any, timing: Timing) -> None:
+    if call.action == "INFO" and (scope is None or _is_said(state, call, scope)):
+        return
+    body = json.loads(reply.data)
+    refused = body.get("error")
+    if scope is not None and call.action != "DELETE" and not refused:
+        state.owners.used(call.key, scope.job_id)
+    if call.action == "CREATE" and call.consumer and state.owners:
+        for named in state.settings.patterns.jobs_in(call.consumer):
+            state.owners.used(call.key, named)
+    if call.action == "DELETE":
+        _deleted(state, call, scope, refused)
+    elif refused:
+        if call.action != "INFO":
+            _refused(state, call, scope, _refusal(refused))
+    elif call.is_about_stream:
+        _stream(state, call, scope, body, _is_new(state, call, body, timing))
+    else:
+        name = call.consumer or str(body.get("name") or "")
+        call = call._replace(target=call.target._replace(consumer=name))
+        _consumer(state, call, scope, body, _is_new(state, call, body, timing))
+
+
+def _is_said(state: State, call: Call, scope: JobScope) -> bool:
+    """Whether an INFO has nothing new to tell: the scope's job was told already. Spares reading the reply."""
+    if state.owners.of(call.key) not in {None, scope.job_id}:
+        return False
+    return (call.key, call.consumer) in state.ledgers.of(scope).said
+
+
+def _is_new(state: State, call: Call, body: dict[str, Any], timing: Timing) -> bool:
+    """Whether this very request created what it describes."""
+    created = timestamp(body.get("created"))
+    if created is None:
+        return False
+    is_known = state.is_known_birth(call.key, call.consumer, body["created"])
+    if is_known or call.action != "CREATE":
+        return False
+    now = timestamp(body.get("ts"))
+    if now is not None:
+        return now - created <= timing.took + _TOLERANCE
+    used = body.get("state") or body.get("delivered") or {}
+    is_unused = not (used.get("last_seq") or used.get("messages") or used.get("consumer_seq"))
+    return is_unused and created >= timing.sent - _CLOCK_TOLERANCE
+
+
+def _stream(state: State, call: Call, scope: JobScope | None, body: dict[str, Any], is_new: bool) -> None:
+    config = body.get("config") or {}
+    creator = scope if is_new and scope is not None and not scope.closed else None
+    if creator is not None and is_ownable(config, creator.job_id, state.settings.patterns):
+        state.owners.learn(call.key, creator.job_id)
+    subjects = list(config.get("subjects") or ())
+    job = state.owner_of_event(call.key, scope, subjects=subjects)
+    if scope is not None:
+        state.ledgers.of(scope).subjects[call.key.stream] = subjects
+    if job is None or not state.settings.events or call.action == "UPDATE":
+        return
+    if _shall_tell(state, call, scope, job, is_new):
+        tell_stream(job, call.target, body, is_new)
+
+
+def _consumer(state: State, call: Call, scope: JobScope | None, body: dict[str, Any], is_new: bool) -> None:
+    config = body.get("config") or {}
+    filters = [*(config.get("filter_subjects") or ()), *filter(None, [config.get("filter_subject")])]
+    job = state.owner_of_event(call.key, scope, consumer=call.consumer, subjects=filters)
+    if job is None or not state.settings.events:
+        return
+    if _shall_tell(state, call, scope, job, is_new):
+        tell_consumer(job, call.target, body, is_new)
+
+
+def _shall_tell(state: State, call: Call, scope: JobScope | None, job: str, is_new: bool) -> bool:
+    """What is new always; what was there once per scope of that very job."""
+    if scope is None or scope.job_id != job or scope.closed:
+        return is_new
+    return state.ledgers.of(scope).say((call.key, call.consumer)) or is_new
+
+
+def _deleted(state: State, call: Call, scope: JobScope | None, refused: dict[str, Any] | None) -> None:
+    job = state.owner_of_event(call.key, scope, consumer=call.consumer)
+    is_gone = refused is None or refused.get("code") == 404
+    if is_gone:
+        if scope is not None or job is not None:
+            _unsay(_ledger(state, scope, job or ""), call)
+        if call.is_about_stream:
+            state.owners.forget(call.key)
+    if job is None or not state.settings.events:
+        return
+    if refused is None:
+        tell_deleted(job, call.target)
+    elif is_gone:
+        tell_already_gone(job, call.target, _refusal(refused))
+    else:
+        tell_refused(job, call.target, call.action, _refusal(refused))
+
+
+def _unsay(ledger: Ledger, call: Call) -> None:
+    """What was deleted may be created and found again."""
+    if call.is_about_stream:
+        ledger.subjects.pop(call.key.stream, None)
+        ledger.said = {said for said in ledger.said if not (isinstance(said, tuple) and said[0] == call.key)}
+    else:
+        ledger.said.discard((call.key, call.consumer))
+
+
+def _refused(state: State, call: Call, scope: JobScope | None, refusal: Refusal) -> None:
+    job = state.owner_of_event(call.key, scope, consumer=call.consumer)
+    if job is None or not state.settings.events:
+        return
+    # A loop that tries again and again is told once.
+    about = (call.key, call.target, call.action, refusal.err_code or type(refusal.error))
+    if _ledger(state, scope, job).say(about):
+        tell_refused(job, call.target, call.action, refusal)
+
+
+def _unanswered(state: State, call: Call, scope: JobScope | None, error: Exception) -> None:
+    if call.action == "INFO":
+        return
+    what = "no answer in time, outcome unknown" if isinstance(error, TimeoutError) else str(error)
+    name = type(error).__name__
+    _refused(state, call, scope, Refusal(None, f"{name} ({what})" if what else name, error))
+
+
+def _refusal(refused: dict[str, Any]) -> Refusal:
+    return Refusal(refused.get("err_code"), str(refused.get("description") or refused), None)
+
+
+def _ledger(state: State, scope: JobScope | None, job: str) -> Ledger:
+    return state.ledgers.of_job(job) if scope is None else state.ledgers.of(scope)
+
+
+async def _ask_for_consumers(
+    state: State, client: Any, request: Coroutine, call: Call, scope: JobScope | None
+) -> list[dict[str, Any]] | None:
+    """The numbers of what is about to be deleted: one request of ours, which may fail and ends in a second.
+
+    `request` is `Client.request` as it was, so that this one is not told about.
+    """
+    try:
+        if not (LOGGER.isEnabledFor(logging.INFO) and client.is_connected and not client.is_draining):
+            return None
+        if state.owner_of_event(call.key, scope, consumer=call.consumer) is None:
+            return None
+        if call.is_about_stream:
+            subject, payload = f"{call.prefix}.CONSUMER.LIST.{call.key.stream}", b'{"offset":0}'
+        else:
+            subject, payload = f"{call.prefix}.CONSUMER.INFO.{call.key.stream}.{call.consumer}", b""
+        async with asyncio.timeout(_MAX_WAIT):
+            body = json.loads((await request(client, subject, payload, timeout=_MAX_WAIT)).data)
+        if body.get("error"):
+            return None
+        return body.get("consumers") if call.is_about_stream else [body]
+    except Exception:
+        # Refused, too late, or not connected any more: then the deletion is told without numbers.
+        return None
+
+
+def _tell_final(state: State, call: Call, scope: JobScope | None, consumers: list[dict[str, Any]]) -> None:
+    for consumer in consumers[:_MAX_FINAL]:
+        name = str(consumer.get("name") or "")
+        job = state.owner_of_event(call.key, scope, consumer=name)
+        if job is not None:
+            tell_final(job, Target("consumer", call.key.stream, name), consumer)

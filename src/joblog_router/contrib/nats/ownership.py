@@ -1,0 +1,103 @@
+"""Which stream belongs to which job, learned when a job creates it: for streams whose names name nobody.
+
+Called on the event loop for every stream that is created, used or deleted, and for every JetStream message. A
+shared stream may well be created by whichever job comes first, so what is learned here is weak: names beat
+it, and the first use by another job ends it for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from .naming import NamePatterns
+
+_MAX_STREAMS: Final = 10_000
+
+
+class StreamKey(NamedTuple):
+    """One stream of one account, as far as a client can tell accounts apart."""
+
+    server: str
+    stream: str
+
+
+class Owners:
+    """Stream to job, bounded: the stream that was used longest ago is forgotten first."""
+
+    __slots__ = ("_jobs", "_shared")
+
+    def __init__(self) -> None:
+        self._jobs: dict[StreamKey, str] = {}
+        self._shared: dict[StreamKey, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def of(self, key: StreamKey) -> str | None:
+        """The job that owns the stream, as far as known."""
+        return self._jobs.get(key)
+
+    def learn(self, key: StreamKey, job: str) -> None:
+        """`job` has just created the stream."""
+        if key in self._shared:
+            return
+        if self._jobs.get(key, job) != job:
+            self._share(key)
+            return
+        self._jobs[key] = job
+        _shrink(self._jobs)
+
+    def used(self, key: StreamKey, job: str) -> None:
+        """`job` works with the stream. If another job created it, it is nobody's from now on."""
+        owner = self._jobs.get(key)
+        if owner is None:
+            return
+        if owner != job:
+            self._share(key)
+        elif len(self._jobs) > _MAX_STREAMS // 2:
+            self._jobs[key] = self._jobs.pop(key, owner)
+
+    def forget(self, key: StreamKey) -> None:
+        """The stream was deleted. That it was shared is remembered: the next of that name will be, too."""
+        self._jobs.pop(key, None)
+
+    def _share(self, key: StreamKey) -> None:
+        self._jobs.pop(key, None)
+        self._shared[key] = None
+        _shrink(self._shared)
+
+
+def is_ownable(config: dict[str, Any], job: str, patterns: NamePatterns) -> bool:
+    """Whether a stream with this configuration, created by `job`, may be counted as that job's.
+
+    Not one that keeps what the server says about other streams (`$JS.EVENT…`, and no key-value bucket), that
+    is fed by other streams, or whose name or subjects name another job or leave the place of a job's id open.
+    """
+    subjects: Iterable[str] = config.get("subjects") or ()
+    if config.get("mirror") or config.get("sources"):
+        return False
+    if patterns.jobs_in(config.get("name") or "") - {job}:
+        return False
+    return not any(
+        subject.startswith("$") or patterns.jobs_in(subject) - {job} or patterns.open_to_several(subject)
+        for subject in subjects
+    )
+
+
+def server_of(client: Any) -> str:
+    """What tells one server, cluster and user from another, so that equal stream names are not confused."""
+    info = getattr(client, "_server_info", None) or {}
+    # Not `connected_url`: it is None while a message that came before a disconnect is still worked on.
+    url = getattr(getattr(client, "_current_server", None), "uri", None)
+    place = info.get("cluster") or (url.netloc.rpartition("@")[2] if url is not None else "")
+    user = client.options.get("user") or (url.username if url is not None else "")
+    return f"{place} {user}"
+
+
+def _shrink(kept: dict[StreamKey, Any]) -> None:
+    while len(kept) > _MAX_STREAMS:
+        kept.pop(next(iter(kept)), None)

@@ -1,0 +1,131 @@
+"""What one `instrument()` knows, and the answer to "whose is it?" for messages and events alike.
+
+Used by every other module of this package, on the event loops that run nats-py. No locks: single dictionary
+operations, which threads with loops of their own may mix at will.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, Final, ParamSpec, TypeVar
+
+from ..._pipeline.report import report_once
+from ..._pipeline.resolve import conflicts
+from ...context import JobScope
+from .ledger import Ledgers
+from .naming import DEFAULT_HEADER, NamePatterns, stream_of_reply, stream_of_subject
+from .ownership import Owners, StreamKey
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# What `State.owner` says where names contradict each other. Never a job's id: "" opens no job.
+CONFLICT: Final = ""
+
+_MAX_BIRTHS: Final = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The options of `instrument()`."""
+
+    patterns: NamePatterns = dataclasses.field(default_factory=NamePatterns)
+    header: str = DEFAULT_HEADER
+    events: bool = True
+
+
+class State:
+    """One installation. `active` is False once it ended: what it left in running tasks is inert then."""
+
+    __slots__ = ("_births", "active", "ledgers", "owners", "settings")
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.active = True
+        self.owners = Owners()
+        self.ledgers = Ledgers()
+        self._births: dict[tuple[StreamKey, str], str] = {}
+
+    def owner(
+        self, key: StreamKey, *, consumer: str = "", subject: str = "", header: str | None = None
+    ) -> str | None:
+        """The job that stream, consumer, subject and header name; None if nobody, CONFLICT if several."""
+        jobs_in = self.settings.patterns.jobs_in
+        named = jobs_in(key.stream) | jobs_in(consumer) | jobs_in(subject)
+        if len(named) > 1:
+            return self._conflict(
+                f"stream {key.stream!r}, consumer {consumer!r} and subject {subject!r}", named
+            )
+        job = next(iter(named)) if named else self.owners.of(key)
+        if job is None:
+            return header
+        if header is not None and header != job:
+            return self._conflict(f"header {self.settings.header} and stream or subject", {header, job})
+        return job
+
+    def owner_of_message(self, server: str, subject: str, reply: str, header: str | None) -> str | None:
+        """The same for a message that was received."""
+        about = stream_of_subject(subject)
+        if about is not None:
+            # What the server says about a stream belongs to that stream, whoever's consumer brings it.
+            stream, consumer = about
+            key = StreamKey(server, stream)
+            if self.owner(key, consumer=consumer) is not None:
+                return self.owner(key, consumer=consumer, header=header)
+            subject = ""
+        delivered = stream_of_reply(reply)
+        stream, consumer = delivered if delivered is not None else ("", "")
+        return self.owner(StreamKey(server, stream), consumer=consumer, subject=subject, header=header)
+
+    def owner_of_event(
+        self, key: StreamKey, scope: JobScope | None, *, consumer: str = "", subjects: list[str] | None = None
+    ) -> str | None:
+        """The job whose log tells that something happened to a stream or consumer; None for nobody's.
+
+        `subjects` are those of the configuration. Being several jobs' is no contradiction there.
+        """
+        job = self.owner(key, consumer=consumer)
+        if job is not None:
+            return job or None
+        jobs_in = self.settings.patterns.jobs_in
+        named = {found for subject in subjects or () for found in jobs_in(subject)}
+        if len(named) == 1:
+            return named.pop()
+        return None if scope is None else scope.job_id
+
+    def is_known_birth(self, key: StreamKey, consumer: str, created: str) -> bool:
+        """Whether a stream or consumer of that very creation time was met before. Remembers it."""
+        known = self._births.get((key, consumer)) == created
+        self._births[key, consumer] = created
+        while len(self._births) > _MAX_BIRTHS:
+            self._births.pop(next(iter(self._births)), None)
+        return known
+
+    def _conflict(self, what: str, jobs: set[str] | frozenset[str]) -> str:
+        conflicts.add()
+        report_once(
+            ("nats-conflict", frozenset(jobs)),
+            f"NATS: {what} name different jobs ({', '.join(sorted(map(repr, jobs)))}): what is logged for it "
+            "goes to no job's log. Give streams and subjects of one job one job's id",
+        )
+        return CONFLICT
+
+
+def quietly(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R | None:
+    """Call `function`; what it raises is reported once on stderr and becomes None. For all bookkeeping."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        report_failure(function, error)
+        return None
+
+
+def report_failure(function: Callable[..., Any], error: Exception) -> None:
+    """Say once that bookkeeping failed; the application is not touched by it."""
+    name = getattr(inspect.unwrap(function), "__qualname__", repr(function))
+    report_once(
+        ("nats", name, type(error)),
+        f"NATS: {name} failed: {error!r}; a line of a job's log may be missing. Please report it",
+    )

@@ -1,0 +1,84 @@
+"""The settings dictionary JOBLOG_ROUTER: names, types and defaults, read when they are used.
+
+Called by the app's start, the checks, the database router and, on the writer thread, the sink.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import NoneType
+from typing import Any, Final, TypeAlias
+
+from django.conf import settings
+from django.core.signals import setting_changed
+
+from ...exceptions import ConfigurationError
+
+__all__ = ["ALIAS", "SETTING", "JobLogSettings", "current", "database_alias", "migrate_command"]
+
+SETTING: Final = "JOBLOG_ROUTER"
+ALIAS: Final = "joblog"
+"""The database alias that holds nothing but job logs, used where DATABASES has it."""
+
+Nats: TypeAlias = "bool | Mapping[str, Any] | None"
+
+
+@dataclass(frozen=True)
+class JobLogSettings:
+    """What JOBLOG_ROUTER says. The defaults are these and stand nowhere else.
+
+    - `DATABASE`: alias of the database that holds the job logs; None takes "joblog" if DATABASES has it, else
+      "default".
+    - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
+      for `joblog_router.contrib.nats.instrument` insists on it.
+    """
+
+    DATABASE: str | None = None
+    NATS: Nats = None
+
+
+_KEYS: Final = tuple(field.name for field in fields(JobLogSettings))
+_TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
+    "DATABASE": ((str, NoneType), "the name of an alias in DATABASES, or None"),
+    "NATS": ((bool, Mapping, NoneType), "True, False, None or a dictionary of options"),
+}
+
+
+@functools.cache
+def current() -> JobLogSettings:
+    """The settings as they are now. Raises ConfigurationError for an unknown key or a wrong type."""
+    given = getattr(settings, SETTING, None)
+    if given is None:
+        return JobLogSettings()
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{SETTING} must be a dictionary, not {given!r}")
+    for key, value in given.items():
+        if key not in _KEYS:
+            near = difflib.get_close_matches(str(key).upper(), _KEYS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(f"{SETTING} has no setting {key!r}.{hint} Known: {', '.join(_KEYS)}")
+        types, wanted = _TYPES[key]
+        if not isinstance(value, types) or value == "":
+            raise ConfigurationError(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}")
+    return JobLogSettings(**given)
+
+
+def database_alias() -> str:
+    """The alias of the database that holds the job logs."""
+    return current().DATABASE or (ALIAS if ALIAS in settings.DATABASES else "default")
+
+
+def migrate_command(alias: str) -> str:
+    """The command that makes the table in the database `alias`."""
+    return "manage.py migrate" if alias == "default" else f"manage.py migrate --database {alias}"
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == SETTING:
+        current.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="joblog_router.conf")

@@ -1,0 +1,89 @@
+"""The table of job logs. Written by the sink on the writer thread, read by everybody else."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from typing import Any, Final
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from ...exceptions import JobLogError
+from .keys import MAX_KEY, stored_key
+
+__all__ = ["JobLogEntry", "JobLogQuerySet"]
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+class JobLogQuerySet(models.QuerySet["JobLogEntry"]):
+    """Entries of job logs. Append-only: they are added and deleted, never changed."""
+
+    def for_job(self, job_id: object, *, namespace: str = "") -> JobLogQuerySet:
+        """The log of one job, oldest line first (by time, then as its process wrote it)."""
+        return self.filter(namespace=stored_key(namespace), job_id=stored_key(str(job_id))).order_by(
+            "created", "origin", "seq"
+        )
+
+    def update(self, **kwargs: Any) -> int:
+        """Raise JobLogError: entries are never changed."""
+        raise JobLogError("JobLogEntry is append-only: rows are added and deleted, never updated")
+
+
+class JobLogEntry(models.Model):
+    """One line of one job's log; the fields are those of `joblog_router.Entry`.
+
+    No foreign key to the job: its row may be uncommitted, locked or gone when the line is written.
+    `(origin, seq)` identifies a line for ever, so that writing it again leaves one row. `created` is
+    microseconds since the epoch, UTC, whatever USE_TZ and TIME_ZONE say; `exception` is "" if there was none.
+    """
+
+    AUDIENCES: Final = [("all", _("everybody who may see the job")), ("staff", _("staff only"))]
+
+    namespace = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
+    job_id = models.CharField(_("job"), max_length=MAX_KEY)
+    created = models.BigIntegerField(_("created"), help_text=_("Microseconds since 1970-01-01 00:00 UTC."))
+    level = models.SmallIntegerField(_("level"))
+    logger = models.TextField(_("logger"))
+    message = models.TextField(_("message"), blank=True)
+    exception = models.TextField(_("exception"), default="", blank=True)
+    fields = models.JSONField(_("fields"), default=dict, blank=True)
+    path = models.TextField(_("path"), default="", blank=True)
+    line = models.IntegerField(_("line"), default=0)
+    audience = models.CharField(_("audience"), max_length=20, choices=AUDIENCES, default="all")
+    origin = models.CharField(_("origin"), max_length=100, help_text=_("The process that logged the line."))
+    seq = models.BigIntegerField(_("number in the origin"))
+    n = models.BigIntegerField(_("number in the scope"), default=0)
+
+    objects = JobLogQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("job log entry")
+        verbose_name_plural = _("job log entries")
+        default_permissions = ("view", "delete")
+        indexes = [
+            models.Index(fields=["namespace", "job_id", "created", "id"], name="joblog_entry_job_created"),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["origin", "seq"], name="joblog_entry_origin_seq"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.created_at:%Y-%m-%d %H:%M:%S} {self.level_name} {self.message}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Add the row. Raises JobLogError for a row that is there already: entries are never changed."""
+        if not self._state.adding:
+            raise JobLogError("JobLogEntry is append-only: rows are added and deleted, never updated")
+        super().save(*args, **kwargs)
+
+    @property
+    def created_at(self) -> dt.datetime:
+        """When the line was logged, as an aware datetime in UTC."""
+        return _EPOCH + dt.timedelta(microseconds=self.created)
+
+    @property
+    def level_name(self) -> str:
+        """The level's name as this process knows it, for example `WARNING`."""
+        return logging.getLevelName(self.level)

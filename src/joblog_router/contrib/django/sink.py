@@ -1,0 +1,276 @@
+"""The sink "django": entries to the table of the app, over a connection of its own.
+
+Made by JobLogHandler while `django.setup()` configures logging, before any app is loaded: this module imports
+no model. `write`, `idle` and `close` are called by the writer, one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from django.apps import apps
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.db import (
+    DatabaseError,
+    DataError,
+    Error,
+    IntegrityError,
+    InterfaceError,
+    connections,
+    transaction,
+)
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..._pipeline.primitives import freeze
+from ...entry import Entry
+from ...exceptions import ConfigurationError, SinkUnavailableError
+from . import conf
+from .connection import PrivateConnection
+from .keys import stored_key
+
+if TYPE_CHECKING:
+    from .models import JobLogEntry
+
+__all__ = ["APP", "DjangoSink", "sinks"]
+
+APP: Final = "joblog_router.contrib.django"
+# Long enough for most starts: a line logged before the apps are loaded waits without a word on stderr.
+_APPS_WAIT: Final = 2.0
+_SMALLEST, _LARGEST = -(2**15), 2**15 - 1
+_LONGEST_LINE: Final = 2**31 - 1
+
+_COLUMNS: Final = (
+    "namespace",
+    "job_id",
+    "created",
+    "level",
+    "logger",
+    "message",
+    "exception",
+    "fields",
+    "path",
+    "line",
+    "audience",
+    "origin",
+    "seq",
+    "n",
+)
+
+_made: Final[weakref.WeakSet[DjangoSink]] = weakref.WeakSet()
+
+
+class DjangoSink:
+    """Adds entries to the table `JobLogEntry`. An entry that is there already is not added twice.
+
+    `database` is an alias in DATABASES; without it JOBLOG_ROUTER["DATABASE"] decides, else "joblog" if there
+    is such an alias, else "default". Writes on a private connection, so a line survives the rollback of what
+    logged it, may name a job whose row is not committed or gone, and can be logged from coroutines.
+    """
+
+    def __init__(self, database: str | None = None) -> None:
+        given: object = database
+        if given is not None and (not isinstance(given, str) or not given):
+            raise ConfigurationError(
+                f"sink 'django': database must be an alias in DATABASES, not {database!r}"
+            )
+        self._database = database
+        self._connection: PrivateConnection | None = None
+        _made.add(self)
+
+    @property
+    def alias(self) -> str:
+        """The database alias written to. Raises ConfigurationError where JOBLOG_ROUTER is wrong."""
+        return self._database or conf.database_alias()
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Add `entries` in one transaction.
+
+        Raises SinkUnavailableError while the apps are not loaded, the table is missing or the database away,
+        and DataError, IntegrityError or ValueError for what the database cannot hold.
+        """
+        model = _loaded_model()
+        connection = self._connection_to(self.alias)
+        try:
+            with connection.in_place() as own, transaction.atomic(using=connection.alias):
+                if own.vendor == "sqlite":
+                    _insert_sqlite(own, model, entries)
+                else:
+                    _insert(connection.alias, model, entries)
+        except (DatabaseError, InterfaceError) as error:
+            if _is_about_values(error):
+                raise
+            connection.close()
+            raise _unavailable(connection.alias, error) from error
+        except ImproperlyConfigured as error:
+            raise SinkUnavailableError(
+                f"database {connection.alias!r}: {error}", "correct DATABASES"
+            ) from error
+
+    def idle(self) -> None:
+        """Close the connection, after a second of rest: an open one keeps a database from being dropped."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next `write` opens it again."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _connection_to(self, alias: str) -> PrivateConnection:
+        if alias not in connections.settings:
+            raise SinkUnavailableError(
+                f"DATABASES has no alias {alias!r}",
+                "see manage.py check, joblog_router.E002, for what to set",
+            )
+        if self._connection is None or self._connection.alias != alias:
+            self.close()
+            self._connection = PrivateConnection(alias)
+        return self._connection
+
+
+def sinks() -> list[DjangoSink]:
+    """The sinks in use in this process, for the checks."""
+    return list(_made)
+
+
+def _loaded_model() -> type[JobLogEntry]:
+    if not apps.ready_event.wait(_APPS_WAIT):
+        raise SinkUnavailableError(
+            "sink 'django': Django's apps are not loaded in this process",
+            "call django.setup() when it starts",
+        )
+    if not apps.is_installed(APP):
+        raise SinkUnavailableError(
+            "sink 'django': its app is not installed", f"add {APP!r} to INSTALLED_APPS"
+        )
+    from .models import JobLogEntry
+
+    return JobLogEntry
+
+
+def _insert_sqlite(own: BaseDatabaseWrapper, model: type[JobLogEntry], entries: Sequence[Entry]) -> None:
+    """Five times as fast as bulk_create.
+
+    A named conflict, not OR IGNORE: that one also swallows rows that break NOT NULL or the check that
+    `fields` is JSON, and they would count as stored.
+    """
+    quote = own.ops.quote_name
+    columns = ", ".join(quote(name) for name in _COLUMNS)
+    places = ", ".join(["%s"] * len(_COLUMNS))
+    with own.cursor() as cursor:
+        cursor.executemany(
+            f"INSERT INTO {quote(model._meta.db_table)} ({columns}) VALUES ({places}) "  # noqa: S608 - names of ours
+            f"ON CONFLICT ({quote('origin')}, {quote('seq')}) DO NOTHING",
+            [_values(entry, _json(entry.fields)) for entry in entries],
+        )
+
+
+def _insert(alias: str, model: type[JobLogEntry], entries: Sequence[Entry]) -> None:
+    rows = [
+        model(**dict(zip(_COLUMNS, _values(entry, json.loads(_json(entry.fields))), strict=True)))
+        for entry in entries
+    ]
+    model._base_manager.using(alias).bulk_create(rows, ignore_conflicts=True)
+
+
+def _values(entry: Entry, fields: Any) -> tuple[Any, ...]:
+    return (
+        stored_key(entry.namespace),
+        stored_key(entry.job_id),
+        round(entry.created * 1_000_000),
+        min(max(entry.level, _SMALLEST), _LARGEST),
+        entry.logger,
+        entry.message,
+        entry.exception or "",
+        fields,
+        entry.path,
+        min(max(entry.line or 0, 0), _LONGEST_LINE),
+        entry.audience,
+        entry.origin,
+        entry.seq,
+        entry.n,
+    )
+
+
+def _json(fields: Mapping[str, Any]) -> str:
+    """`fields` as JSON that every database takes: no NaN, no Infinity, nothing but primitives."""
+    try:
+        return json.dumps(dict(fields), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        return json.dumps(freeze(dict(fields)), ensure_ascii=False, allow_nan=False)
+
+
+# --- what went wrong ---------------------------------------------------------------------------------------
+
+
+def _sqlstate(error: Error) -> str:
+    cause = error.__cause__
+    return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+
+
+def _is_about_values(error: Error) -> bool:
+    """Whether the database refused what it was given rather than being unable to take anything."""
+    # Classes 22 (data) and 54 (a limit exceeded), which psycopg counts among operational errors.
+    return isinstance(error, DataError | IntegrityError) or _sqlstate(error)[:2] in ("22", "54")
+
+
+def _lacks_table(error: Error) -> bool:
+    text = str(error)
+    return (
+        _sqlstate(error) in ("42P01", "42703")
+        or (bool(error.args) and error.args[0] in (1054, 1146))  # MySQL
+        or any(words in text for words in ("no such table", "no such column", "has no column named"))
+    )
+
+
+def _unavailable(alias: str, error: Error) -> SinkUnavailableError:
+    if _lacks_table(error):
+        return SinkUnavailableError(
+            f"the table of the job logs is missing in database {alias!r} ({_first_line(error)})",
+            f"Run: {conf.migrate_command(alias)}",
+        )
+    place = str(connections.settings[alias].get("NAME") or "")
+    return SinkUnavailableError(
+        f"database {alias!r} ({place}) does not take job log lines: {_first_line(error)}",
+        _advice(alias, error),
+    )
+
+
+def _advice(alias: str, error: Error) -> str:
+    text = str(error)
+    if "unable to open database file" in text or "readonly database" in text:
+        return (
+            f"make the file and its folder writable for this process, or change DATABASES[{alias!r}]['NAME']"
+        )
+    if "is locked" in text:
+        return "another connection is writing for long; give the log a file of its own with sqlite_alias()"
+    if _sqlstate(error) == "42501":
+        return "allow this user INSERT and SELECT on the table"
+    return f"see that the server runs and that DATABASES[{alias!r}] is right"
+
+
+def _first_line(error: Error) -> str:
+    lines: Iterable[str] = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
+# --- the check that is needed where the app is not installed ------------------------------------------------
+
+
+def check_app_installed(**kwargs: Any) -> list[checks.CheckMessage]:
+    """`joblog_router.E001`: a handler uses the sink, and its app is not installed."""
+    if not sinks() or apps.is_installed(APP):
+        return []
+    return [
+        checks.Error(
+            f"A JobLogHandler uses the sink 'django', but {APP!r} is not in INSTALLED_APPS.",
+            hint=f"Add {APP!r} to INSTALLED_APPS and run: {conf.migrate_command(conf.database_alias())}",
+            id="joblog_router.E001",
+        )
+    ]
+
+
+checks.register(check_app_installed)

@@ -29,6 +29,7 @@ _SUSPECT = 3
 _FIRST_BACKOFF = 0.25
 _LAST_BACKOFF = 30.0
 _FLUSH_RETRY = 0.1
+_IDLE = 1.0
 
 
 class Ticket:
@@ -50,6 +51,8 @@ class Writer:
         self._tickets: list[Ticket] = []
         self._thread: threading.Thread | None = None
         self._starting = False
+        # When a sink that wants to know is to be told that nothing was written for a while.
+        self._idle_at: dict[Channel, float] = {}
         # One round at a time: the thread's, or that of a caller who drains after the thread is gone.
         self._round_lock = threading.Lock()
 
@@ -114,11 +117,11 @@ class Writer:
     def _until_retry(self) -> float | None:
         now = time.monotonic()
         pending = [channel for channel in self._channels() if not channel.is_empty()]
-        if not pending:
-            return None
-        if self._tickets:
+        if pending and self._tickets:
             return _FLUSH_RETRY
-        return max(0.0, min(channel.retry_at if channel.failing else now + LINGER for channel in pending) - now)
+        times = [channel.retry_at if channel.failing else now + LINGER for channel in pending]
+        times += self._idle_at.values()
+        return max(0.0, min(times) - now) if times else None
 
     def round(self) -> None:
         """Write what waits in every channel whose time has come, answer tickets, print reports."""
@@ -135,6 +138,7 @@ class Writer:
                 again = self._write_some(channel) or again
             self._answer_tickets()
         print_waiting()
+        self._tell_idle()
         for channel in list(self._channels()):
             if channel.users <= 0 and channel.is_empty():
                 self._retire(channel)
@@ -156,6 +160,8 @@ class Writer:
         if not channel.ready or channel.retry_at > time.monotonic():
             return False
         batch = list(islice(channel.ready, BATCH))
+        if hasattr(channel.sink, "idle"):
+            self._idle_at[channel] = time.monotonic() + _IDLE
         try:
             channel.sink.write(batch)
         except SinkUnavailableError as error:
@@ -165,6 +171,16 @@ class Writer:
             return self._write_one_by_one(channel, batch, error)
         self._done(channel, len(batch), stored=len(batch))
         return True
+
+    def _tell_idle(self) -> None:
+        now = time.monotonic()
+        for channel in [channel for channel, at in self._idle_at.items() if at <= now]:
+            del self._idle_at[channel]
+            try:
+                channel.sink.idle()  # type: ignore[attr-defined]
+            except Exception as error:
+                text = f"{_name_of(channel)}: idle() failed: {error!r}"
+                report_once(("idle", channel.key, repr(error)), text)
 
     def _make_entries(self, channel: Channel) -> None:
         """Turn records into entries at once, also while the sink is away: a record may hold on to large arguments."""

@@ -14,7 +14,9 @@ __all__ = ["Sink"]
 class Sink(Protocol):
     """Writes entries somewhere. Made from `options` at configuration; may be used again after `close()`.
 
-    `__init__` checks its options and raises ConfigurationError for what is wrong in them; it opens nothing.
+    `__init__` checks its options and raises ConfigurationError for what is wrong in them; it opens nothing. A
+    sink may also have a method `idle()`: the writer calls it when nothing was written for a second, for a sink
+    that should not keep its connection open meanwhile.
     """
 
     def write(self, entries: Sequence[Entry]) -> None:

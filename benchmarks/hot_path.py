@@ -3,9 +3,9 @@
     python benchmarks/hot_path.py            # a minute or so, the figures of the README
     python benchmarks/hot_path.py --smoke    # seconds, for CI: fails only where a limit is missed in a conclusive run
 
-The bare call is `logger.info("user %s processed item %d", "alice", 42)` to a NullHandler. Each variant is the same call
-on a logger that has one handler more (or a filter on its handler). All rules are on: evidence in `extra`, closed scopes,
-service loops. The buffer is emptied between samples and no writer runs: this is the caller's cost alone.
+The bare call is `logger.info("user %s processed item %d", "alice", 42)` to a NullHandler. Each variant is the same
+call on a logger that has one handler more (or a filter on its handler). All rules are on: evidence in `extra`, closed
+scopes, service loops. The buffer is emptied between samples and no writer runs: this is the caller's cost alone.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def variants() -> list[harness.Variant]:
     add("handler with JobContextFilter, inside a job", make_logger("jobfilter", filtered), filtered, job_with_fields)
     stamped = logging.NullHandler()
     filter_only = JobContextFilter()
-    stamped.handle = filter_only.filter  # type: ignore[assignment]
+    stamped.handle = filter_only.filter  # type: ignore[method-assign]
     add("JobContextFilter alone, no job", make_logger("filter-nojob", stamped))
     add("JobContextFilter alone, inside a job with 2 fields", make_logger("filter-job", stamped), None, job_with_fields)
     narrowed = JobLogHandler(sink="memory", loggers=["shop"], capacity=1_000_000)

@@ -6,15 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from joblog_router import flush
+from joblog_router._pipeline import report
 from tests.isolation import preserved_logging
 from tests.servers import NatsServer
 
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
-    """No test sees the logging configuration of another."""
+    """No test sees the logging configuration of another, its waiting lines, or that a cause was reported before."""
+    report.forget()
     with preserved_logging():
         yield
+    flush(5)
 
 
 @pytest.fixture(scope="session")

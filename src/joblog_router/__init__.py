@@ -6,6 +6,8 @@
 Importing this package imports the standard library only.
 """
 
+from __future__ import annotations
+
 from ._pipeline.router import aflush, flush, stats
 from .context import JobScope, carry, current_job, detached, job_context, wrap_stream
 from .entry import Entry

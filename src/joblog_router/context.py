@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from ._pipeline.primitives import freeze_fields
 from ._pipeline.report import report_once
+from ._pipeline.text import clean
 
 __all__ = ["JobScope", "carry", "current_job", "detached", "job_context", "wrap_stream"]
 
@@ -77,13 +78,14 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
     """Open `job_id`'s log for every record logged inside the block, in this thread or task and its children.
 
     `with job_context(job.pk, stage="queue"):` and `async with` are the same; neither waits. The id is
-    `str(job_id)`; None or "" (a job that was not saved yet) opens no job and is reported once. `fields` are put on
-    each record that has no such attribute and into the entry's fields; values other than text, numbers, dates and
-    containers of them are kept as the name of their type. Fields of a surrounding scope of the same job are
-    inherited, the inner one's win; another job's are not. Nothing here raises into the block's code.
+    `str(job_id)`, without NUL and lone surrogates, which no store can hold; None or "" (a job that was not saved yet)
+    opens no job and is reported once. `fields` are put on each record that has no such attribute and into the entry's
+    fields; values other than text, numbers, dates and containers of them are kept as the name of their type. Fields of
+    a surrounding scope of the same job are inherited, the inner one's win; another job's are not. Nothing here raises
+    into the block's code.
 
-    Thread and async rules: follows `await`, `create_task`, `asyncio.to_thread` and asgiref's `sync_to_async`; does
-    not follow into plain threads, executors and timers: wrap those callables in `carry()`.
+    Thread and async rules: follows `await`, `create_task`, `asyncio.to_thread` and asgiref's `sync_to_async`; does not
+    follow into plain threads, executors and timers: wrap those callables in `carry()`.
     """
 
     __slots__ = ("_again", "_entered", "_given")
@@ -96,7 +98,7 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
         if type(job_id) is int:
             name = str(job_id)
         elif type(job_id) is str:
-            name = job_id
+            name = clean(job_id)
         else:
             name = _job_name(job_id)
         # The rest repeats JobScope.__init__: opening a scope is paid per job step, a super() call shows there.
@@ -206,9 +208,7 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
             if parameter not in signature.parameters:
                 raise TypeError(f"job_context.of: {name}{signature} has no parameter {parameter!r}")
 
-            def scope_for(
-                args: tuple[Any, ...], kwargs: dict[str, Any]
-            ) -> job_context | contextlib.nullcontext[None]:
+            def scope_for(args: tuple[Any, ...], kwargs: dict[str, Any]) -> job_context | contextlib.nullcontext[None]:
                 try:
                     bound = signature.bind(*args, **kwargs)
                 except TypeError:
@@ -410,7 +410,7 @@ def _job_name(value: object) -> str:
             "Pass its id: job_context(job.pk)",
         )
     try:
-        return str(value)
+        return clean(str(value))
     except Exception as error:
         report_once(("bad-id", type(value).__qualname__), f"job_context(): str() of the job id failed: {error!r}")
         return ""

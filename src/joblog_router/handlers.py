@@ -55,23 +55,24 @@ class JobLogHandler(logging.Handler):
     ) -> None:
         if unknown:
             known = "level, sink, options, loggers, exclude, capacity, evidence, filters, formatter"
-            raise ConfigurationError(f"JobLogHandler has no setting {sorted(unknown)[0]!r}; it knows: {known}")
+            raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {known}")
+        if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
+            raise ConfigurationError(f"JobLogHandler: capacity must be a positive whole number, not {capacity!r}")
+        names = LoggerNames.of(loggers, exclude)
+        keys = None if evidence is None else _keys(evidence)
+        key, made = make_sink(sink, options)
+        # Last of all checks: logging remembers the handler from here on and would close a half-made one.
         try:
             super().__init__(level)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"JobLogHandler: level {level!r} is not a level: {error}") from None
-        if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
-            raise ConfigurationError(f"JobLogHandler: capacity must be a positive whole number, not {capacity!r}")
-        names = LoggerNames.of(loggers, exclude)
-        if evidence is not None:
-            use_evidence(_keys(evidence))
-        key, made = make_sink(sink, options)
-        channel = router.open_channel(key, made, capacity)
-        self._channel: Channel = channel
-        self._capture = make_capture(self, names, channel)
+        if keys is not None:
+            use_evidence(keys)
+        self._channel: Channel = router.open_channel(key, made, capacity)
+        self._capture = make_capture(self, names, self._channel)
         if type(self).handle is JobLogHandler.handle:
             # logging calls `handle` on the object: without the method in between a record costs one call less.
-            self.handle = self._capture  # type: ignore[method-assign]
+            self.handle = self._capture  # type: ignore[method-assign, assignment]
         self._is_open = True
 
     @property
@@ -88,7 +89,7 @@ class JobLogHandler(logging.Handler):
         self.handle(record)
 
     def flush(self) -> None:
-        """Have the writer start at once. Waits (at most 3 s) only when the process ends: use `joblog_router.flush()`."""
+        """Have the writer start at once. Waits only when the process ends: to wait use `joblog_router.flush()`."""
         router.handler_flush()
 
     def close(self) -> None:

@@ -22,9 +22,7 @@ from .resolve import BARE_LENGTH, SERVICES, STAMP, Captured, extras_of, resolve
 from .text import MAX_MESSAGE, clip
 
 
-def make_capture(
-    handler: logging.Handler, names: LoggerNames | None, channel: Channel
-) -> Callable[[LogRecord], bool]:
+def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: Channel) -> Callable[[LogRecord], bool]:
     """The function that captures a record for `handler` into `channel`; it tells whether it did.
 
     A closure, because its variables are found several times faster than attributes.
@@ -49,9 +47,7 @@ def make_capture(
         else:
             added = record.__dict__
             is_plain = (
-                len(added) == BARE_LENGTH
-                and not scope.closed
-                and not (services and get_running_loop() is not None)
+                len(added) == BARE_LENGTH and not scope.closed and not (services and get_running_loop() is not None)
             )
         stamp = more = None
         if not is_plain:

@@ -63,7 +63,7 @@ class Channel:
         self._held_since = 0.0
 
     def wake(self) -> None:
-        """Tell the writer that this channel's buffer is no longer empty. Safe on any thread, in signals and `__del__`."""
+        """Tell the writer that this buffer is no longer empty. Safe on any thread, in signal handlers and `__del__`."""
         self.awake = True
         self._wake(self)
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from .text import MAX_FIELD, clip, clean
+from .text import MAX_FIELD, clean, clip
 
 _MAX_DEPTH = 4
 _MAX_ITEMS = 100

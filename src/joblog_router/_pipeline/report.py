@@ -42,6 +42,11 @@ def use_writer(wake: Callable[[], None] | None) -> None:
     _wake_writer = wake
 
 
+def has_waiting() -> bool:
+    """Whether a line waits for the writer thread."""
+    return bool(_waiting)
+
+
 def print_waiting() -> None:
     """Print what `report` left for the writer thread."""
     while _waiting:

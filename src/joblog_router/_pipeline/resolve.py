@@ -17,6 +17,7 @@ from ..context import JobScope, opening_task, still_open
 from .primitives import freeze
 from .report import report_once
 from .stats import Tally
+from .text import clean
 
 STAMP: Final = "_joblog"
 
@@ -85,9 +86,7 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
     return scope
 
 
-def _resolve_added(
-    record: logging.LogRecord, added: dict[str, Any], scope: JobScope | None
-) -> JobScope | None:
+def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobScope | None) -> JobScope | None:
     """A record that carries more than the bare attributes: extra, an earlier stamp, a formatter's text."""
     stamp = added.get(STAMP)
     if stamp is not None:
@@ -119,7 +118,7 @@ def _resolve_added(
 
 def _addressed(value: object, scope: JobScope | None) -> Any:
     try:
-        job_id = "" if value is None else str(value)
+        job_id = "" if value is None else clean(str(value))
     except Exception:
         job_id = ""
     if not job_id:

@@ -18,7 +18,7 @@ from typing import Any
 from ..sinks.base import Sink
 from . import resolve
 from .channel import Channel
-from .report import report_once, use_writer
+from .report import has_waiting, report_once, use_writer
 from .text import clean
 from .writer import Ticket, Writer
 
@@ -53,6 +53,10 @@ class Router:
             channel.make_room()
             channel.users += 1
             use_writer(self._writer.wake)
+            if not self._hooked:
+                # Not with the first line: what is registered while the exit functions run is never called.
+                self._hooked = True
+                atexit.register(self._at_exit)
             return channel
 
     def close_channel(self, channel: Channel) -> None:
@@ -102,11 +106,11 @@ class Router:
         self._writer.wake(Ticket(time.monotonic() + timeout, on_done))
         try:
             return await asyncio.wait_for(answer, timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return False
 
     def handler_flush(self) -> None:
-        """`logging.Handler.flush`: only a signal, since `dictConfig` calls it holding locks sinks may need; at exit, wait."""
+        """`logging.Handler.flush`: a signal only, as `dictConfig` calls it with locks held; at exit it waits."""
         if self._exiting:
             self.flush(EXIT_TIMEOUT)
         elif self._writer.is_running():
@@ -141,15 +145,12 @@ class Router:
         return list(self._channels.values())
 
     def _waiting(self) -> bool:
-        return any(not channel.is_empty() for channel in self._snapshot())
+        return has_waiting() or any(not channel.is_empty() for channel in self._snapshot())
 
     def _wake(self, channel: Channel) -> None:
         if channel.key not in self._channels:
             # A handler that was closed but left on its logger logs again: its channel comes back as it was.
             self._channels[channel.key] = channel
-        if not self._hooked:
-            self._hooked = True
-            atexit.register(self._at_exit)
         self._writer.wake()
 
     def _retire(self, channel: Channel) -> None:

@@ -136,8 +136,8 @@ class Writer:
             for channel in list(self._channels()):
                 channel.awake = False  # before looking: an append after this line wakes again
                 again = self._write_some(channel) or again
+            print_waiting()
             self._answer_tickets()
-        print_waiting()
         self._tell_idle()
         for channel in list(self._channels()):
             if channel.users <= 0 and channel.is_empty():
@@ -210,8 +210,8 @@ class Writer:
                     break
                 self._back_off(channel, unavailable)
                 return False
-            except Exception as reason:
-                refused.append((entry, reason))
+            except Exception as refusal:
+                refused.append((entry, refusal))
                 if not accepted and len(refused) == _SUSPECT:
                     # Several in a row and none stored: it is the sink, unless it takes the last one.
                     try:

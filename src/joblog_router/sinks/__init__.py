@@ -1,5 +1,7 @@
 """Where entries go. A sink of your own is a class with `write(entries)` and `close()`."""
 
+from __future__ import annotations
+
 from .base import Sink
 from .callable import CallableSink
 from .jsonl import JsonLinesSink

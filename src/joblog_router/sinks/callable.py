@@ -22,19 +22,22 @@ class CallableSink:
     def __init__(self, target: str | Callable[[list[Entry]], Any]) -> None:
         if isinstance(target, str):
             if "." not in target:
-                raise ConfigurationError(f"sink 'callable': target {target!r} is not a dotted path like 'app.logs.keep'")
+                raise ConfigurationError(
+                    f"sink 'callable': target {target!r} is not a dotted path like 'app.logs.keep'"
+                )
         elif not callable(target):
             raise ConfigurationError(f"sink 'callable': target must be a callable or a dotted path, not {target!r}")
         self._target = target
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Hand the entries over."""
-        if isinstance(self._target, str):
-            loaded = load(self._target)
-            if not callable(loaded):
+        target = self._target
+        if isinstance(target, str):
+            target = load(target)
+            if not callable(target):
                 raise TypeError(f"sink 'callable': {self._target} is not callable")
-            self._target = loaded
-        self._target(list(entries))
+            self._target = target
+        target(list(entries))
 
     def close(self) -> None:
         """Nothing to let go of."""

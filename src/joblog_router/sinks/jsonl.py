@@ -37,17 +37,20 @@ class JsonLinesSink:
     def write(self, entries: Sequence[Entry]) -> None:
         """Append each job's entries in one write."""
         by_job: dict[str, list[Entry]] = {}
+        written: list[Entry] = []
         for entry in entries:
-            identity = (entry.origin, entry.seq)
-            if identity in self._written:
-                self._written.discard(identity)
+            if self._written and (entry.origin, entry.seq) in self._written:
+                written.append(entry)
             else:
                 by_job.setdefault(entry.job_id, []).append(entry)
         texts = {
-            job_id: "".join(json.dumps(entry.as_dict(), ensure_ascii=False) + "\n" for entry in of_job).encode()
+            job_id: "".join(json.dumps(entry.as_dict(), ensure_ascii=False) + "\n" for entry in of_job).encode(
+                # The escape of a lone surrogate is JSON's too.
+                "utf-8",
+                "backslashreplace",
+            )
             for job_id, of_job in by_job.items()
         }
-        written: list[Entry] = []
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for job_id, text in texts.items():
@@ -59,6 +62,7 @@ class JsonLinesSink:
                 f"sink 'jsonl' cannot write to {str(self._directory)!r}: {error.strerror or error}",
                 "make the directory writable for this process or change options={'directory': ...}",
             ) from error
+        self._written.difference_update((entry.origin, entry.seq) for entry in written)
 
     def close(self) -> None:
         """Nothing is kept open."""

@@ -1,0 +1,64 @@
+"""What several tests need: a configuration by dictConfig, and subprocesses that end."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from joblog_router import Entry, JobLogHandler, flush
+from joblog_router.sinks import MemorySink
+
+SRC = Path(__file__).parents[1] / "src"
+
+
+def configure(level: str = "DEBUG", handlers: dict[str, Any] | None = None, **job: Any) -> JobLogHandler:
+    """Configure logging as an application does, with the job handler (memory sink) on root, and give that handler."""
+    job = {"class": "joblog_router.JobLogHandler", "sink": "memory", **job}
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "filters": {"job_context": {"()": "joblog_router.JobContextFilter"}},
+            "handlers": {"job": job, **(handlers or {})},
+            "root": {"level": level, "handlers": [*(handlers or {}), "job"]},
+        }
+    )
+    return job_handler()
+
+
+def job_handler() -> JobLogHandler:
+    """The job handler on the root logger."""
+    return next(handler for handler in logging.getLogger().handlers if isinstance(handler, JobLogHandler))
+
+
+def entries(job_id: object = None) -> list[Entry]:
+    """What the memory sink of the root logger's handler has, after a flush that must succeed."""
+    assert flush(10)
+    sink = job_handler().sink
+    assert isinstance(sink, MemorySink)
+    return sink.entries(job_id)
+
+
+def messages(job_id: object = None) -> list[str]:
+    """The messages of `entries`."""
+    return [entry.message for entry in entries(job_id)]
+
+
+def run_python(
+    code: str, *arguments: str, timeout: float = 30, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh interpreter that can import this package."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(SRC), **(env or {})},
+    )

@@ -1,0 +1,411 @@
+"""Nothing of ours raises into the application, loops through logging, or changes what other handlers see."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from joblog_router import JobLogHandler, aflush, flush, job_context, stats
+from joblog_router.entry import Entry
+from tests.helpers import configure, entries, messages, run_python
+
+log = logging.getLogger("app")
+
+
+class _RaisingRepr:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+    __str__ = __repr__
+
+
+class _LoggingRepr:
+    def __repr__(self) -> str:
+        log.info("from inside repr")
+        return "<logs>"
+
+
+class _EndlessRepr:
+    def __repr__(self) -> str:
+        log.info("again: %s", self)
+        return "<endless>"
+
+
+def test_a_message_that_cannot_be_formatted_is_kept_in_parts() -> None:
+    """Wrong arguments neither raise nor lose the line."""
+    configure()
+    with job_context(1):
+        log.info("count %d", "three")
+        log.info("two %s %s", "one")  # noqa: PLE1206 - the mistake under test
+        log.info("mapping %(missing)s", {"other": 1})
+        log.info("bad %s", _RaisingRepr())
+        log.info(_RaisingRepr())
+    kept = entries()
+    assert [entry.message for entry in kept[:3]] == [
+        "count %d ['three']",
+        "two %s %s ['one']",
+        "mapping %(missing)s {'other': 1}",
+    ]
+    assert len(kept) == 5
+    assert all(entry.fields["format_error"] is True for entry in kept)
+
+
+def test_repr_that_logs_or_recurses_ends() -> None:
+    """Code that logs while a message is formatted is captured too; endless recursion stops at Python's limit."""
+    configure()
+    with job_context(1):
+        log.info("value %r", _LoggingRepr())
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(300)
+        try:
+            log.info("endless %r", _EndlessRepr())
+        finally:
+            sys.setrecursionlimit(limit)
+        log.info("still here")
+    kept = messages()
+    assert kept[:2] == ["from inside repr", "value <logs>"]
+    assert kept[-1] == "still here"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        _RaisingRepr(),
+        {"deep": {"er": {"and": {"deeper": {"still": 1}}}}},
+        float("nan"),
+        float("inf"),
+        10**400,
+        b"bytes",
+        object(),
+        {1: "int key", (1, 2): "tuple key"},
+        ["x"] * 1000,
+        "long " * 10_000,
+        "nul\x00 and surrogate \udcff",
+        {"a", "b"},
+    ],
+)
+def test_any_extra_becomes_json(value: Any) -> None:
+    """Whatever is passed in `extra` is stored as JSON-ready primitives and never by running its code."""
+    import json
+
+    configure()
+    cycle: dict[str, Any] = {"value": value}
+    cycle["self"] = cycle
+    with job_context(1, field=value):
+        log.info("x", extra={"value": value, "cycle": cycle})
+    (entry,) = entries()
+    text = json.dumps(entry.as_dict(), allow_nan=False)
+    assert len(text) < 70_000
+    text.encode("utf-8")
+    assert "\x00" not in text
+
+
+def test_objects_in_extra_are_named_not_shown() -> None:
+    """An object's repr may query a database or show a secret: only its type is kept."""
+    configure()
+    with job_context(1):
+        log.info("x", extra={"thing": _LoggingRepr(), "path": __import__("pathlib").Path("a/b")})
+    (entry,) = entries()
+    assert entry.fields["thing"].endswith("_LoggingRepr>")
+    assert entry.fields["path"] == "a/b"
+    assert len(entries()) == 1
+
+
+def test_hostile_text_is_stored_as_text() -> None:
+    """NUL, lone surrogates and ten megabytes cost one row each, cut and escaped."""
+    configure()
+    with job_context(1):
+        log.info("nul \x00 here")
+        log.info("surrogate \udcff here")
+        log.info("x" * 10_000_000)
+    nul, surrogate, long = messages()
+    assert nul == "nul \u2400 here"
+    assert surrogate == "surrogate \\udcff here"
+    assert len(long) < 101_000
+    assert long.endswith("[9900000 more characters]")
+
+
+def test_arguments_are_formatted_when_logged() -> None:
+    """A value that changes after the call is stored as it was."""
+    configure()
+    state = {"step": 1}
+    extra = {"state": state}
+    with job_context(1, state=state):
+        log.info("state %s", state, extra={"extra_state": extra})
+        state["step"] = 2
+    (entry,) = entries()
+    assert entry.message == "state {'step': 1}"
+    assert entry.fields == {"state": {"step": 1}, "extra_state": {"state": {"step": 1}}}
+
+
+def test_exceptions_are_rendered_with_chain_notes_and_groups() -> None:
+    """The traceback reads as Python prints it; frames and locals are not kept alive."""
+    configure()
+    import weakref
+
+    class Local:
+        pass
+
+    def fail() -> weakref.ref[Local]:
+        local = Local()
+        reference = weakref.ref(local)
+        try:
+            try:
+                raise KeyError("inner")
+            except KeyError as error:
+                raise ValueError("outer") from error
+        except ValueError as error:
+            error.add_note("a note")
+            log.exception("failed")
+        try:
+            raise ExceptionGroup("several", [OSError("one"), TypeError("two")])
+        except ExceptionGroup:
+            log.warning("group", exc_info=True)
+        return reference
+
+    with job_context(1):
+        reference = fail()
+        log.info("with stack", stack_info=True)
+    chain, group, stack = (entry.exception or "" for entry in entries())
+    assert reference() is None
+    assert "KeyError: 'inner'" in chain
+    assert "The above exception was the direct cause" in chain
+    assert chain.index("KeyError") < chain.index("ValueError: outer")
+    assert chain.rstrip().endswith("a note")
+    assert 'raise KeyError("inner")' in chain, "source lines are shown"
+    assert "ExceptionGroup: several (2 sub-exceptions)" in group
+    assert "OSError: one" in group
+    assert "TypeError: two" in group
+    assert "Stack (most recent call last)" in stack
+
+
+def test_other_handlers_see_the_record_unchanged() -> None:
+    """A handler behind ours finds the message, arguments and exception it would have found without us."""
+    seen: list[dict[str, Any]] = []
+
+    class Looks(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(dict(record.__dict__))
+
+    configure()
+    logging.getLogger().addHandler(Looks())
+    with job_context(1, stage="x"):
+        log.info("hello %s", "you", extra={"k": 1})
+    before = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
+    assert set(seen[0]) - set(before) == {"k", "_joblog"}
+    assert seen[0]["msg"] == "hello %s"
+    assert seen[0]["args"] == ("you",)
+
+
+def test_json_formatters_do_not_print_the_private_stamp(capfd: pytest.CaptureFixture[str]) -> None:
+    """python-json-logger writes job id and fields as keys, and nothing of ours besides."""
+    import json
+    import logging.config
+
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "filters": {"job_context": {"()": "joblog_router.JobContextFilter"}},
+            "formatters": {"json": {"()": "pythonjsonlogger.json.JsonFormatter"}},
+            "handlers": {
+                "job": {"class": "joblog_router.JobLogHandler", "sink": "memory"},
+                "console": {"class": "logging.StreamHandler", "filters": ["job_context"], "formatter": "json"},
+            },
+            "root": {"level": "INFO", "handlers": ["job", "console"]},
+        }
+    )
+    log.info("outside")
+    with job_context(7, stage="queue"):
+        log.info("inside", extra={"images": 3})
+    outside, inside = (json.loads(line) for line in capfd.readouterr().err.splitlines())
+    outside.pop("taskName", None)
+    assert outside == {"message": "outside", "job_id": None}
+    inside.pop("taskName", None)
+    assert inside == {"message": "inside", "job_id": "7", "stage": "queue", "images": 3}
+
+
+def test_a_sink_that_logs_does_not_feed_itself() -> None:
+    """What a sink logs while it writes is about no job, on the writer thread and in a drain on the caller's."""
+    written: list[Entry] = []
+
+    class Chatty:
+        def write(self, entries: Any) -> None:
+            written.extend(entries)
+            logging.getLogger("sink.backend").warning("INSERT of %d rows", len(entries))
+
+        def close(self) -> None:
+            pass
+
+    handler = JobLogHandler(sink=Chatty())
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.DEBUG)
+    with job_context(1):
+        log.info("one")
+        assert flush(5)
+        log.info("two")
+        assert flush(5)
+    assert [entry.message for entry in written] == ["one", "two"]
+
+
+def test_a_logging_call_does_not_wait_for_a_stuck_sink() -> None:
+    """While a sink hangs, logging goes on; the lines arrive when it comes back."""
+    release = threading.Event()
+    reached = threading.Event()
+    written: list[Entry] = []
+
+    class Stuck:
+        def write(self, entries: Any) -> None:
+            reached.set()
+            assert release.wait(20)
+            written.extend(entries)
+
+        def close(self) -> None:
+            pass
+
+    logging.getLogger().addHandler(JobLogHandler(sink=Stuck()))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("first")
+        assert reached.wait(10)
+        for number in range(1000):
+            log.info("line %d", number)
+        assert flush(0.05) is False
+        release.set()
+    assert flush(10)
+    assert len(written) == 1001
+
+
+def test_what_does_not_fit_is_dropped_and_counted() -> None:
+    """A full buffer drops the newest lines and counts them exactly; nothing raises or blocks."""
+    release = threading.Event()
+    reached = threading.Event()
+    written: list[Entry] = []
+
+    class Stuck:
+        def write(self, entries: Any) -> None:
+            reached.set()
+            assert release.wait(20)
+            written.extend(entries)
+
+        def close(self) -> None:
+            pass
+
+    before = stats()
+    logging.getLogger().addHandler(JobLogHandler(sink=Stuck(), capacity=100))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("first")
+        assert reached.wait(10)
+        for number in range(1000):
+            log.info("line %d", number)
+    release.set()
+    assert flush(10)
+    after = {key: value - before[key] for key, value in stats().items()}
+    assert after["captured"] == 1001
+    assert after["stored"] == len(written)
+    assert after["dropped"] == 1001 - len(written) > 800
+    assert after["waiting"] == 0
+    assert [entry.n for entry in written] == list(range(1, len(written) + 1))
+
+
+def test_flush_on_the_writer_thread_returns_at_once() -> None:
+    """A sink that flushes does not wait for itself."""
+    answers: list[bool] = []
+
+    class Flushes:
+        def write(self, entries: Any) -> None:
+            answers.append(flush(5))
+
+        def close(self) -> None:
+            pass
+
+    logging.getLogger().addHandler(JobLogHandler(sink=Flushes()))
+    with job_context(1):
+        log.warning("x")
+    assert flush(10)
+    assert answers == [False]
+
+
+async def test_aflush_leaves_the_loop_running() -> None:
+    """`aflush` waits without blocking the loop, and gives up at its time."""
+    import asyncio
+
+    release = threading.Event()
+
+    class Stuck:
+        def write(self, entries: Any) -> None:
+            assert release.wait(20)
+
+        def close(self) -> None:
+            pass
+
+    logging.getLogger().addHandler(JobLogHandler(sink=Stuck()))
+    with job_context(1):
+        log.warning("x")
+    assert await aflush(0.05) is False
+    waiting = asyncio.create_task(aflush(10))
+    await asyncio.sleep(0)
+    release.set()
+    assert await waiting is True
+
+
+def test_lines_are_stored_when_the_interpreter_ends(tmp_path: Any) -> None:
+    """Normal exit, an exception and sys.exit store what was logged, also from atexit functions and other threads."""
+    code = """
+        import atexit, logging, logging.config, sys, threading
+        log = logging.getLogger("x")
+        import joblog_router
+        def at_exit():
+            with joblog_router.job_context(1):
+                log.info("from atexit")
+        atexit.register(at_exit)
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
+            "handlers": {"job": {"class": "joblog_router.JobLogHandler", "sink": "jsonl",
+                                 "options": {"directory": sys.argv[1]}}},
+            "root": {"level": "INFO", "handlers": ["job"]}})
+        def work():
+            with joblog_router.job_context(1):
+                for number in range(500):
+                    log.info("line %d", number)
+        threading.Thread(target=work).start()
+        work()
+        how = sys.argv[2]
+        if how == "raise":
+            raise SystemError("the application's own")
+        if how == "exit":
+            sys.exit(3)
+        """
+    for how, status in (("end", 0), ("raise", 1), ("exit", 3)):
+        directory = tmp_path / how
+        result = run_python(code, str(directory), how)
+        assert result.returncode == status
+        assert "joblog" not in result.stderr
+        lines = (directory / "1.jsonl").read_text().splitlines()
+        assert len(lines) == 1001, (how, result.stderr)
+
+
+def test_an_application_that_only_logs_at_exit_loses_nothing(tmp_path: Any) -> None:
+    """The very first line of a job comes from an atexit function: it is stored although no thread can start."""
+    result = run_python(
+        """
+        import atexit, logging, logging.config, sys
+        import joblog_router
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
+            "handlers": {"job": {"class": "joblog_router.JobLogHandler", "sink": "jsonl",
+                                 "options": {"directory": sys.argv[1]}}},
+            "root": {"level": "INFO", "handlers": ["job"]}})
+        def at_exit():
+            with joblog_router.job_context(1):
+                logging.getLogger("x").info("from atexit")
+        atexit.register(at_exit)
+        """,
+        str(tmp_path),
+    )
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert len((tmp_path / "1.jsonl").read_text().splitlines()) == 1

@@ -1,0 +1,138 @@
+"""What the configuration alone shows to be wrong raises at start, once and clearly."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joblog_router import ConfigurationError, JobLogError, JobLogHandler, job_context
+from tests.helpers import configure, messages, run_python
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "no sink given"),
+        ({"sink": "jsnol"}, "Did you mean 'jsonl'?"),
+        ({"sink": "nowhere.at.all.Sink"}, "cannot be imported"),
+        ({"sink": "joblog_router.sinks.Nothing"}, "has no 'Nothing'"),
+        ({"sink": 5}, "sink must be a name"),
+        ({"sink": "builtins.dict"}, "not a sink"),
+        ({"sink": "jsonl"}, "needs options={'directory'"),
+        ({"sink": "jsonl", "options": {"directroy": "x"}}, "Did you mean 'directory'?"),
+        ({"sink": "jsonl", "options": {"directory": 5}}, "directory must be a path"),
+        ({"sink": "jsonl", "options": "var/log"}, "options must be a dictionary"),
+        ({"sink": "memory", "options": {"max_entries": 0}}, "max_entries must be a positive"),
+        ({"sink": "callable", "options": {"target": "print"}}, "not a dotted path"),
+        ({"sink": "callable", "options": {"target": 5}}, "must be a callable"),
+        ({"sink": "memory", "loggers": "shop"}, "must be a list of logger names"),
+        ({"sink": "memory", "loggers": ["shop.*"]}, "without wildcards"),
+        ({"sink": "memory", "exclude": [""]}, "not a logger's name"),
+        ({"sink": "memory", "exclude": ["a..b"]}, "not a logger's name"),
+        ({"sink": "memory", "capacity": 0}, "capacity must be a positive"),
+        ({"sink": "memory", "capacity": "many"}, "capacity must be a positive"),
+        ({"sink": "memory", "evidence": "job_id"}, "evidence must be a list"),
+        ({"sink": "memory", "sinks": 1}, "has no setting 'sinks'"),
+        ({"sink": "memory", "level": "LOUD"}, "level 'LOUD'"),
+    ],
+)
+def test_a_wrong_configuration_is_one_clear_error(settings: dict[str, Any], says: str) -> None:
+    """The error is a ConfigurationError, is the library's and a ValueError, and says what to change."""
+    with pytest.raises(ConfigurationError) as raised:
+        JobLogHandler(**settings)
+    assert says in str(raised.value)
+    assert isinstance(raised.value, JobLogError)
+    assert isinstance(raised.value, ValueError)
+
+
+def test_dictconfig_shows_the_error_as_its_cause() -> None:
+    """`dictConfig` wraps every error in a ValueError naming the handler; ours is the cause."""
+    with pytest.raises(ValueError, match="handler 'job'") as raised:
+        configure(sink="jsnol")
+    assert isinstance(raised.value.__cause__, ConfigurationError)
+
+
+def test_a_refused_configuration_leaves_no_user_behind() -> None:
+    """A handler that could not be made holds no sink open."""
+    from joblog_router._pipeline.router import router
+
+    before = {key: channel.users for key, channel in router._channels.items()}
+    with pytest.raises(ConfigurationError):
+        JobLogHandler(sink="memory", exclude=["*"])
+    assert {key: channel.users for key, channel in router._channels.items()} == before
+
+
+def test_loggers_and_exclude_match_whole_dotted_segments() -> None:
+    """`shop` is not `shopping`; what is excluded inside is out."""
+    configure(loggers=["shop", "nats"], exclude=["shop.noisy"])
+    with job_context(1):
+        for name in ("shop", "shop.cart", "shopping", "shop.noisy", "shop.noisy.x", "shop.noisyx", "other", "nats.aio"):
+            logging.getLogger(name).info(name)
+    assert messages() == ["shop", "shop.cart", "shop.noisyx", "nats.aio"]
+
+
+def test_the_handlers_level_and_filters_are_honoured() -> None:
+    """Level and filters work as on every handler."""
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "filters": {"only_a": {"name": "a"}},
+            "handlers": {
+                "job": {
+                    "class": "joblog_router.JobLogHandler",
+                    "sink": "memory",
+                    "level": "INFO",
+                    "filters": ["only_a"],
+                }
+            },
+            "root": {"level": "DEBUG", "handlers": ["job"]},
+        }
+    )
+    with job_context(1):
+        logging.getLogger("a").debug("too low")
+        logging.getLogger("a").info("kept")
+        logging.getLogger("b").info("filtered")
+    assert messages() == ["kept"]
+
+
+def test_no_level_of_the_users_loggers_is_changed() -> None:
+    """Root at WARNING stays at WARNING, whatever job is open."""
+    configure(level="WARNING")
+    with job_context(1):
+        logging.getLogger("x").info("below")
+        logging.getLogger("x").warning("above")
+    assert logging.getLogger().level == logging.WARNING
+    assert messages() == ["above"]
+
+
+def test_an_unwritable_directory_lets_the_application_work_and_says_so_once(tmp_path: Path) -> None:
+    """The application starts, works and ends with its own status; one line on stderr names path and remedy."""
+    blocked = tmp_path / "file"
+    blocked.write_text("not a directory")
+    result = run_python(
+        """
+        import logging, logging.config, sys, joblog_router
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
+            "handlers": {"job": {"class": "joblog_router.JobLogHandler", "sink": "jsonl",
+                                 "options": {"directory": sys.argv[1]}}},
+            "root": {"level": "INFO", "handlers": ["job"]}})
+        with joblog_router.job_context(1):
+            for number in range(100):
+                logging.getLogger("x").info("line %d", number)
+        print(joblog_router.flush(1), joblog_router.stats()["waiting"])
+        sys.exit(7)
+        """,
+        str(blocked / "logs"),
+    )
+    assert result.returncode == 7
+    assert result.stdout.split() == ["False", "100"]
+    assert result.stderr.count("cannot write to") == 1, result.stderr
+    assert str(blocked / "logs") in result.stderr
+    assert "make the directory writable" in result.stderr
+    assert "ends with 100 job log lines that could not be stored" in result.stderr
+    assert "Traceback" not in result.stderr

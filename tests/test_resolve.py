@@ -1,0 +1,223 @@
+"""Which job a record is about: extra, stamp, scope, in that order; when in doubt, none."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import logging.config
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joblog_router import JobContextFilter, JobLogHandler, job_context, stats
+from joblog_router._pipeline.resolve import guard_services, resolve
+from tests.helpers import configure, entries, job_handler, messages
+
+log = logging.getLogger("app.module")
+
+
+def test_extra_can_address_another_job() -> None:
+    """`job_log_id` wins over the open scope and works outside any."""
+    configure()
+    log.info("from outside", extra={"job_log_id": 9})
+    with job_context(1, stage="x"):
+        log.info("for nine", extra={"job_log_id": 9})
+        log.info("for one", extra={"job_log_id": "1"})
+    assert [(entry.job_id, entry.message, entry.n, dict(entry.fields)) for entry in entries()] == [
+        ("9", "from outside", 0, {}),
+        ("9", "for nine", 0, {}),
+        ("1", "for one", 1, {"stage": "x"}),
+    ]
+
+
+@pytest.mark.parametrize("nobody", [None, ""])
+def test_addressing_nobody_is_nobody(nobody: object) -> None:
+    """An empty address does not fall back to the scope: the code meant another job."""
+    configure()
+    with job_context(1):
+        log.info("x", extra={"job_log_id": nobody})
+    assert messages() == []
+
+
+def test_extra_can_keep_a_record_out() -> None:
+    """`job_log: False` keeps a record out of every job's log, even if it is addressed."""
+    configure()
+    with job_context(1):
+        log.info("secret", extra={"job_log": False})
+        log.info("secret", extra={"job_log": False, "job_log_id": 1})
+        log.info("public", extra={"job_log": True})
+    assert messages() == ["public"]
+
+
+def test_a_plain_job_id_is_evidence_not_an_address(capfd: pytest.CaptureFixture[str]) -> None:
+    """An equal id is fine, another one means no job and a counted conflict; without a scope it routes nothing."""
+    configure()
+    before = stats()["conflicts"]
+    log.info("no scope", extra={"job_id": 1})
+    with job_context(1):
+        log.info("equal", extra={"job_id": 1})
+        log.info("equal as text", extra={"job_id": "1"})
+        log.info("unknown", extra={"job_id": None})
+        log.info("of two", extra={"job_id": 2})
+    assert messages() == ["equal", "equal as text", "unknown"]
+    assert stats()["conflicts"] == before + 1
+    assert "names job 2 in extra['job_id'] inside the scope of job '1'" in capfd.readouterr().err
+
+
+def test_the_keys_of_evidence_are_a_setting() -> None:
+    """`evidence` names other keys; the default comes back with the next configuration that says so."""
+    configure(evidence=["task_id"])
+    try:
+        with job_context(1):
+            log.info("of two", extra={"task_id": 2})
+            log.info("other key", extra={"job_id": 2})
+        assert messages() == ["other key"]
+    finally:
+        configure(evidence=("job_id",))
+
+
+def test_the_filter_never_overwrites_what_the_call_said() -> None:
+    """`record.job_id` from extra stays for other handlers, and is not read back as an address."""
+    configure()
+    record = log.makeRecord("x", logging.INFO, "f.py", 1, "m", (), None, extra={"job_id": 2, "stage": "mine"})
+    with job_context(1, stage="scope"):
+        JobContextFilter().filter(record)
+        job_handler().handle(record)
+    assert record.job_id == 2  # type: ignore[attr-defined]
+    assert record.stage == "mine"  # type: ignore[attr-defined]
+    assert messages() == []
+
+
+def test_the_attribute_job_id_set_by_the_filter_is_not_evidence_later() -> None:
+    """A record stamped in one scope and handled in another keeps its first answer."""
+    configure()
+    record = log.makeRecord("x", logging.INFO, "f.py", 1, "m", (), None)
+    with job_context(1):
+        JobContextFilter().filter(record)
+    with job_context(2):
+        job_handler().handle(record)
+    assert [entry.job_id for entry in entries()] == ["1"]
+
+
+def test_a_record_factory_with_attributes_of_its_own_changes_nothing() -> None:
+    """Another library's record factory adds attributes: they become fields, the job stays right."""
+    configure()
+    factory = logging.getLogRecordFactory()
+
+    def with_trace(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = factory(*args, **kwargs)
+        record.trace_id = "t1"
+        return record
+
+    logging.setLogRecordFactory(with_trace)
+    log.info("nobody")
+    with job_context(1):
+        log.info("x", extra={"k": 1})
+    with job_context(2):
+        pass
+    assert [(entry.job_id, dict(entry.fields)) for entry in entries()] == [("1", {"k": 1, "trace_id": "t1"})]
+
+
+def test_formatters_before_the_handler_leave_no_fields(capfd: pytest.CaptureFixture[str]) -> None:
+    """A console handler in front, with message and asctime on the record, adds nothing to the entry."""
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "filters": {"job_context": {"()": "joblog_router.JobContextFilter"}},
+            "formatters": {"full": {"format": "%(asctime)s [%(job_id)s] %(message)s"}},
+            "handlers": {
+                "console": {"class": "logging.StreamHandler", "formatter": "full", "filters": ["job_context"]},
+                "job": {"class": "joblog_router.JobLogHandler", "sink": "memory"},
+            },
+            "root": {"level": "INFO", "handlers": ["console", "job"]},
+        }
+    )
+    log.info("nobody")
+    with job_context(1, stage="x"):
+        try:
+            raise ValueError("boom")
+        except ValueError:
+            log.exception("failed", extra={"k": 2})
+    (entry,) = entries()
+    assert dict(entry.fields) == {"stage": "x", "k": 2}
+    assert "ValueError: boom" in (entry.exception or "")
+    assert "[None] nobody" in (err := capfd.readouterr().err)
+    assert "[1] failed" in err
+
+
+async def test_service_loops_own_nothing_they_merely_inherited() -> None:
+    """A guarded loop started in a job logs for nobody, unless it opened the scope itself."""
+    configure()
+    step = asyncio.Event()
+
+    async def service_loop() -> None:
+        await step.wait()
+        log.info("of the service")
+        with job_context("b"):
+            log.info("of b")
+
+    async def child() -> None:
+        log.info("of a's child")
+
+    end = guard_services([service_loop.__code__])
+    try:
+        with job_context("a"):
+            task = asyncio.create_task(service_loop())
+            await asyncio.create_task(child())
+            step.set()
+            await task
+            log.info("of a")
+    finally:
+        end()
+    assert [(entry.job_id, entry.message) for entry in entries()] == [
+        ("a", "of a's child"),
+        ("b", "of b"),
+        ("a", "of a"),
+    ]
+
+
+EXTRAS = st.dictionaries(
+    st.sampled_from(["job_log", "job_log_id", "job_id", "k", "taskName2"]),
+    st.one_of(st.none(), st.booleans(), st.sampled_from(["1", "2", 1, 2, ""])),
+    max_size=3,
+)
+
+
+@given(
+    extra=EXTRAS,
+    scopes=st.lists(st.sampled_from(["1", "2"]), max_size=3),
+    closed=st.booleans(),
+    filtered=st.booleans(),
+    formatted=st.booleans(),
+)
+def test_handler_and_resolve_always_agree(
+    extra: dict[str, Any], scopes: list[str], closed: bool, filtered: bool, formatted: bool
+) -> None:
+    """The capturing fast path takes a record exactly when `resolve` names a job, and for that job."""
+    handler = JobLogHandler(sink="memory")
+    handler._channel.awake = True  # nobody empties the buffer but this test
+    opened = [job_context(job) for job in scopes]
+    for scope in opened:
+        scope.__enter__()
+    if closed and opened:
+        opened[-1].closed = True
+    try:
+        made = [log.makeRecord("x", 20, "f", 1, "m", (), None, extra=dict(extra)) for _ in range(2)]
+        for record in made:
+            if filtered:
+                JobContextFilter().filter(record)
+            if formatted:
+                logging.Formatter("%(asctime)s %(message)s").format(record)
+        expected = resolve(made[0])
+        assert handler.handle(made[1]) is (expected is not None)
+        captured = [item[1].job_id for item in handler._channel.buffer]
+        assert captured == ([] if expected is None else [expected.job_id])
+    finally:
+        for scope in reversed(opened):
+            scope.__exit__(None, None, None)
+        handler._channel.buffer.clear()
+        handler._channel.awake = False
+        handler.close()

@@ -1,0 +1,265 @@
+"""The writer: order, retries, one row for one bad line, sinks that come and go."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from joblog_router import Entry, JobLogHandler, SinkUnavailableError, flush, job_context, stats
+from tests.helpers import configure, job_handler, messages
+
+log = logging.getLogger("app")
+
+
+class Recording:
+    """A sink that keeps what it gets and fails as told. A real store's failures are tested with the real store."""
+
+    def __init__(self) -> None:
+        self.written: list[Entry] = []
+        self.calls = 0
+        self.closed = 0
+        self.fail: Any = None
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Keep, or raise what `fail` gives for these entries."""
+        self.calls += 1
+        error = self.fail(entries) if self.fail else None
+        if error is not None:
+            raise error
+        self.written.extend(entries)
+
+    def close(self) -> None:
+        """Count."""
+        self.closed += 1
+
+
+@pytest.fixture
+def recording() -> Recording:
+    """A recording sink behind a handler on the root logger."""
+    sink = Recording()
+    logging.getLogger().addHandler(JobLogHandler(sink=sink))
+    logging.getLogger().setLevel(logging.DEBUG)
+    return sink
+
+
+def test_order_is_kept_per_origin_under_threads(recording: Recording) -> None:
+    """Eight threads at once: the store sees numbers rising without a gap, and each thread's lines in order."""
+
+    def work(name: int) -> None:
+        with job_context(name):
+            for number in range(2000):
+                log.info("%d", number)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert flush(20)
+    seqs = [entry.seq for entry in recording.written]
+    assert seqs == list(range(seqs[0], seqs[0] + 16_000))
+    for name in range(8):
+        own = [int(entry.message) for entry in recording.written if entry.job_id == str(name)]
+        assert own == list(range(2000))
+
+
+def test_lines_are_written_in_batches(recording: Recording) -> None:
+    """A thousand lines need a handful of writes, not a thousand."""
+    with job_context(1):
+        for number in range(1000):
+            log.info("%d", number)
+    assert flush(10)
+    assert len(recording.written) == 1000
+    assert recording.calls < 50
+
+
+def test_an_unavailable_sink_is_tried_again_and_loses_nothing(
+    recording: Recording, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """While the store is away lines wait in order; one line on stderr says so, one when it is back."""
+    recording.fail = lambda entries: SinkUnavailableError("the store is away", "start the store")
+    with job_context(1):
+        for number in range(100):
+            log.info("%d", number)
+    assert flush(0.3) is False
+    assert stats()["waiting"] >= 100
+    recording.fail = None
+    assert flush(10)
+    assert [int(entry.message) for entry in recording.written] == list(range(100))
+    err = capfd.readouterr().err
+    assert err.count("the store is away. start the store.") == 1
+    assert err.count("takes entries again") == 1
+
+
+def test_any_other_error_of_a_dead_sink_is_retried_too(recording: Recording) -> None:
+    """A sink that fails for every entry is treated as away, whatever it raises."""
+    recording.fail = lambda entries: RuntimeError("broken")
+    with job_context(1):
+        for number in range(50):
+            log.info("%d", number)
+    assert flush(0.3) is False
+    assert recording.calls < 200, "a dead sink is not asked for every single entry"
+    recording.fail = None
+    assert flush(10)
+    assert [int(entry.message) for entry in recording.written] == list(range(50))
+
+
+@pytest.mark.parametrize("poison", [{0}, {49}, {0, 1, 2, 3, 4}, set(range(0, 50, 3)), set(range(49))])
+def test_a_line_the_sink_refuses_costs_that_line_only(recording: Recording, poison: set[int]) -> None:
+    """Refused entries are set aside and counted, all others are stored once and in order."""
+    recording.fail = lambda entries: (
+        ValueError("poison") if any(int(entry.message) in poison for entry in entries) else None
+    )
+    before = stats()
+    with job_context(1):
+        for number in range(50):
+            log.info("%d", number)
+    assert flush(10)
+    stored = [int(entry.message) for entry in recording.written]
+    assert sorted(set(stored)) == sorted(set(range(50)) - poison)
+    after = stats()
+    assert after["quarantined"] - before["quarantined"] == len(poison)
+    assert after["stored"] - before["stored"] == 50 - len(poison)
+    assert after["waiting"] == 0
+
+
+def test_one_dead_sink_does_not_hold_up_another(recording: Recording) -> None:
+    """Each sink has its own buffer and its own retries."""
+    healthy = Recording()
+    logging.getLogger().addHandler(JobLogHandler(sink=healthy))
+    recording.fail = lambda entries: SinkUnavailableError("away")
+    with job_context(1):
+        log.info("x")
+    assert flush(0.3) is False
+    assert [entry.message for entry in healthy.written] == ["x"]
+    recording.fail = None
+    assert flush(10)
+
+
+def test_a_second_configuration_keeps_the_buffer() -> None:
+    """Lines that wait when `dictConfig` is called again are stored, and the same sink goes on."""
+    collected.clear()
+    gate.clear()
+    configure(sink="callable", options={"target": "tests.test_writer.collect"})
+    with job_context(1):
+        log.info("before")
+        configure(sink="callable", options={"target": "tests.test_writer.collect"})
+        log.info("after")
+    gate.set()
+    assert flush(10)
+    assert [entry.message for entry in collected] == ["before", "after"]
+    assert len({entry.origin for entry in collected}) == 1
+
+
+def test_lines_for_a_sink_that_was_configured_away_are_still_stored() -> None:
+    """The old sink gets what was logged while it was configured, then it is closed."""
+    old = Recording()
+    logging.getLogger().setLevel(logging.INFO)
+    handler = JobLogHandler(sink=old)
+    logging.getLogger().addHandler(handler)
+    with job_context(1):
+        log.info("for the old one")
+        configure()
+        log.info("for the new one")
+    assert messages() == ["for the new one"]
+    assert flush(10)
+    assert [entry.message for entry in old.written] == ["for the old one"]
+    log.info("wake up")
+    with job_context(1):
+        log.info("again")
+    assert flush(10)
+    assert old.closed == 1
+
+
+def test_a_closed_handler_left_on_its_logger_goes_on(recording: Recording) -> None:
+    """`dictConfig` closes handlers of loggers it does not configure: their lines must not vanish."""
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))
+    handler.close()
+    with job_context(1):
+        log.info("one")
+        assert flush(10)
+        log.info("two")
+        assert flush(10)
+    assert [entry.message for entry in recording.written] == ["one", "two"]
+    handler.close()
+
+
+def test_handler_flush_from_dictconfig_does_not_wait() -> None:
+    """`dictConfig` flushes handlers while it holds logging's lock; a sink that logs would wait for that lock."""
+    entered = threading.Event()
+
+    class LogsThroughANewLogger:
+        count = 0
+
+        def write(self, entries: Sequence[Entry]) -> None:
+            entered.set()
+            self.count += 1
+            # A never-used logger's first isEnabledFor needs the lock that dictConfig holds.
+            logging.getLogger(f"fresh.{self.count}.{id(self)}").debug("writing")
+
+        def close(self) -> None:
+            pass
+
+    logging.getLogger().addHandler(JobLogHandler(sink=LogsThroughANewLogger()))
+    logging.getLogger().setLevel(logging.INFO)
+    stop = threading.Event()
+
+    def busy() -> None:
+        with job_context(1):
+            while not stop.is_set():
+                log.info("busy")
+                stop.wait(0.0005)
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        assert entered.wait(10)
+        import time
+
+        start = time.monotonic()
+        for _ in range(20):
+            configure(handlers={"null": {"class": "logging.NullHandler"}})
+        assert time.monotonic() - start < 2, "dictConfig waited for the writer"
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+    assert flush(10)
+
+
+def test_a_number_lost_to_an_exception_holds_nothing_up(recording: Recording) -> None:
+    """A number that was taken and never appended (an exception out of a signal handler) delays, but loses nothing."""
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))
+    with job_context(1):
+        log.info("one")
+        handler._channel.next_seq()
+        log.info("two")
+        log.info("three")
+    assert flush(10)
+    assert [entry.message for entry in recording.written] == ["one", "two", "three"]
+
+
+def test_counters_add_up(recording: Recording) -> None:
+    """captured = stored + waiting + dropped + quarantined, at rest."""
+    with job_context(1):
+        for _ in range(10):
+            log.info("x")
+    assert flush(10)
+    counted = stats()
+    assert counted["captured"] == sum(counted[key] for key in ("stored", "waiting", "dropped", "quarantined"))
+    assert job_handler().sink is recording
+
+
+collected: list[Entry] = []
+gate = threading.Event()
+
+
+def collect(some: list[Entry]) -> None:
+    """Wait for the gate, then keep: the target of the callable sink above."""
+    assert gate.wait(10)
+    collected.extend(some)

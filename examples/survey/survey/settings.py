@@ -1,0 +1,54 @@
+"""Settings of the survey project. What has to do with job logs is marked with (joblog)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from joblog_router.contrib.django.db import sqlite_alias  # (joblog)
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(os.environ.get("SURVEY_DATA_DIR", BASE_DIR / "var"))
+
+SECRET_KEY = "only-a-demo"
+USE_TZ = True
+TIME_ZONE = "UTC"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "jobs",
+    "images",
+    "joblog_router.contrib.django",  # (joblog) the table of job logs, and NATS events
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATA_DIR / "survey.sqlite3",
+        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
+    },
+    "joblog": sqlite_alias(DATA_DIR / "joblog.sqlite3"),  # (joblog) a SQLite file of its own
+}
+DATABASE_ROUTERS = ["joblog_router.contrib.django.db.JobLogRouter"]  # (joblog)
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {
+        "job_context": {"()": "joblog_router.JobContextFilter"},  # (joblog) job_id on every record
+    },
+    "formatters": {
+        "json": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "fmt": ["asctime", "levelname", "name", "message"],
+            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+        },
+    },
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "filters": ["job_context"], "formatter": "json"},
+        "job": {"class": "joblog_router.JobLogHandler", "sink": "django"},  # (joblog)
+    },
+    "root": {"level": "INFO", "handlers": ["console", "job"]},
+}
+
+MEDIA_ROOT = DATA_DIR / "pictures"

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import secrets
 import threading
 import time
+import weakref
 from contextvars import Context
-from typing import Any
+from typing import Any, Protocol
 
+from .. import context
 from ..sinks.base import Sink
 from . import resolve
 from .channel import Channel
@@ -34,21 +37,21 @@ class Router:
         self._count = 0
         self._before: dict[str, int] = {"captured": 0, "stored": 0, "dropped": 0, "quarantined": 0}
         self._writer = Writer(self._snapshot, self._retire)
-        self._origin = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._origin = _new_origin()
         self._exiting = False
         self._hooked = False
+        self._process = os.getpid()
+        # What has to be made anew in the child of a fork: each handler's capturing function.
+        self._renewals: weakref.WeakSet[Renewable] = weakref.WeakSet()
 
     def open_channel(self, key: str, sink: Sink, capacity: int) -> Channel:
-        """The channel of `key`, with one user more; a new one writes to `sink`, a known one keeps its buffer."""
+        """The channel of `key`, with one user more; a new one writes to `sink`, a known one to the sink it has."""
         with self._lock:
             channel = self._channels.get(key)
             if channel is None:
-                self._count += 1
-                origin = self._origin if self._count == 1 else f"{self._origin}.{self._count}"
-                channel = Channel(key, sink, origin, capacity, self._wake)
+                channel = Channel(key, sink, self._next_origin(), capacity, self._wake)
                 self._channels[key] = channel
-            else:
-                channel.sink = sink
+            # A known one keeps its sink: the same key is the same place, and that sink may hold a connection.
             channel.capacity = capacity
             channel.make_room()
             channel.users += 1
@@ -58,6 +61,50 @@ class Router:
                 self._hooked = True
                 atexit.register(self._at_exit)
             return channel
+
+    def renew_after_fork(self, handler: Renewable) -> None:
+        """Call `handler.renew()` in the child of every fork."""
+        self._renewals.add(handler)
+
+    def before_fork(self) -> None:
+        """End the writer thread: no thread, lock or connection in use is copied. At most a second."""
+        if not self._writer.pause(1.0):
+            return
+        for channel in self._snapshot():
+            if hasattr(channel.sink, "idle"):
+                with contextlib.suppress(Exception):
+                    channel.sink.idle()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on as before."""
+        self._writer.resume()
+
+    def after_fork_in_child(self) -> None:
+        """Start with no job, no waiting line and a new origin: all that is the parent's."""
+        self._process = os.getpid()
+        self._lock = threading.RLock()
+        self._writer = Writer(self._snapshot, self._retire)
+        self._origin = _new_origin()
+        self._count = 0
+        self._before = dict.fromkeys(self._before, 0)
+        context.forget_all()
+        resolve.use_new_variable()
+        for channel in self._snapshot():
+            channel.begin(self._next_origin())
+            forked = getattr(channel.sink, "forked", None)
+            if forked is not None:
+                with contextlib.suppress(Exception):
+                    forked()
+        for handler in list(self._renewals):
+            handler.renew()
+        for tally in (resolve.late, resolve.conflicts, resolve.foreign_service):
+            tally.reset()
+        if self._hooked:
+            use_writer(self._writer.wake)
+
+    def _next_origin(self) -> str:
+        self._count += 1
+        return self._origin if self._count == 1 else f"{self._origin}.{self._count}"
 
     def close_channel(self, channel: Channel) -> None:
         """One user less. The last one leaves the rest to the writer: nothing waits here, `dictConfig` holds locks."""
@@ -148,6 +195,9 @@ class Router:
         return has_waiting() or any(not channel.is_empty() for channel in self._snapshot())
 
     def _wake(self, channel: Channel) -> None:
+        if self._process != os.getpid():
+            # A fork whose hooks did not run, as under uWSGI without --py-call-osafterfork.
+            self.after_fork_in_child()
         if channel.key not in self._channels:
             # A handler that was closed but left on its logger logs again: its channel comes back as it was.
             self._channels[channel.key] = channel
@@ -188,12 +238,30 @@ class Router:
             use_writer(None)
 
 
+class Renewable(Protocol):
+    """What holds on to parts of a channel."""
+
+    def renew(self) -> None:
+        """Take them anew."""
+
+
+def _new_origin() -> str:
+    return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
 def _host() -> str:
     name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "host")
     return clean(name)[:40] or "host"
 
 
 router = Router()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=router.before_fork,
+        after_in_parent=router.after_fork_in_parent,
+        after_in_child=router.after_fork_in_child,
+    )
 
 
 def flush(timeout: float = 5.0) -> bool:

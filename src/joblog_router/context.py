@@ -378,6 +378,21 @@ def before_close(scope: JobScope, callback: Callable[[JobScope], None]) -> None:
     scope._at_close.append(callback)
 
 
+def forget_all() -> None:
+    """No context of this process has a job any more: in the child of a fork, whose parent goes on with them.
+
+    A new variable, because contexts of tasks and threads that were copied too cannot be reached one by one.
+    """
+    global _current, _get, _set
+    scope = _get()
+    while scope is not None:
+        scope.closed = True
+        scope = scope.parent
+    _current = ContextVar("joblog_router.job", default=None)
+    _get = _current.get
+    _set = _current.set
+
+
 def opening_task() -> object:
     """The asyncio task that runs here, or None outside a loop. Never raises."""
     if asyncio._get_running_loop() is None:

@@ -69,11 +69,17 @@ class JobLogHandler(logging.Handler):
         if keys is not None:
             use_evidence(keys)
         self._channel: Channel = router.open_channel(key, made, capacity)
-        self._capture = make_capture(self, names, self._channel)
+        self._names = names
+        self.renew()
+        router.renew_after_fork(self)
+        self._is_open = True
+
+    def renew(self) -> None:
+        """Make the capturing function anew; for the child of a fork."""
+        self._capture = make_capture(self, self._names, self._channel)
         if type(self).handle is JobLogHandler.handle:
             # logging calls `handle` on the object: without the method in between a record costs one call less.
             self.handle = self._capture  # type: ignore[method-assign, assignment]
-        self._is_open = True
 
     @property
     def sink(self) -> Sink:

@@ -39,15 +39,19 @@ class Channel:
         self.key = key
         self.alone = frozenset((key,))
         self.sink = sink
-        self.origin = origin
         self.capacity = capacity
-        self.room = capacity
+        self.users = 0
+        self._wake = wake
+        self.begin(origin)
+
+    def begin(self, origin: str) -> None:
+        """Start with an empty buffer and a count of its own: a new channel, or one in the child of a fork."""
+        self.origin = origin
         self.buffer: deque[Item] = deque()
         self.next_seq = itertools.count(1).__next__
         self.dropped = Tally()
+        self.room = self.capacity
         self.awake = False
-        self.users = 0
-        self._wake = wake
         # Below: the writer's own.
         self.ready: deque[Entry] = deque()
         self.done = 0

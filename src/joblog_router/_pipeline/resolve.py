@@ -165,6 +165,12 @@ def _is_service_loop(scope: JobScope) -> bool:
     return getattr(coroutine, "cr_code", None) in SERVICES
 
 
+def use_new_variable() -> None:
+    """Read the scope from the variable that `context` uses now."""
+    global _get_scope
+    _get_scope = context._current.get
+
+
 def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
     """Treat tasks whose root coroutine has one of `codes` as nobody's: what they merely inherited does not count.
 

@@ -81,14 +81,24 @@ class Router:
 
     def after_fork_in_child(self) -> None:
         """Start with no job, no waiting line and a new origin: all that is the parent's."""
+        context.forget_all()
+        resolve.use_new_variable()
+        self._start_anew()
+
+    def _start_in_unannounced_child(self, channel: Channel) -> None:
+        """A fork whose hooks did not run, as under uWSGI without --py-call-osafterfork, found with the first line."""
+        item = channel.buffer[-1]
+        self._start_anew()
+        channel.buffer.append((item[0], item[1], channel.next_seq(), *item[3:]))
+        channel.awake = True
+
+    def _start_anew(self) -> None:
         self._process = os.getpid()
         self._lock = threading.RLock()
         self._writer = Writer(self._snapshot, self._retire)
         self._origin = _new_origin()
         self._count = 0
         self._before = dict.fromkeys(self._before, 0)
-        context.forget_all()
-        resolve.use_new_variable()
         for channel in self._snapshot():
             channel.begin(self._next_origin())
             forked = getattr(channel.sink, "forked", None)
@@ -196,8 +206,7 @@ class Router:
 
     def _wake(self, channel: Channel) -> None:
         if self._process != os.getpid():
-            # A fork whose hooks did not run, as under uWSGI without --py-call-osafterfork.
-            self.after_fork_in_child()
+            self._start_in_unannounced_child(channel)
         if channel.key not in self._channels:
             # A handler that was closed but left on its logger logs again: its channel comes back as it was.
             self._channels[channel.key] = channel

@@ -15,6 +15,10 @@ class Tally:
     __slots__ = ("_lock", "_reads", "add")
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Count from nothing again. Not while others count: for the child of a fork."""
         self.add = itertools.count().__next__
         self._reads = 0
         self._lock = threading.Lock()

@@ -50,7 +50,9 @@ class Writer:
         self._signals: SimpleQueue[Ticket | None] = SimpleQueue()
         self._tickets: list[Ticket] = []
         self._thread: threading.Thread | None = None
-        self._starting = False
+        # Taking the one item is the right to start the thread: atomic without a lock.
+        self._may_start = iter((True,))
+        self._paused = False
         # When a sink that wants to know is to be told that nothing was written for a while.
         self._idle_at: dict[Channel, float] = {}
         # One round at a time: the thread's, or that of a caller who drains after the thread is gone.
@@ -59,7 +61,7 @@ class Writer:
     def wake(self, ticket: Ticket | None = None) -> None:
         """Have the writer look at its channels soon. Starts the thread the first time."""
         self._signals.put(ticket)
-        if self._thread is None and not self._starting:
+        if not self.is_running():
             self._start()
 
     def is_running(self) -> bool:
@@ -71,21 +73,40 @@ class Writer:
         """Whether the caller is the writer thread itself."""
         return self._thread is threading.current_thread()
 
+    def pause(self, timeout: float) -> bool:
+        """End the thread and keep what waits, so that a fork copies no running thread; whether it ended in time."""
+        thread = self._thread
+        self._paused = True
+        if thread is None or thread is threading.current_thread():
+            return thread is None
+        self._signals.put(None)
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    def resume(self) -> None:
+        """Let the thread be started again, at once if something waits."""
+        self._paused = False
+        if self._tickets or any(not channel.is_empty() for channel in self._channels()):
+            self.wake()
+
     def _start(self) -> None:
-        self._starting = True
+        if self._paused or not next(self._may_start, False):
+            return
         thread = threading.Thread(target=Context().run, args=(self._run,), name="joblog-writer", daemon=True)
         try:
             thread.start()
             self._thread = thread
         except RuntimeError:
-            pass  # the interpreter is shutting down: what waits is drained by the last flush
-        finally:
-            self._starting = False
+            # The interpreter is shutting down: what waits is drained by the last flush.
+            self._may_start = iter((True,))
 
     def _run(self) -> None:
         while True:
             try:
                 self._wait()
+                if self._paused:
+                    self._may_start = iter((True,))
+                    return
                 with self._round_lock:
                     self.round()
             except BaseException as error:
@@ -101,7 +122,7 @@ class Writer:
         except Empty:
             return
         until = time.monotonic() + LINGER
-        while not self._tickets and (left := until - time.monotonic()) > 0:
+        while not (self._tickets or self._paused) and (left := until - time.monotonic()) > 0:
             try:
                 self._take_signal(self._signals.get(timeout=left))
             except Empty:

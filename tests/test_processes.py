@@ -1,0 +1,257 @@
+"""Fork: no line lost, none doubled, no job inherited, no warning, no deadlock. In processes of their own."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from tests.helpers import run_python
+
+SETUP = """
+import logging, logging.config, os, sys, threading, time
+import joblog_router
+from joblog_router import job_context, flush
+log = logging.getLogger("app")
+def configure():
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
+        "handlers": {"job": {"class": "joblog_router.JobLogHandler", "sink": "jsonl",
+                             "options": {"directory": sys.argv[1]}}},
+        "root": {"level": "INFO", "handlers": ["job"]}})
+configure()
+"""
+
+
+def stored(directory: Path) -> list[dict[str, object]]:
+    """Every line of every job in `directory`."""
+    return [json.loads(line) for path in directory.glob("*.jsonl") for line in path.read_text().splitlines()]
+
+
+def test_thirty_forks_from_a_busy_parent_store_every_line_once(tmp_path: Path) -> None:
+    """Threads log in the parent while it forks; children log and leave by os._exit: all lines, each once."""
+    result = run_python(
+        SETUP
+        + """
+stop = threading.Event()
+made = [0, 0, 0]
+def busy(index):
+    with job_context("parent"):
+        while not stop.is_set():
+            log.info("parent %d %d", index, made[index])
+            made[index] += 1
+            if made[index] % 20 == 0:
+                time.sleep(0.001)
+threads = [threading.Thread(target=busy, args=(index,)) for index in range(3)]
+for thread in threads:
+    thread.start()
+children = []
+with job_context("parent"):
+    for number in range(30):
+        pid = os.fork()
+        if pid == 0:
+            log.info("the child has no job")
+            with job_context("child"):
+                for line in range(50):
+                    log.info("child %d %d", number, line)
+            os._exit(0 if flush(10) else 1)
+        children.append(pid)
+statuses = [os.waitpid(pid, 0)[1] for pid in children]
+stop.set()
+for thread in threads:
+    thread.join()
+assert flush(20)
+print(sum(made), statuses.count(0), joblog_router.stats()["stored"])
+""",
+        str(tmp_path),
+        timeout=55,
+    )
+    assert result.returncode == 0, result.stderr
+    parent, finished, counted = map(int, result.stdout.split())
+    assert finished == 30, result.stderr
+    lines = stored(tmp_path)
+    times = Counter(line["message"] for line in lines)
+    assert set(times.values()) == {1}
+    assert sum(line["job_id"] == "child" for line in lines) == 1500
+    assert sum(line["job_id"] == "parent" for line in lines) == parent == counted
+    assert len({(line["origin"], line["seq"]) for line in lines}) == len(lines)
+    assert len({line["origin"] for line in lines}) == 31
+
+
+def test_a_fork_beside_the_writer_warns_nobody(tmp_path: Path) -> None:
+    """Python 3.12+ warns of threads at a fork: the writer is gone then, and comes back after."""
+    result = run_python(
+        "import warnings; warnings.simplefilter('error')\n"
+        + SETUP
+        + """
+with job_context(1):
+    log.info("before")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    log.info("after")
+print(os.waitpid(pid, 0)[1], flush(10))
+""",
+        str(tmp_path),
+    )
+    assert result.stdout.split() == ["0", "True"], result.stderr
+    assert result.stderr == ""
+    assert [line["message"] for line in stored(tmp_path)] == ["before", "after"]
+
+
+def test_scopes_of_the_parent_are_closed_in_the_child_wherever_they_are(tmp_path: Path) -> None:
+    """A context copied before the fork brings no job into the child."""
+    result = run_python(
+        SETUP
+        + """
+import contextvars
+with job_context(1) as scope:
+    copied = contextvars.copy_context()
+    pid = os.fork()
+    if pid == 0:
+        copied.run(log.info, "from a copied context")
+        log.info("inside the parent's block")
+        with job_context(2):
+            log.info("of the child's own job")
+        ok = joblog_router.current_job() is None and scope.closed and flush(10)
+        os._exit(0 if ok else 1)
+    log.info("of the parent")
+print(os.waitpid(pid, 0)[1])
+""",
+        str(tmp_path),
+    )
+    assert result.stdout.split() == ["0"], result.stderr
+    assert sorted((line["job_id"], line["message"]) for line in stored(tmp_path)) == [
+        ("1", "of the parent"),
+        ("2", "of the child's own job"),
+    ]
+
+
+def test_a_forked_pool_of_workers_stores_what_they_log(tmp_path: Path) -> None:
+    """multiprocessing's fork pool: lines flushed by the task are there, also where a worker serves two jobs."""
+    result = run_python(
+        SETUP
+        + """
+import multiprocessing
+def work(job):
+    with job_context(job):
+        log.info("work of %s", job)
+    return flush(10)
+with job_context("outer"):
+    log.info("warm")
+    flush(10)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert all(pool.map(work, [f"j{number}" for number in range(40)]))
+""",
+        str(tmp_path),
+    )
+    assert result.returncode == 0, result.stderr
+    lines = stored(tmp_path)
+    assert len(lines) == 41
+    for line in lines[1:]:
+        assert line["message"] in (f"work of {line['job_id']}", "warm")
+
+
+def test_a_fork_does_not_wait_for_a_stuck_sink(tmp_path: Path) -> None:
+    """With a sink that hangs a fork waits a second at most, and the child logs on its own."""
+    result = run_python(
+        SETUP
+        + """
+class Stuck:
+    pid = os.getpid()
+    reached = threading.Event()
+    release = threading.Event()
+    def write(self, entries):
+        if os.getpid() == self.pid:
+            self.reached.set()
+            self.release.wait(20)
+    def close(self):
+        pass
+logging.getLogger().addHandler(joblog_router.JobLogHandler(sink=Stuck()))
+with job_context(1):
+    log.info("hangs")
+    assert Stuck.reached.wait(10)
+    start = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        with job_context(2):
+            log.info("of the child")
+        os._exit(0 if flush(10) else 1)
+    took = time.monotonic() - start
+print(os.waitpid(pid, 0)[1], took < 2)
+Stuck.release.set()
+log.info("still works")
+print(flush(10))
+""",
+        str(tmp_path),
+    )
+    assert result.stdout.split() == ["0", "True", "True"], result.stderr
+    assert sorted(line["message"] for line in stored(tmp_path)) == ["hangs", "of the child"]
+
+
+def test_a_fork_without_hooks_is_noticed_with_the_first_line(tmp_path: Path) -> None:
+    """Where at-fork hooks do not run, the process id tells: the child stores its own lines and not the parent's."""
+    result = run_python(
+        SETUP
+        + """
+import ctypes
+libc = ctypes.CDLL(None)
+with job_context(1):
+    log.info("of the parent")
+flush(10)
+pid = libc.fork()  # no hooks: what uWSGI does by default
+if pid == 0:
+    with job_context(2):
+        log.info("of the child")
+        log.info("of the child again")
+    os._exit(0 if flush(10) else 1)
+print(os.waitpid(pid, 0)[1])
+""",
+        str(tmp_path),
+    )
+    assert result.stdout.split() == ["0"], result.stderr
+    assert sorted(line["message"] for line in stored(tmp_path)) == [
+        "of the child",
+        "of the child again",
+        "of the parent",
+    ]
+
+
+def test_reconfiguring_while_many_threads_log_neither_locks_nor_loses(tmp_path: Path) -> None:
+    """`dictConfig` many times a second beside busy threads and new loggers: it ends, with every line once."""
+    result = run_python(
+        SETUP
+        + """
+stop = threading.Event()
+made = [0] * 4
+def busy(index):
+    with job_context(index):
+        while not stop.is_set():
+            # A fresh logger needs logging's lock, which dictConfig holds.
+            logging.getLogger(f"fresh.{index}.{made[index] % 500}").info("line %d", made[index])
+            made[index] += 1
+            time.sleep(0.0003)
+threads = [threading.Thread(target=busy, args=(index,)) for index in range(4)]
+for thread in threads:
+    thread.start()
+until = time.monotonic() + 3
+rounds = 0
+while time.monotonic() < until:
+    configure()
+    rounds += 1
+    time.sleep(0.02)
+stop.set()
+for thread in threads:
+    thread.join(10)
+assert flush(20)
+print(sum(made), rounds, joblog_router.stats()["stored"])
+""",
+        str(tmp_path),
+        timeout=40,
+    )
+    assert result.returncode == 0, result.stderr
+    made, rounds, counted = map(int, result.stdout.split())
+    lines = stored(tmp_path)
+    assert rounds > 20
+    assert len({(line["job_id"], line["message"]) for line in lines}) == len(lines) == counted
+    # While dictConfig has taken the handlers off and not put them back, records reach no handler at all.
+    assert counted >= made * 0.8

@@ -160,11 +160,13 @@ def demo(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack,
     logs = {job.pk: read_log(job) for job in jobs}
     for job in jobs:
         print_log(out, job, logs[job.pk])
-    lines = console_log.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in console_log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
     if not options.console:
         print_samples(out, lines)
     proof = prove(jobs, logs, lines)
     print_proof(out, proof, has_guards=not options.without_guards)
+    if any(job.status != "SUCCESS" for job in jobs):
+        print(tail(worker_log), file=sys.stderr)
     return 0 if proof.holds else 1
 
 
@@ -401,6 +403,7 @@ class Proof:
 class Findings:
     """What one job's log says, and what is the case."""
 
+    status: str
     lines: int
     written: int
     lost: int
@@ -428,6 +431,7 @@ def prove(jobs: list[Job], logs: dict[int, list[JobLogEntry]], console_lines: li
     stored = sum(len(entries) for entries in logs.values())
     wanted = {"captured": stored, "stored": stored}
     rows = [
+        row("status", found, lambda it: it.status, lambda it: it.status == "SUCCESS"),
         row("lines in the job's log (database)", found, lambda it: it.lines, lambda it: it.lines > 0),
         row("lines about it on the console, by their text", found, lambda it: it.written),
         row("  missing from its log", found, lambda it: it.lost, lambda it: not it.lost),
@@ -478,6 +482,7 @@ def findings(job: Job, entries: list[JobLogEntry], written: Counter[str], owner_
     pictures = SourceImage.objects.filter(site=job.site)
     job.refresh_from_db()
     return Findings(
+        status=job.status,
         lines=len(entries),
         written=written.total(),
         lost=(written - texts).total(),
@@ -519,7 +524,8 @@ def print_proof(out: Console, proof: Proof, *, has_guards: bool) -> None:
         table.add_row(what, *values, Text("ok", "green") if is_right else Text("WRONG", "bold red"))
     out.print(table)
     counters = ", ".join(f"{name} {value}" for name, value in proof.stats.items())
-    out.print(Text("stats(): ").append(counters), Text("ok" if proof.stats_hold else "WRONG"), soft_wrap=True)
+    verdict = Text("  ok", "green") if proof.stats_hold else Text("  WRONG", "bold red")
+    print_indented(out, Text("stats(): "), Text(counters).append(verdict))
     if proof.holds:
         out.print("PROOF HOLDS: every line is in its job's log, once, and in no other.", style="bold green")
     else:

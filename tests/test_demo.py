@@ -1,0 +1,168 @@
+"""The demo, as somebody who tries the library runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SURVEY = Path(__file__).resolve().parent.parent / "examples" / "survey"
+Demo = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the demo works; it stands in the command line of its processes, too."""
+    made = tmp_path / "a folder with spaces"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def demo(folder: Path) -> Demo:
+    """Starts the demo with its temporary folder inside `folder`, from a working directory that is not its own."""
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "TMPDIR": str(folder), "COLUMNS": "80"}
+        environment.pop("DJANGO_SETTINGS_MODULE", None)
+        return subprocess.Popen(
+            [sys.executable, str(SURVEY / "demo.py"), *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error."""
+    output, errors = process.communicate(timeout=50)
+    return process.returncode, output, errors
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Command lines of living processes that were started for the demo in `folder`."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (directory / "environ").read_bytes()
+            command = (directory / "cmdline").read_bytes()
+        except OSError:  # ended meanwhile
+            continue
+        if f"TMPDIR={folder}".encode() in environment.split(b"\0") and command:
+            found.append(command.replace(b"\0", b" ").decode())
+    return found
+
+
+def values(output: str, row: str) -> list[str]:
+    """The values of a row of the proof, and its verdict."""
+    line = next(line for line in output.splitlines() if line.strip().startswith(row))
+    return re.split(r"  +", line.strip())[1:]
+
+
+def test_every_line_is_in_the_right_log(demo: Demo, folder: Path) -> None:
+    """Two jobs at once on one connection: the database proves it, and nothing is left behind."""
+    status, output, errors = outcome(demo("--images", "60"))
+    assert (status, errors) == (0, "")
+    assert "PROOF HOLDS" in output
+    assert "WRONG" not in output
+    assert values(output, "another job or its pictures") == ["0", "0", "ok"]
+    assert values(output, "missing from its log") == ["0", "0", "ok"]
+    assert values(output, "pictures queued: log says / is") == ["60 / 60", "60 / 60", "ok"]
+    assert values(output, "results saved or skipped: log says / is") == ["60 / 60", "60 / 60", "ok"]
+    assert values(output, "skipped: log says / is") == ["1 / 1", "1 / 1", "ok"]
+    counters = " ".join(output[output.index("stats()") :].split())
+    assert re.search(r"captured (\d+), stored \1, .*waiting 0, late 0, conflicts 0, .* ok", counters)
+    assert processes_in(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_a_users_log_tells_the_story_in_order(demo: Demo) -> None:
+    """From the stream's creation to its deletion, with the error's traceback in between, in eighty columns."""
+    _, output, _ = outcome(demo("--images", "60", "--jobs", "1"))
+    assert max(len(line) for line in output.splitlines() if not line.startswith("{")) <= 80
+    log = " ".join(output[output.index("the log of job 1") : output.index("the same on the console")].split())
+    story = [
+        "job 1: started",
+        "Created NATS stream job_1",
+        "Created consumer job-1-consumer",
+        "max_deliver 5, ack_wait 30 s, max_ack_pending 1000",
+        "job 1: queued batch 1/1 (60 pictures)",
+        "NR-0031.jpg cannot be read and is skipped",
+        "Traceback (most recent call last)",
+        "CorruptPictureError: NR/NR-0031.jpg is cut off",
+        "job 1: saved 60 results",
+        "job 1: done, 59 pictures, 1 skipped",
+        "Deleting consumer job-1-consumer",
+        "Deleted consumer job-1-consumer",
+        "Deleted NATS stream job_1",
+    ]
+    assert sorted(story, key=log.index) == story
+    assert "Published 60 messages to NATS stream job_1 (stream_seq 1-60)" in log
+
+
+def test_the_control_run_fails(demo: Demo) -> None:
+    """Without the NATS integration the callback keeps the first job, and the proof finds the lines of the second."""
+    status, output, _ = outcome(demo("--images", "60", "--without-guards"))
+    assert status == 1
+    assert "PROOF FAILS" in output
+    misplaced, none, verdict = values(output, "another job or its pictures")
+    assert (int(misplaced) > 0, none, verdict) == (True, "0", "WRONG")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing(demo: Demo, folder: Path, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end the server and the worker, and remove the folder."""
+    process = demo("--images", "1000")
+    assert process.stdout is not None
+    process.stdout.readline()  # the jobs are about to run
+    assert any("nats-server" in command for command in processes_in(folder))
+    process.send_signal(number)
+    status, output, _ = outcome(process)
+    assert status == (130 if number == signal.SIGINT else 143)
+    assert "PROOF" not in output
+    assert processes_in(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_a_killed_demo_leaves_no_process(demo: Demo, folder: Path) -> None:
+    """Server and worker end with the demo even where it cannot end them itself."""
+    process = demo("--images", "1000")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.kill()
+    process.communicate(timeout=10)
+    deadline = time.monotonic() + 10
+    while processes_in(folder) and time.monotonic() < deadline:
+        time.sleep(0.01)  # the kernel sends the signal; nobody tells when it has arrived
+    assert processes_in(folder) == []
+
+
+def test_colour_is_for_terminals_unless_asked_for(demo: Demo) -> None:
+    """Piped output is plain; `--color always` colours it."""
+    _, plain, _ = outcome(demo("--images", "20"))
+    _, coloured, _ = outcome(demo("--images", "20", "--color", "always"))
+    assert "\x1b[" not in plain
+    assert "\x1b[" in coloured
+
+
+def test_the_application_does_not_know_the_library() -> None:
+    """Only settings, the demo itself and the one scope around the orchestration name the library."""
+    knowing = {
+        str(path.relative_to(SURVEY)) for path in SURVEY.rglob("*.py") if "joblog_router" in path.read_text("utf-8")
+    }
+    assert knowing == {"demo.py", "survey/settings.py", "pipeline/orchestrate.py"}
+    orchestration = (SURVEY / "pipeline" / "orchestrate.py").read_text("utf-8")
+    assert orchestration.count("joblog_router") == 1
+    assert orchestration.count("job_context") == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import Any, Self
 
 import nats
 from nats.errors import TimeoutError as NatsTimeoutError
@@ -25,7 +25,7 @@ class TaskQueueManager:
         self.nc: Any = None
         self.js: Any = None
 
-    async def __aenter__(self) -> TaskQueueManager:
+    async def __aenter__(self) -> Self:
         self.nc = await nats.connect(self.url)
         self.js = self.nc.jetstream()
         return self
@@ -35,17 +35,21 @@ class TaskQueueManager:
 
     @staticmethod
     def stream_name(job_id: str) -> str:
+        """The job's stream."""
         return f"job_{job_id}"
 
     @staticmethod
     def subject(job_id: str) -> str:
+        """Where its tasks are published."""
         return f"job.{job_id}.tasks"
 
     @staticmethod
     def consumer_name(job_id: str) -> str:
+        """Who hands them out."""
         return f"job-{job_id}-consumer"
 
     async def ensure_stream(self, job_id: str) -> None:
+        """Create the stream unless it is there."""
         name = self.stream_name(job_id)
         try:
             await self.js.stream_info(name)
@@ -61,6 +65,7 @@ class TaskQueueManager:
             logger.info("Created stream %s", name)
 
     async def ensure_consumer(self, job_id: str) -> None:
+        """Create the consumer unless it is there."""
         stream, consumer = self.stream_name(job_id), self.consumer_name(job_id)
         try:
             info = await self.js.consumer_info(stream, consumer)
@@ -81,6 +86,7 @@ class TaskQueueManager:
             logger.info("Created consumer %s", consumer)
 
     async def publish_task(self, job_id: str, data: dict[str, Any]) -> bool:
+        """Queue one task; False if that failed."""
         try:
             await self.ensure_stream(job_id)
             await self.ensure_consumer(job_id)
@@ -92,6 +98,7 @@ class TaskQueueManager:
         return True
 
     async def reserve_tasks(self, job_id: str, count: int, timeout: float = 5) -> list[dict[str, Any]]:
+        """Fetch up to `count` tasks; none if there are none."""
         await self.ensure_stream(job_id)
         await self.ensure_consumer(job_id)
         subscription = await self.js.pull_subscribe(
@@ -108,10 +115,12 @@ class TaskQueueManager:
         return [{**json.loads(message.data), "reply": message.reply} for message in messages]
 
     async def acknowledge(self, reply: str) -> bool:
+        """Mark a task as done."""
         await self.nc.publish(reply, b"+ACK")
         return True
 
     async def cleanup(self, job_id: str) -> bool:
+        """Delete consumer and stream; False if that failed."""
         stream, consumer = self.stream_name(job_id), self.consumer_name(job_id)
         done = True
         for delete in (lambda: self.js.delete_consumer(stream, consumer), lambda: self.js.delete_stream(stream)):

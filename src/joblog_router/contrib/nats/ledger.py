@@ -64,9 +64,7 @@ class Ledgers:
         """The ledger in which work done in `scope` is booked."""
         root = _outermost(scope)
         if isinstance(root, MessageScope):
-            creator = root.creator
-            if creator is not None and creator.closed:
-                creator = still_open(creator)
+            creator = open_part(root.creator)
             if creator is None or creator.job_id != root.job_id:
                 return self.of_job(root.job_id)
             root = _outermost(creator)
@@ -98,6 +96,11 @@ class Ledgers:
         ledger.closed = True
         for callback in ledger.at_close:
             callback(scope)
+
+
+def open_part(scope: JobScope | None) -> JobScope | None:
+    """What is left of a scope by now: itself, the open one of the same job around it, or nothing."""
+    return still_open(scope) if scope is not None and scope.closed else scope
 
 
 def _outermost(scope: JobScope) -> JobScope:

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from ...context import JobScope, current_job
 from .events import LOGGER, timestamp
-from .ledger import Ledger
+from .ledger import Ledger, open_part
 from .lifecycle import (
     Refusal,
     Target,
@@ -38,7 +38,7 @@ _CALL: Final = re.compile(
 )
 _TOLERANCE: Final = 0.002
 # Before 2.10 a reply has no time of its own: the clocks of client and server are compared.
-_CLOCK_TOLERANCE: Final = 1.0
+_CLOCK_TOLERANCE: Final = 0.1
 _MAX_WAIT: Final = 1.0
 _MAX_FINAL: Final = 50
 
@@ -89,9 +89,9 @@ def requesting(state: State, original: Coroutine) -> Coroutine:
         try:
             reply = await original(self, *args, **kwargs)
         except Exception as error:
-            quietly(_unanswered, state, call, scope, error)
+            quietly(_unanswered, state, call, open_part(scope), error)
             raise
-        quietly(_answered, state, call, scope, reply, Timing(sent, time.monotonic() - started))
+        quietly(_answered, state, call, open_part(scope), reply, Timing(sent, time.monotonic() - started))
         return reply
 
     return request
@@ -154,9 +154,8 @@ def _is_new(state: State, call: Call, body: dict[str, Any], timing: Timing) -> b
 
 def _stream(state: State, call: Call, scope: JobScope | None, body: dict[str, Any], is_new: bool) -> None:
     config = body.get("config") or {}
-    creator = scope if is_new and scope is not None and not scope.closed else None
-    if creator is not None and is_ownable(config, creator.job_id, state.settings.patterns):
-        state.owners.learn(call.key, creator.job_id)
+    if is_new and scope is not None and is_ownable(config, scope.job_id, state.settings.patterns):
+        state.owners.learn(call.key, scope.job_id)
     subjects = list(config.get("subjects") or ())
     job = state.owner_of_event(call.key, scope, subjects=subjects)
     if scope is not None:
@@ -179,7 +178,7 @@ def _consumer(state: State, call: Call, scope: JobScope | None, body: dict[str, 
 
 def _shall_tell(state: State, call: Call, scope: JobScope | None, job: str, is_new: bool) -> bool:
     """What is new always; what was there once per scope of that very job."""
-    if scope is None or scope.job_id != job or scope.closed:
+    if scope is None or scope.job_id != job:
         return is_new
     return state.ledgers.of(scope).say((call.key, call.consumer)) or is_new
 

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from ...context import JobScope, current_job, detached, still_open
-from .ledger import MessageScope
+from ...context import JobScope, current_job, detached
+from .ledger import MessageScope, open_part
 from .naming import job_in_header, stream_of_reply
 from .ownership import server_of
 from .state import State, quietly
@@ -23,9 +23,7 @@ Wrapped = TypeVar("Wrapped", bound=Coroutine)
 
 # The exception that a callback raised last in this task, and the job of its message: nats-py hands the
 # exception to the error callback when our scope is closed already.
-_failed: ContextVar[tuple[BaseException, str | None] | None] = ContextVar(
-    "joblog_router.nats.failed", default=None
-)
+_failed: ContextVar[tuple[BaseException, str | None] | None] = ContextVar("joblog_router.nats.failed", default=None)
 
 
 def masked(state: State, original: Coroutine) -> Coroutine:
@@ -90,9 +88,7 @@ def _with_bound_callback(
 
 def _is_callback(callback: Any) -> bool:
     """What nats-py takes as a callback; it refuses anything else itself."""
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
-        getattr(callback, "func", None)
-    )
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "func", None))
 
 
 def _private_to(client: Any, subject: Any) -> str:
@@ -101,12 +97,7 @@ def _private_to(client: Any, subject: Any) -> str:
     An inbox with a wildcard serves the requests of whoever asks.
     """
     prefix = bytes(getattr(client, "_inbox_prefix", b"_INBOX")).decode()
-    if (
-        isinstance(subject, str)
-        and subject.startswith(prefix + ".")
-        and "*" not in subject
-        and ">" not in subject
-    ):
+    if isinstance(subject, str) and subject.startswith(prefix + ".") and "*" not in subject and ">" not in subject:
         return subject
     return ""
 
@@ -144,7 +135,7 @@ def _owner(state: State, client: Any, message: Any, inbox: str, creator: JobScop
     # private.
     if message.subject != inbox or stream_of_reply(reply) is not None:
         return None
-    scope = still_open(creator) if creator.closed else creator
+    scope = open_part(creator)
     return None if scope is None else scope.job_id
 
 

@@ -48,9 +48,7 @@ class NamePatterns:
 
     def __init__(self, patterns: Iterable[str] = DEFAULT_PATTERNS) -> None:
         if isinstance(patterns, str) or not isinstance(patterns, list | tuple):
-            raise ConfigurationError(
-                f"NATS: patterns must be a list of texts such as 'job_{_PLACE}', not {patterns!r}"
-            )
+            raise ConfigurationError(f"NATS: patterns must be a list of texts such as 'job_{_PLACE}', not {patterns!r}")
         self.patterns: Final = tuple(patterns)
         expressions = [_compiled(pattern) for pattern in patterns]
 

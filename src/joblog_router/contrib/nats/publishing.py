@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from ...context import JobScope, current_job
 from .events import tell
-from .ledger import Ledger
+from .ledger import Ledger, open_part
 from .messages import Coroutine
 from .naming import job_in_header
 from .ownership import StreamKey, server_of
@@ -268,12 +268,12 @@ def _tell_failure(booked: Sum, failure: Failure, count: int) -> None:
 
 def _sum(state: State, attempt: Attempt, key: StreamKey) -> tuple[Ledger, Sum | None]:
     """Where a message is booked; no sum if it is nobody's, or if its scope closed while it was on its way."""
-    scope = attempt.scope
-    ledger = state.ledgers.of(scope)
+    ledger = state.ledgers.of(attempt.scope)
     header = job_in_header(attempt.headers, state.settings.header)
     job = state.owner(key, subject=attempt.subject, header=header)
     if job is None:
-        job = None if scope.closed else scope.job_id
+        scope = open_part(attempt.scope)
+        job = None if scope is None else scope.job_id
     elif ledger.closed and job != CONFLICT:
         ledger = state.ledgers.of_job(job)
     if not job:

@@ -48,16 +48,12 @@ class State:
         self.ledgers = Ledgers()
         self._births: dict[tuple[StreamKey, str], str] = {}
 
-    def owner(
-        self, key: StreamKey, *, consumer: str = "", subject: str = "", header: str | None = None
-    ) -> str | None:
+    def owner(self, key: StreamKey, *, consumer: str = "", subject: str = "", header: str | None = None) -> str | None:
         """The job that stream, consumer, subject and header name; None if nobody, CONFLICT if several."""
         jobs_in = self.settings.patterns.jobs_in
         named = jobs_in(key.stream) | jobs_in(consumer) | jobs_in(subject)
         if len(named) > 1:
-            return self._conflict(
-                f"stream {key.stream!r}, consumer {consumer!r} and subject {subject!r}", named
-            )
+            return self._conflict(f"stream {key.stream!r}, consumer {consumer!r} and subject {subject!r}", named)
         job = next(iter(named)) if named else self.owners.of(key)
         if job is None:
             return header

@@ -393,6 +393,7 @@ class Proof:
     stats: dict[str, int]
     stats_hold: bool
     misplaced: int
+    missing: int
 
     @property
     def holds(self) -> bool:
@@ -453,7 +454,8 @@ def prove(jobs: list[Job], logs: dict[int, list[JobLogEntry]], console_lines: li
         rows,
         counters,
         all(value == wanted.get(name, 0) for name, value in counters.items()),
-        sum(it.foreign for it in found),
+        misplaced=sum(it.foreign for it in found),
+        missing=sum(it.lost for it in found),
     )
 
 
@@ -529,7 +531,10 @@ def print_proof(out: Console, proof: Proof, *, has_guards: bool) -> None:
     if proof.holds:
         out.print("PROOF HOLDS: every line is in its job's log, once, and in no other.", style="bold green")
     else:
-        out.print(f"PROOF FAILS: {proof.misplaced} lines are in the log of another job.", style="bold red")
+        out.print(
+            f"PROOF FAILS: {proof.misplaced} lines are in another job's log, {proof.missing} are missing from their own.",
+            style="bold red",
+        )
     if has_guards:
         out.print("To see it fail, measured the same way: --without-guards", style="dim")
     else:

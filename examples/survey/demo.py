@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -23,11 +22,11 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from demo_proof import Proof, prove
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
 from rich.rule import Rule
@@ -45,10 +44,6 @@ STYLES = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold r
 START_TIMEOUT = 10.0
 STOP_TIMEOUT = 5.0
 RUN_TIMEOUT = 120.0
-
-# Which job a line's text is about: by the job's number, or by a picture, whose name begins with its site.
-NAMES_JOB = re.compile(r"\bjob[ _.-](\d+)\b")
-NAMES_PICTURE = re.compile(r"\b([A-Z0-9]+)-\d{4,}\.jpg\b")
 
 # Ends a child when this process is killed. It execs: `preexec_fn` would run at-fork hooks beside threads.
 DIE_WITH_PARENT = """
@@ -153,7 +148,7 @@ def demo(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack,
             raise DemoError(f"the jobs did not end.\n{tail(console_log)}\n{tail(worker_log)}") from None
         seconds = time.perf_counter() - started
 
-        from joblog_router import flush
+        from joblog_router import flush, stats
 
         flush(10)
     out.print(f"all jobs done after {seconds:.1f} s", style="dim")
@@ -163,7 +158,7 @@ def demo(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack,
     lines = [line for line in console_log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
     if not options.console:
         print_samples(out, lines)
-    proof = prove(jobs, logs, lines)
+    proof = prove(jobs, logs, lines, stats())
     print_proof(out, proof, has_guards=not options.without_guards)
     if any(job.status != "SUCCESS" for job in jobs):
         print(tail(worker_log), file=sys.stderr)
@@ -385,135 +380,6 @@ def print_samples(out: Console, lines: list[str]) -> None:
 # --- the proof --------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass
-class Proof:
-    """Each row: what, a value for each job, and whether it is as it must be."""
-
-    rows: list[tuple[str, list[str], bool]]
-    stats: dict[str, int]
-    stats_hold: bool
-    misplaced: int
-    missing: int
-
-    @property
-    def holds(self) -> bool:
-        return self.stats_hold and all(is_right for _, _, is_right in self.rows)
-
-
-@dataclasses.dataclass
-class Findings:
-    """What one job's log says, and what is the case."""
-
-    status: str
-    lines: int
-    written: int
-    lost: int
-    surplus: int
-    own: int
-    foreign: int
-    nobody: int
-    said: list[int]
-    true: list[int]
-
-
-def prove(jobs: list[Job], logs: dict[int, list[JobLogEntry]], console_lines: list[str]) -> Proof:
-    """Compare the logs in the database with what went to the console (by text alone) and with the survey's own data."""
-    from joblog_router import stats
-
-    owner_of_site = {job.site: job.pk for job in jobs}
-    written: dict[int, Counter[str]] = {job.pk: Counter() for job in jobs}
-    for line in console_lines:
-        record = json.loads(line)
-        text = f"{record['message']} {record.get('exc_info', '')}"
-        for job_id in owners(text, owner_of_site):
-            written[job_id][line_of(record["message"], record.get("exc_info", ""))] += 1
-    found = [findings(job, logs[job.pk], written[job.pk], owner_of_site) for job in jobs]
-    counters = stats()
-    stored = sum(len(entries) for entries in logs.values())
-    wanted = {"captured": stored, "stored": stored}
-    rows = [
-        row("status", found, lambda it: it.status, lambda it: it.status == "SUCCESS"),
-        row("lines in the job's log (database)", found, lambda it: it.lines, lambda it: it.lines > 0),
-        row("lines about it on the console, by their text", found, lambda it: it.written),
-        row("  missing from its log", found, lambda it: it.lost, lambda it: not it.lost),
-        row("  in its log beyond these", found, lambda it: it.surplus, lambda it: not it.surplus),
-        row("lines in its log that name it or its pictures", found, lambda it: it.own, lambda it: it.own == it.lines),
-        row("  another job or its pictures", found, lambda it: it.foreign, lambda it: not it.foreign),
-        row("  no job", found, lambda it: it.nobody, lambda it: not it.nobody),
-    ]
-    for number, what in enumerate(["pictures queued", "results saved or skipped", "blurry pictures", "skipped"]):
-        rows.append(
-            row(
-                f"{what}: log says / is",
-                found,
-                lambda it, number=number: f"{it.said[number]} / {it.true[number]}",
-                lambda it, number=number: it.said[number] == it.true[number],
-            )
-        )
-    return Proof(
-        rows,
-        counters,
-        all(value == wanted.get(name, 0) for name, value in counters.items()),
-        misplaced=sum(it.foreign for it in found),
-        missing=sum(it.lost for it in found),
-    )
-
-
-def row(what: str, found: list[Findings], value: Any, is_right: Any = lambda _: True) -> tuple[str, list[str], bool]:
-    return what, [str(value(it)) for it in found], all(is_right(it) for it in found)
-
-
-def line_of(message: str, exception: str) -> str:
-    """What is compared: of a traceback its last line, since its layout is the formatter's."""
-    return f"{message} <- {exception.rstrip().splitlines()[-1]}" if exception else message
-
-
-def owners(text: str, owner_of_site: dict[str, int]) -> set[int]:
-    """The jobs that a text names."""
-    named = {int(number) for number in NAMES_JOB.findall(text)}
-    return named | {owner_of_site[site] for site in NAMES_PICTURE.findall(text)}
-
-
-def findings(job: Job, entries: list[JobLogEntry], written: Counter[str], owner_of_site: dict[str, int]) -> Findings:
-    from images.models import SourceImage
-
-    texts = Counter(line_of(entry.message, entry.exception) for entry in entries)
-    named = [
-        owners(f"{entry.message} {entry.exception} {json.dumps(entry.fields)}", owner_of_site) for entry in entries
-    ]
-    pictures = SourceImage.objects.filter(site=job.site)
-    job.refresh_from_db()
-    return Findings(
-        status=job.status,
-        lines=len(entries),
-        written=written.total(),
-        lost=(written - texts).total(),
-        surplus=(texts - written).total(),
-        own=sum(it == {job.pk} for it in named),
-        foreign=sum(bool(it - {job.pk}) for it in named),
-        nobody=sum(not it for it in named),
-        said=[
-            total(texts, r"queued batch \d+/\d+ \((\d+) pictures\)"),
-            total(texts, r"saved (\d+) results"),
-            total(texts, r"is (blurry)"),
-            total(texts, r"cannot be read and is (skipped) <- .*CorruptPictureError"),
-        ],
-        true=[
-            job.images_total,
-            job.images_done + job.images_failed,
-            # What was skipped has no sharpness in the database.
-            pictures.filter(sharpness__lt=0.15).count(),
-            pictures.filter(sharpness=None).count(),
-        ],
-    )
-
-
-def total(texts: Counter[str], pattern: str) -> int:
-    """The sum of the numbers that `pattern` finds; a word counts as one."""
-    numbers = ((re.search(pattern, text), count) for text, count in texts.items())
-    return sum(count * (int(it[1]) if it[1].isdigit() else 1) for it, count in numbers if it is not None)
-
-
 def print_proof(out: Console, proof: Proof, *, has_guards: bool) -> None:
     out.print()
     out.print(Rule("the proof, from the database", align="left"))
@@ -532,7 +398,8 @@ def print_proof(out: Console, proof: Proof, *, has_guards: bool) -> None:
         out.print("PROOF HOLDS: every line is in its job's log, once, and in no other.", style="bold green")
     else:
         out.print(
-            f"PROOF FAILS: {proof.misplaced} lines are in another job's log, {proof.missing} are missing from their own.",
+            f"PROOF FAILS: {proof.misplaced} lines are in another job's log, "
+            f"{proof.missing} are missing from their own.",
             style="bold red",
         )
     if has_guards:

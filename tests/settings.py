@@ -46,3 +46,6 @@ DATABASES = {
     },
 }
 DATABASE_ROUTERS = ["joblog_router.contrib.django.db.JobLogRouter"]
+
+# Tests of nats-py instrument it themselves.
+JOBLOG_ROUTER = {"NATS": False}

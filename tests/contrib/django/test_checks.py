@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.contrib.django.project import Project
+
+
+def test_a_right_configuration_has_no_finding(project: Project) -> None:
+    """The configuration the documentation shows passes all checks, those of the database too."""
+    result = project.manage("check", "--database", "default", "--database", "joblog", "--fail-level", "INFO")
+    assert result.stderr == ""
+    assert "no issues" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "settings", ["del LOGGING['disable_existing_loggers']", "LOGGING['disable_existing_loggers'] = True"]
+)
+def test_w001_loggers_that_are_disabled(bare_project: Project, settings: str) -> None:
+    """LOGGING that disables existing loggers is found, also where it does so by leaving the key out."""
+    bare_project.settings(settings)
+    result = bare_project.manage("check")
+    assert "(joblog_router.W001)" in result.stderr
+    assert "HINT: Add 'disable_existing_loggers': False to LOGGING." in result.stderr
+
+
+@pytest.mark.parametrize("settings", ["LOGGING = {}", "LOGGING_CONFIG = None\nLOGGING = {'version': 1}"])
+def test_w001_is_about_a_logging_that_is_used(bare_project: Project, settings: str) -> None:
+    """An empty LOGGING, or one that Django does not apply, disables nothing."""
+    bare_project.settings(settings)
+    assert bare_project.manage("check").stderr == ""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "del DATABASES['joblog']",
+        "JOBLOG_ROUTER['DATABASE'] = 'default'",
+        "DATABASES['joblog']['NAME'] = str(DATABASES['default']['NAME'])",
+        "DATABASES['joblog']['NAME'] = BASE_DIR / 'shop' / '..' / 'project.sqlite3'",
+        "LOGGING['handlers']['job']['options'] = {'database': 'default'}",
+    ],
+)
+def test_w002_a_file_that_is_shared(bare_project: Project, settings: str) -> None:
+    """The default SQLite database, or the same file under another alias or path, is found, with the way out."""
+    bare_project.settings(settings)
+    result = bare_project.manage("check")
+    assert "(joblog_router.W002)" in result.stderr
+    assert "sqlite_alias(BASE_DIR / 'joblog.sqlite3')" in result.stderr
+    assert "DATABASE_ROUTERS = ['joblog_router.contrib.django.db.JobLogRouter']" in result.stderr
+    assert "manage.py migrate --database joblog" in result.stderr
+
+
+def test_w002_is_about_files_that_are_written(bare_project: Project) -> None:
+    """Where no handler writes to the database, or the database is no SQLite file, nothing is shared."""
+    bare_project.settings(
+        """
+        del DATABASES["joblog"]
+        LOGGING["handlers"]["job"] = {"class": "joblog_router.JobLogHandler", "sink": "memory"}
+        """
+    )
+    assert bare_project.manage("check").stderr == ""
+    bare_project.settings("DATABASES = {'default': {'ENGINE': 'django.db.backends.dummy', 'NAME': 'x'}}")
+    assert "W002" not in bare_project.manage("check").stderr
+
+
+def test_e002_an_alias_that_does_not_exist(bare_project: Project) -> None:
+    """An alias that is not in DATABASES is an error that suggests the one that was meant."""
+    bare_project.settings("JOBLOG_ROUTER['DATABASE'] = 'joblogs'")
+    result = bare_project.manage("check", status=1)
+    assert "(joblog_router.E002)" in result.stderr
+    assert "HINT: Did you mean 'joblog'? Add DATABASES['joblogs']" in result.stderr
+
+
+def test_e002_an_alias_of_the_handler_that_does_not_exist(bare_project: Project) -> None:
+    """The handler's option is checked too."""
+    bare_project.settings("LOGGING['handlers']['job']['options'] = {'database': 'nowhere'}")
+    assert "(joblog_router.E002)" in bare_project.manage("check", status=1).stderr
+
+
+def test_w003_a_missing_table(bare_project: Project) -> None:
+    """`check --database` finds that the table is missing and has the command; plain `check` asks no database."""
+    result = bare_project.manage("check", "--database", "joblog")
+    assert "(joblog_router.W003)" in result.stderr
+    assert "HINT: Run: manage.py migrate --database joblog" in result.stderr
+    assert "W003" not in bare_project.manage("check").stderr
+    assert "W003" not in bare_project.manage("check", "--database", "default").stderr
+
+
+def test_w003_does_not_speak_while_the_table_is_being_made(bare_project: Project) -> None:
+    """`migrate` runs the checks first and says nothing about what it is about to do."""
+    assert bare_project.manage("migrate", "--database", "joblog").stderr == ""
+    assert "W003" not in bare_project.manage("check", "--database", "joblog").stderr
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "DATABASE_ROUTERS = []",
+        """
+        class Everything:
+            def db_for_write(self, model, **hints):
+                return "default"
+        DATABASE_ROUTERS = [Everything(), *DATABASE_ROUTERS]
+        """,
+    ],
+)
+def test_w004_a_model_that_is_routed_elsewhere(bare_project: Project, settings: str) -> None:
+    """An alias of the log's own without the router, or with another router before it, is found."""
+    bare_project.settings(settings)
+    result = bare_project.manage("check")
+    assert "(joblog_router.W004)" in result.stderr
+    assert "HINT: Put 'joblog_router.contrib.django.db.JobLogRouter' first in DATABASE_ROUTERS" in result.stderr
+
+
+def test_w004_accepts_a_router_of_the_projects_own(bare_project: Project) -> None:
+    """What counts is where the model goes, not which class sends it there."""
+    bare_project.settings(
+        """
+        class Own:
+            def db_for_write(self, model, **hints):
+                return "joblog" if model._meta.app_label == "joblog_router" else None
+        DATABASE_ROUTERS = [Own()]
+        """
+    )
+    assert bare_project.manage("check").stderr == ""

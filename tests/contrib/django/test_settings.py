@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from joblog_router import ConfigurationError
+from joblog_router.contrib.django import conf
+from joblog_router.contrib.django.conf import JobLogSettings
+from tests.contrib.django.project import Project
+
+
+def test_without_the_setting_the_defaults_hold() -> None:
+    """No JOBLOG_ROUTER, None and an empty one are the same."""
+    for value in (None, {}):
+        with override_settings(JOBLOG_ROUTER=value):
+            assert conf.current() == JobLogSettings(DATABASE=None, NATS=None)
+
+
+def test_override_settings_takes_effect_and_ends() -> None:
+    """The settings are read when they are used: inside `override_settings` they are others, afterwards not."""
+    before = conf.current()
+    with override_settings(JOBLOG_ROUTER={"DATABASE": "default"}):
+        assert conf.current().DATABASE == "default"
+        assert conf.database_alias() == "default"
+        with override_settings(JOBLOG_ROUTER={"DATABASE": "other"}):
+            assert conf.database_alias() == "other"
+        assert conf.database_alias() == "default"
+    assert conf.current() == before
+
+
+def test_the_alias_is_joblog_where_there_is_one_else_default() -> None:
+    """Without DATABASE the alias "joblog" is used if DATABASES has it, otherwise "default"."""
+    assert conf.database_alias() == "joblog"
+    with override_settings(JOBLOG_ROUTER={"DATABASE": None}):
+        assert conf.database_alias() == "joblog"
+
+
+def test_a_project_without_an_alias_of_the_logs_own_uses_default(bare_project: Project) -> None:
+    """The default alias is the fallback."""
+    code = "from joblog_router.contrib.django import conf; print(conf.database_alias())"
+    assert bare_project.run(code).stdout == "joblog\n"
+    bare_project.settings("del DATABASES['joblog']")
+    assert bare_project.run(code).stdout == "default\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([], "JOBLOG_ROUTER must be a dictionary, not []"),
+        ({"DATABSE": "x"}, "JOBLOG_ROUTER has no setting 'DATABSE'. Did you mean 'DATABASE'?"),
+        ({"nats": True}, "JOBLOG_ROUTER has no setting 'nats'. Did you mean 'NATS'?"),
+        ({"COLOUR": 1}, "JOBLOG_ROUTER has no setting 'COLOUR'. Known: DATABASE, NATS"),
+        ({1: 1}, "JOBLOG_ROUTER has no setting 1."),
+        ({"DATABASE": 3}, "JOBLOG_ROUTER['DATABASE'] must be the name of an alias in DATABASES, or None, not 3"),
+        ({"DATABASE": ""}, "JOBLOG_ROUTER['DATABASE'] must be"),
+        ({"NATS": "on"}, "JOBLOG_ROUTER['NATS'] must be True, False, None or a dictionary of options"),
+        ({"NATS": 1}, "JOBLOG_ROUTER['NATS'] must be"),
+    ],
+)
+def test_what_is_wrong_names_the_setting_and_the_key(value: Any, words: str) -> None:
+    """An unknown key or a value of the wrong type is a ConfigurationError that says where and what is allowed."""
+    with override_settings(JOBLOG_ROUTER=value), pytest.raises(ConfigurationError) as caught:
+        conf.current()
+    assert words in str(caught.value)
+
+
+def test_a_wrong_setting_stops_the_start(bare_project: Project) -> None:
+    """`django.setup()` raises for it: the mistake is met at start, not with the first line."""
+    bare_project.settings("JOBLOG_ROUTER = {'DATABSE': 'default'}")
+    result = bare_project.manage("check", status=1)
+    assert "ConfigurationError: JOBLOG_ROUTER has no setting 'DATABSE'. Did you mean 'DATABASE'?" in result.stderr

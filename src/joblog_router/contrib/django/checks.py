@@ -130,9 +130,7 @@ def _is_shared_file(alias: str) -> bool:
     path = _file_of(alias)
     if path is None:
         return False
-    return alias == "default" or any(
-        other != alias and _file_of(other) == path for other in connections.settings
-    )
+    return alias == "default" or any(other != alias and _file_of(other) == path for other in connections.settings)
 
 
 def _file_of(alias: str) -> str | None:

@@ -40,9 +40,7 @@ class PrivateConnection:
         thread (a callable sink's) keeps its own.
         """
         own = self._current()
-        before = next(
-            (one for one in connections.all(initialized_only=True) if one.alias == self.alias), None
-        )
+        before = next((one for one in connections.all(initialized_only=True) if one.alias == self.alias), None)
         connections[self.alias] = own
         try:
             yield own

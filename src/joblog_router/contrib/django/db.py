@@ -62,9 +62,7 @@ class JobLogRouter:
         ours = (obj1._meta.app_label == _LABEL) + (obj2._meta.app_label == _LABEL)
         return None if not ours else ours == 2
 
-    def allow_migrate(
-        self, db: str, app_label: str, model_name: str | None = None, **hints: Any
-    ) -> bool | None:
+    def allow_migrate(self, db: str, app_label: str, model_name: str | None = None, **hints: Any) -> bool | None:
         """The log's table on its alias only, nothing else on the alias "joblog"."""
         alias = _alias()
         if app_label == _LABEL:

@@ -74,9 +74,7 @@ class DjangoSink:
     def __init__(self, database: str | None = None) -> None:
         given: object = database
         if given is not None and (not isinstance(given, str) or not given):
-            raise ConfigurationError(
-                f"sink 'django': database must be an alias in DATABASES, not {database!r}"
-            )
+            raise ConfigurationError(f"sink 'django': database must be an alias in DATABASES, not {database!r}")
         self._database = database
         self._connection: PrivateConnection | None = None
         _made.add(self)
@@ -106,9 +104,7 @@ class DjangoSink:
             connection.close()
             raise _unavailable(connection.alias, error) from error
         except ImproperlyConfigured as error:
-            raise SinkUnavailableError(
-                f"database {connection.alias!r}: {error}", "correct DATABASES"
-            ) from error
+            raise SinkUnavailableError(f"database {connection.alias!r}: {error}", "correct DATABASES") from error
 
     def idle(self) -> None:
         """Close the connection, after a second of rest: an open one keeps a database from being dropped."""
@@ -143,9 +139,7 @@ def _loaded_model() -> type[JobLogEntry]:
             "call django.setup() when it starts",
         )
     if not apps.is_installed(APP):
-        raise SinkUnavailableError(
-            "sink 'django': its app is not installed", f"add {APP!r} to INSTALLED_APPS"
-        )
+        raise SinkUnavailableError("sink 'django': its app is not installed", f"add {APP!r} to INSTALLED_APPS")
     from .models import JobLogEntry
 
     return JobLogEntry
@@ -170,8 +164,7 @@ def _insert_sqlite(own: BaseDatabaseWrapper, model: type[JobLogEntry], entries: 
 
 def _insert(alias: str, model: type[JobLogEntry], entries: Sequence[Entry]) -> None:
     rows = [
-        model(**dict(zip(_COLUMNS, _values(entry, json.loads(_json(entry.fields))), strict=True)))
-        for entry in entries
+        model(**dict(zip(_COLUMNS, _values(entry, json.loads(_json(entry.fields))), strict=True))) for entry in entries
     ]
     model._base_manager.using(alias).bulk_create(rows, ignore_conflicts=True)
 
@@ -242,9 +235,7 @@ def _unavailable(alias: str, error: Error) -> SinkUnavailableError:
 def _advice(alias: str, error: Error) -> str:
     text = str(error)
     if "unable to open database file" in text or "readonly database" in text:
-        return (
-            f"make the file and its folder writable for this process, or change DATABASES[{alias!r}]['NAME']"
-        )
+        return f"make the file and its folder writable for this process, or change DATABASES[{alias!r}]['NAME']"
     if "is locked" in text:
         return "another connection is writing for long; give the log a file of its own with sqlite_alias()"
     if _sqlstate(error) == "42501":

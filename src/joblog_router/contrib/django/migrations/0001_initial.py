@@ -16,9 +16,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 (
                     "namespace",
@@ -61,13 +59,9 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "job log entries",
                 "default_permissions": ("view", "delete"),
                 "indexes": [
-                    models.Index(
-                        fields=["namespace", "job_id", "created", "id"], name="joblog_entry_job_created"
-                    )
+                    models.Index(fields=["namespace", "job_id", "created", "id"], name="joblog_entry_job_created")
                 ],
-                "constraints": [
-                    models.UniqueConstraint(fields=("origin", "seq"), name="joblog_entry_origin_seq")
-                ],
+                "constraints": [models.UniqueConstraint(fields=("origin", "seq"), name="joblog_entry_origin_seq")],
             },
         ),
     ]

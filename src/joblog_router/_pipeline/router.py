@@ -38,7 +38,8 @@ class Router:
         self._before: dict[str, int] = {"captured": 0, "stored": 0, "dropped": 0, "quarantined": 0}
         self._writer = Writer(self._snapshot, self._retire)
         self._origin = _new_origin()
-        self._exiting = False
+        # When the process ends: until when flushing may hold that up in all. None before.
+        self._exit_deadline: float | None = None
         self._hooked = False
         self._process = os.getpid()
         # What has to be made anew in the child of a fork: each handler's capturing function.
@@ -168,8 +169,8 @@ class Router:
 
     def handler_flush(self) -> None:
         """`logging.Handler.flush`: a signal only, as `dictConfig` calls it with locks held; at exit it waits."""
-        if self._exiting:
-            self.flush(EXIT_TIMEOUT)
+        if self._exit_deadline is not None:
+            self.flush(max(0.0, self._exit_deadline - time.monotonic()))
         elif self._writer.is_running():
             self._writer.wake()
 
@@ -241,10 +242,11 @@ class Router:
         return not self._waiting()
 
     def _at_exit(self) -> None:
-        self._exiting = True
-        if not self.flush(EXIT_TIMEOUT) and (left := sum(channel.waiting() for channel in self._snapshot())):
+        self._exit_deadline = time.monotonic() + EXIT_TIMEOUT
+        is_complete = self.flush(EXIT_TIMEOUT)
+        use_writer(None)  # what is to be said from here on is said at once
+        if not is_complete and (left := sum(channel.waiting() for channel in self._snapshot())):
             report_once(("exit",), f"the process ends with {left} job log lines that could not be stored")
-            use_writer(None)
 
 
 class Renewable(Protocol):

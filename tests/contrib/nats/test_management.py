@@ -11,7 +11,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from joblog_router import job_context
-from tests.contrib.nats.conftest import Connect, JobLogs
+from tests.contrib.nats.conftest import MEMORY, Connect, JobLogs
 from tests.contrib.nats.test_guards import in_job
 from tests.servers import NatsServer
 
@@ -73,10 +73,31 @@ async def test_a_stream_that_vanished_is_created_again(logs: JobLogs, connect: C
     js = (await connect()).jetstream()
     with job_context(own):
         for _ in range(2):
-            await js.add_stream(name=f"job_{own}", subjects=[own])
+            await js.add_stream(name=f"job_{own}", subjects=[own], storage=MEMORY)
             await js.stream_info(f"job_{own}")
             await js.delete_stream(f"job_{own}")
     assert logs.events(own) == ["nats.stream.created", "nats.stream.deleted"] * 2
+
+
+async def test_what_another_process_deletes_and_creates_is_met_anew(logs: JobLogs, connect: Connect, own: str) -> None:
+    """A stream that vanished unnoticed is created again; one that came back unnoticed is found again."""
+    client = await connect()
+    js = client.jetstream()
+    request: Any = type(client).request.__wrapped__
+    config = json.dumps({"name": f"job_{own}", "subjects": [own], "storage": "memory"}).encode()
+    with job_context(own):
+        await js.add_stream(name=f"job_{own}", subjects=[own], storage=MEMORY)
+        await request(client, f"$JS.API.STREAM.DELETE.job_{own}", b"")
+        await js.add_stream(name=f"job_{own}", subjects=[own], storage=MEMORY)
+        await js.delete_stream(f"job_{own}")
+        await request(client, f"$JS.API.STREAM.CREATE.job_{own}", config)
+        await js.stream_info(f"job_{own}")
+    assert logs.events(own) == [
+        "nats.stream.created",
+        "nats.stream.created",
+        "nats.stream.deleted",
+        "nats.stream.reused",
+    ]
 
 
 async def test_the_final_numbers_are_the_servers_own(logs: JobLogs, connect: Connect, own: str) -> None:
@@ -118,7 +139,9 @@ async def test_deleting_the_stream_alone_tells_all_its_consumers(logs: JobLogs, 
     api: list[str] = []
 
     async def audit(message: Any) -> None:
-        api.append(json.loads(message.data)["subject"])
+        subject = json.loads(message.data)["subject"]
+        if own in subject:
+            api.append(subject)
 
     with job_context(own):
         await js.add_stream(name=f"job_{own}", subjects=[own])
@@ -133,8 +156,7 @@ async def test_deleting_the_stream_alone_tells_all_its_consumers(logs: JobLogs, 
     assert logs.event(own, "nats.stream.deleted").message == f"Deleted NATS stream job_{own}"
     while len(api) < 2:
         await asyncio.wait_for(client.flush(), 5)
-    mine = [subject for subject in api if own in subject]
-    assert mine == [f"$JS.API.CONSUMER.LIST.job_{own}", f"$JS.API.STREAM.DELETE.job_{own}"]
+    assert sorted(api) == [f"$JS.API.CONSUMER.LIST.job_{own}", f"$JS.API.STREAM.DELETE.job_{own}"]
 
 
 async def test_a_named_job_needs_no_scope_for_what_happens_to_its_stream(

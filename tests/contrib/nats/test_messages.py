@@ -154,6 +154,31 @@ async def test_an_advisory_from_a_stream_of_advisories_belongs_to_the_stream_it_
     assert logs.messages(first, "worker") == []
 
 
+async def test_an_advisory_about_nobodys_stream_belongs_to_the_consumer_that_brings_it(
+    logs: JobLogs, connect: Connect, own: str
+) -> None:
+    """Where the stream in an advisory names nobody, the name of the delivering consumer counts."""
+    message = Call("message")
+    js = (await connect()).jetstream()
+    subject = f"$JS.EVENT.ADVISORY.STREAM.CREATED.{own}-plain"
+    await js.add_stream(name=f"advisories-{own}", subjects=[subject])
+    await js.subscribe(subject, durable="job-B-dlq", stream=f"advisories-{own}", cb=message.message)
+    await js.add_stream(name=f"{own}-plain", subjects=[own])
+    await message.wait()
+    assert logs.messages("B", "worker") == line(subject)
+
+
+async def test_nats_pys_own_callbacks_are_left_alone(connect: Connect, own: str) -> None:
+    """The subscriptions that only resolve futures of requests are not wrapped: every reply passes them."""
+    client = await connect()
+    js = client.jetstream()
+    await js.add_stream(name=own, subjects=[own])
+    await (await js.publish_async(own, b""))
+    callbacks = [subscription._cb for subscription in client._subs.values()]
+    assert len(callbacks) == 2
+    assert not [callback for callback in callbacks if hasattr(callback, "__wrapped__")]
+
+
 async def test_a_responder_serves_the_requests_job(logs: JobLogs, connect: Connect, own: str) -> None:
     """A responder and a micro endpoint made in A: a request that names B is B's, one that names nobody nobody's."""
     client = await connect()

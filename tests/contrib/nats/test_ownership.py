@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from nats.js.api import StreamSource
 
 from joblog_router import job_context
 from joblog_router.contrib.nats import ownership
 from joblog_router.contrib.nats.ownership import Owners, StreamKey
-from tests.contrib.nats.conftest import Call, Connect, JobLogs
+from tests.contrib.nats.conftest import MEMORY, Call, Connect, JobLogs
 from tests.contrib.nats.test_guards import in_job
 
 # A stream whose name names nobody is the job's that created it, until another job works with it.
@@ -114,6 +117,23 @@ async def test_streams_that_serve_others_are_never_owned(
 
 
 @instrumented
+@pytest.mark.parametrize("way", ["mirror", "sources"])
+async def test_a_copy_of_other_streams_is_not_owned(logs: JobLogs, connect: Connect, own: str, way: str) -> None:
+    """A stream that A creates to copy another one holds the messages of others."""
+    message = Call("message")
+    client = await connect()
+    js = client.jetstream()
+    await js.add_stream(name=f"{own}-origin", subjects=[own])
+    origin = StreamSource(name=f"{own}-origin")
+    copied = {"mirror": origin} if way == "mirror" else {"sources": [origin]}
+    await in_job("A", js.add_stream, name=own, **copied)
+    await client.subscribe(f"$JS.EVENT.ADVISORY.STREAM.DELETED.{own}", cb=message.message)
+    await js.delete_stream(own)
+    await message.wait()
+    assert logs.messages("A", "worker") == []
+
+
+@instrumented
 async def test_a_subject_that_names_another_job_beats_the_creator(logs: JobLogs, connect: Connect, own: str) -> None:
     """On a stream that A created, a message whose subject names B is B's; a header names nobody else there."""
     message = Call("message", times=3)
@@ -138,11 +158,11 @@ async def test_a_deleted_stream_belongs_to_whoever_creates_the_next(logs: JobLog
     js = client.jetstream()
 
     async def create_and_delete() -> None:
-        await js.add_stream(name=own, subjects=[own])
+        await js.add_stream(name=own, subjects=[own], storage=MEMORY)
         await js.delete_stream(own)
 
     await in_job("A", create_and_delete)
-    await in_job("B", js.add_stream, name=own, subjects=[own])
+    await in_job("B", js.add_stream, name=own, subjects=[own], storage=MEMORY)
     await js.subscribe(own, stream=own, cb=message.message)
     await js.publish(own, b"")
     await message.wait()
@@ -210,8 +230,6 @@ def test_sharing_outlives_deletion() -> None:
 @instrumented
 async def test_a_scope_that_closed_meanwhile_owns_nothing(logs: JobLogs, connect: Connect, own: str) -> None:
     """A stream that is created by a task which outlives its job's scope is nobody's."""
-    import asyncio
-
     message = Call("message")
     client = await connect()
     js = client.jetstream()

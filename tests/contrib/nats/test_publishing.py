@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from typing import Any
 
@@ -243,6 +244,31 @@ async def test_a_publish_that_outlives_its_scope_is_not_summed(logs: JobLogs, co
         await asyncio.sleep(0)
     await asyncio.gather(*tasks, return_exceptions=True)
     assert logs.jobs() == set()
+
+
+async def test_late_failures_of_a_named_job_are_told_once(logs: JobLogs, connect: Connect, own: str) -> None:
+    """Publishes that end after the scope, to a subject that names another job: one line there, not one each."""
+    js = (await connect()).jetstream()
+    with job_context("A"):
+        tasks = [asyncio.create_task(js.publish(f"{own}.job_{own}", b"")) for _ in range(5)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert logs.events(own) == ["nats.publish.failed"]
+    assert logs.jobs() == {own}
+
+
+async def test_a_failure_that_nobody_looks_at_is_still_asyncios_to_report(connect: Connect, own: str) -> None:
+    """Our look at an asynchronous publish does not mark its exception as seen."""
+    js = (await connect()).jetstream()
+    unseen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
+    with job_context("A"):
+        await js.add_stream(name=own, subjects=[own])
+        future = await js.publish_async(f"{own}.nowhere", b"")
+        await asyncio.wait([future])
+        del future
+    gc.collect()
+    assert [type(context["exception"]) for context in unseen] == [NoStreamResponseError]
 
 
 async def test_a_dispatcher_of_many_jobs_is_bounded(

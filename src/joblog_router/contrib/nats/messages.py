@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ...context import JobScope, current_job, detached
 from .ledger import MessageScope, open_part
-from .naming import job_in_header, stream_of_reply
+from .naming import job_in_header
 from .ownership import server_of
 from .state import State, quietly
 
@@ -80,7 +80,7 @@ def _with_bound_callback(
     callback = kwargs.get("cb") if "cb" in kwargs else args[2] if len(args) > 2 else None
     if callback is None or not _is_callback(callback) or getattr(callback, "__func__", None) in internal:
         return None
-    bound = _bind(state, client, _private_to(client, args[0] if args else kwargs.get("subject")), callback)
+    bound = _bind(state, client, _inbox(client, args[0] if args else kwargs.get("subject")), callback)
     if "cb" in kwargs:
         return args, {**kwargs, "cb": bound}
     return (*args[:2], bound, *args[3:]), kwargs
@@ -91,15 +91,10 @@ def _is_callback(callback: Any) -> bool:
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "func", None))
 
 
-def _private_to(client: Any, subject: Any) -> str:
-    """`subject` if it is an inbox of its own, which nobody but its maker was told; "" otherwise.
-
-    An inbox with a wildcard serves the requests of whoever asks.
-    """
+def _inbox(client: Any, subject: Any) -> str:
+    """`subject` if it is one of the client's inboxes; "" otherwise."""
     prefix = bytes(getattr(client, "_inbox_prefix", b"_INBOX")).decode()
-    if isinstance(subject, str) and subject.startswith(prefix + ".") and "*" not in subject and ">" not in subject:
-        return subject
-    return ""
+    return subject if isinstance(subject, str) and subject.startswith(prefix + ".") else ""
 
 
 def _bind(state: State, client: Any, inbox: str, callback: Coroutine) -> Coroutine:
@@ -131,9 +126,9 @@ def _owner(state: State, client: Any, message: Any, inbox: str, creator: JobScop
     )
     if job is not None or creator is None:
         return job
-    # A consumer may push any stream's messages into an inbox: only what was sent to the inbox itself is
-    # private.
-    if message.subject != inbox or stream_of_reply(reply) is not None:
+    # Private is what was sent to an inbox of its own, which nobody but its maker was told. One with a wildcard
+    # serves whoever asks, and a consumer pushes any stream's messages, with their own subjects, into an inbox.
+    if message.subject != inbox:
         return None
     scope = open_part(creator)
     return None if scope is None else scope.job_id

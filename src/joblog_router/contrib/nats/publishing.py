@@ -214,8 +214,8 @@ def _used(state: State, attempt: Attempt, ack: Any) -> StreamKey:
 def _accepted(state: State, attempt: Attempt, ack: Any) -> None:
     key = _used(state, attempt, ack)
     if state.settings.events:
-        ledger, booked = _sum(state, attempt, key)
-        if booked is not None and not ledger.lasting:
+        booked = _sum(state, attempt, key)[1]
+        if booked is not None:
             booked.add_accepted(ack, attempt.started)
 
 

@@ -240,7 +240,7 @@ async def test_a_missing_stream_or_consumer_is_no_failure(logs: JobLogs, connect
 async def test_a_server_that_does_not_answer_leaves_the_outcome_open(
     logs: JobLogs, connect: Connect, own: str, own_nats_server: NatsServer
 ) -> None:
-    """A creation and a deletion without an answer in time are told as such; our own question costs one second."""
+    """A creation and a deletion without an answer in time are told as such; our own question waits no longer."""
     client = await connect(own_nats_server.url)
     js = client.jetstream(timeout=0.3)
     with job_context(own):
@@ -250,7 +250,7 @@ async def test_a_server_that_does_not_answer_leaves_the_outcome_open(
         started = asyncio.get_running_loop().time()
         with pytest.raises(NatsTimeoutError):
             await js.delete_stream(f"job_{own}")
-        assert asyncio.get_running_loop().time() - started < 2
+        assert asyncio.get_running_loop().time() - started < 0.9
         own_nats_server.resume()
     assert logs.events(own) == ["nats.stream.failed", "nats.stream.delete_failed"]
     for name in ("nats.stream.failed", "nats.stream.delete_failed"):

@@ -109,8 +109,8 @@ class _Installation:
 
     def _patch(self, owner: Any, name: str, wrap: Callable[[State, Coroutine], Coroutine]) -> None:
         original = vars(owner).get(name) if owner is not None else None
-        if not inspect.iscoroutinefunction(original):
-            return  # another version of nats-py: it has no such coroutine
+        if not callable(original):
+            return  # another version of nats-py: it has no such method
         wrapper = wrap(self.state, original)
         setattr(owner, name, wrapper)
         self._patched.append((owner, name, original, wrapper))

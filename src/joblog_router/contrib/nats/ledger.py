@@ -94,7 +94,8 @@ class Ledgers:
         if ledger is None:
             return
         ledger.closed = True
-        for callback in ledger.at_close:
+        callbacks, ledger.at_close = ledger.at_close, []
+        for callback in callbacks:
             callback(scope)
 
 

@@ -82,7 +82,8 @@ def requesting(state: State, original: Coroutine) -> Coroutine:
             return await original(self, *args, **kwargs)
         scope = current_job()
         if call.action == "DELETE" and state.settings.events:
-            consumers = await _ask_for_consumers(state, self, original, call, scope)
+            ask = functools.partial(original, self, timeout=_wait(kwargs.get("timeout")))
+            consumers = await _ask_for_consumers(state, self, ask, call, scope)
             if consumers:
                 quietly(_tell_final, state, call, scope, consumers)
         sent, started = time.time(), time.monotonic()
@@ -236,12 +237,17 @@ def _ledger(state: State, scope: JobScope | None, job: str) -> Ledger:
     return state.ledgers.of_job(job) if scope is None else state.ledgers.of(scope)
 
 
+def _wait(timeout: Any) -> float:
+    """How long our own request may take: never longer than the application gives its own, a second at most."""
+    return min(timeout, _MAX_WAIT) if isinstance(timeout, int | float) else _MAX_WAIT
+
+
 async def _ask_for_consumers(
-    state: State, client: Any, request: Coroutine, call: Call, scope: JobScope | None
+    state: State, client: Any, ask: Coroutine, call: Call, scope: JobScope | None
 ) -> list[dict[str, Any]] | None:
     """The numbers of what is about to be deleted: one request of ours, which may fail and ends in a second.
 
-    `request` is `Client.request` as it was, so that this one is not told about.
+    `ask` is `Client.request` as it was, so that this one is not told about.
     """
     try:
         if not (LOGGER.isEnabledFor(logging.INFO) and client.is_connected and not client.is_draining):
@@ -253,7 +259,7 @@ async def _ask_for_consumers(
         else:
             subject, payload = f"{call.prefix}.CONSUMER.INFO.{call.key.stream}.{call.consumer}", b""
         async with asyncio.timeout(_MAX_WAIT):
-            body = json.loads((await request(client, subject, payload, timeout=_MAX_WAIT)).data)
+            body = json.loads((await ask(subject, payload)).data)
         if body.get("error"):
             return None
         return body.get("consumers") if call.is_about_stream else [body]

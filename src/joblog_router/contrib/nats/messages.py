@@ -126,8 +126,9 @@ def _owner(state: State, client: Any, message: Any, inbox: str, creator: JobScop
     )
     if job is not None or creator is None:
         return job
-    # Private is what was sent to an inbox of its own, which nobody but its maker was told. One with a wildcard
-    # serves whoever asks, and a consumer pushes any stream's messages, with their own subjects, into an inbox.
+    # Private is what was sent to an inbox of its own, which nobody but its maker was told. One with a
+    # wildcard serves whoever asks, and a consumer pushes any stream's messages, with their own subjects, into
+    # an inbox.
     if message.subject != inbox:
         return None
     scope = open_part(creator)

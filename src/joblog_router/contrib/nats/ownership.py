@@ -75,13 +75,14 @@ def is_ownable(config: dict[str, Any], job: str, patterns: NamePatterns) -> bool
     """Whether a stream with this configuration, created by `job`, may be counted as that job's.
 
     Not one that keeps what the server says about other streams (`$JS.EVENT…`, and no key-value bucket), that
-    is fed by other streams, or whose name or subjects name another job or leave the place of a job's id open.
+    is fed by other streams, whose name names a job, or whose subjects name another job or leave the place of
+    a job's id open.
     """
     subjects: Iterable[str] = config.get("subjects") or ()
     if config.get("mirror") or config.get("sources"):
         return False
-    if patterns.jobs_in(config.get("name") or "") - {job}:
-        return False
+    if patterns.jobs_in(config.get("name") or ""):
+        return False  # its name says whose it is
     return not any(
         subject.startswith("$") or patterns.jobs_in(subject) - {job} or patterns.open_to_several(subject)
         for subject in subjects

@@ -63,6 +63,10 @@ class State:
 
     def owner_of_message(self, server: str, subject: str, reply: str, header: str | None) -> str | None:
         """The same for a message that was received."""
+        if header is None and not subject.startswith("$JS.") and not reply.startswith("$JS."):
+            named = self.settings.patterns.jobs_in(subject)  # a core message: nothing else can name its job
+            if len(named) < 2:
+                return next(iter(named), None)
         about = stream_of_subject(subject)
         if about is not None:
             # What the server says about a stream belongs to that stream, whoever's consumer brings it.

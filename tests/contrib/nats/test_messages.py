@@ -179,6 +179,7 @@ async def test_nats_pys_own_callbacks_are_left_alone(connect: Connect, own: str)
     assert not [callback for callback in callbacks if hasattr(callback, "__wrapped__")]
 
 
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")  # in nats.micro
 async def test_a_responder_serves_the_requests_job(logs: JobLogs, connect: Connect, own: str) -> None:
     """A responder and a micro endpoint made in A: a request that names B is B's, one that names nobody nobody's."""
     client = await connect()

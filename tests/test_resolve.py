@@ -32,6 +32,24 @@ def test_extra_can_address_another_job() -> None:
     ]
 
 
+async def test_an_addressed_record_is_not_late() -> None:
+    """From a task whose scope has closed, an addressed record goes to its job, and nothing is counted as late."""
+    configure()
+    before = stats()["late"]
+    done = asyncio.Event()
+
+    async def straggler() -> None:
+        await done.wait()
+        log.info("addressed", extra={"job_log_id": 2})
+
+    with job_context(1):
+        task = asyncio.create_task(straggler())
+    done.set()
+    await task
+    assert [(entry.job_id, entry.message, entry.n) for entry in entries()] == [("2", "addressed", 0)]
+    assert stats()["late"] == before
+
+
 @pytest.mark.parametrize("nobody", [None, ""])
 def test_addressing_nobody_is_nobody(nobody: object) -> None:
     """An empty address does not fall back to the scope: the code meant another job."""

@@ -96,11 +96,14 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
     if added.get("job_log") is False:
         added[STAMP] = NO_JOB
         return None
-    if scope is not None and (scope.closed or SERVICES):
-        scope = _check_scope(record, scope)
     if "job_log_id" in added:
+        # Before the scope is judged: an addressed record is not late, wherever it comes from.
+        if scope is not None and scope.closed:
+            scope = still_open(scope)
         scope = added[STAMP] = _addressed(added["job_log_id"], scope)
         return None if scope is NO_JOB else scope
+    if scope is not None and (scope.closed or SERVICES):
+        scope = _check_scope(record, scope)
     if scope is not None:
         for key in _evidence:
             if key in added and not _agrees(added[key], scope):

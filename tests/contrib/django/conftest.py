@@ -32,7 +32,7 @@ def project(bare_project: Project) -> Project:
 @pytest.fixture
 def sink(transactional_db: None) -> Iterator[DjangoSink]:
     """A sink that writes to the test database of the alias "joblog"."""
-    sink = DjangoSink()
+    sink = DjangoSink(tests="database")
     yield sink
     sink.close()
 

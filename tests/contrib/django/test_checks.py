@@ -123,3 +123,40 @@ def test_w004_accepts_a_router_of_the_projects_own(bare_project: Project) -> Non
         """
     )
     assert bare_project.manage("check").stderr == ""
+
+
+def test_w005_a_handler_that_nobody_has(bare_project: Project) -> None:
+    """A job handler that is defined and attached to no logger is found."""
+    bare_project.settings("LOGGING['root']['handlers'] = []")
+    result = bare_project.manage("check")
+    assert "(joblog_router.W005)" in result.stderr
+    assert "LOGGING['root']['handlers'] = [..., 'job']" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("propagate", "handlers", "is_found"), [(False, [], True), (True, [], False), (False, ["job"], False)]
+)
+def test_w006_a_logger_that_keeps_its_lines(
+    bare_project: Project, propagate: bool, handlers: list[str], is_found: bool
+) -> None:
+    """A logger with propagate False and without the handler is found; Django's own are left alone."""
+    bare_project.settings(
+        f"""
+        LOGGING["loggers"] = {{
+            "shop": {{"propagate": {propagate}, "handlers": {handlers}}},
+            "django": {{"propagate": False}},
+        }}
+        """
+    )
+    result = bare_project.manage("check")
+    assert ("(joblog_router.W006)" in result.stderr) is is_found
+    assert "'django'" not in result.stderr
+    assert not is_found or "LOGGING['loggers']['shop']['handlers']" in result.stderr
+
+
+def test_w007_an_alias_with_nearly_the_right_name(bare_project: Project) -> None:
+    """A mistyped alias is named together with the one that is looked for."""
+    bare_project.settings("DATABASES['joblogs'] = DATABASES.pop('joblog')")
+    result = bare_project.manage("check")
+    assert "(joblog_router.W007)" in result.stderr
+    assert "Rename the alias 'joblogs' to 'joblog'" in result.stderr

@@ -353,7 +353,7 @@ def test_a_forked_process_writes_over_a_connection_of_its_own(project: Project) 
         from joblog_router.contrib.django.sink import DjangoSink
         def entry(seq, message):
             return Entry("1", 0.0, 20, "shop", message, None, {}, "", 0, "test", seq, seq)
-        sink = DjangoSink()
+        sink = DjangoSink(tests="database")
         sink.write([entry(1, "before")])
         inherited = sink._connection._wrapper.connection
         child = os.fork()

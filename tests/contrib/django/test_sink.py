@@ -210,7 +210,7 @@ def test_an_alias_that_changes_its_database_is_opened_anew(
 def test_an_unknown_alias_is_unavailable_not_fatal(transactional_db: None, make_entry: Make) -> None:
     """An alias that is not in DATABASES keeps the lines waiting and says so."""
     with pytest.raises(SinkUnavailableError, match="DATABASES has no alias 'nowhere'"):
-        DjangoSink(database="nowhere").write([make_entry()])
+        DjangoSink(database="nowhere", tests="database").write([make_entry()])
 
 
 @pytest.mark.parametrize("database", ["", 1, ["joblog"]])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -281,11 +282,11 @@ async def test_a_deletion_while_disconnected_asks_nothing_first(
     await back.wait()  # asyncio cannot close a lost connection that has something left to send
 
 
-async def test_raw_requests_with_a_domain_are_seen(logs: JobLogs, connect: Connect, own: str) -> None:
+async def test_raw_requests_with_a_domain_are_seen(logs: JobLogs, connect: Connect, own: str, tmp_path: Path) -> None:
     """`$JS.<domain>.API` is the same plane, by nats-py's `domain` and by hand."""
     with NatsServer("-c", "/dev/null") as plain:
         assert plain.running
-    with domain_server(own) as server:
+    with domain_server(tmp_path) as server:
         client = await connect(server.url)
         js = client.jetstream(domain="hub")
         with job_context(own):
@@ -367,11 +368,8 @@ async def test_a_job_is_told_of_two_streams_in_concurrent_tasks(logs: JobLogs, c
         assert logs.events(f"{own}{number}") == ["nats.stream.created"]
 
 
-def domain_server(own: str) -> NatsServer:
+def domain_server(tmp_path: Path) -> NatsServer:
     """A server whose JetStream has the domain `hub`; a domain can only be given in a file."""
-    import tempfile
-    from pathlib import Path
-
-    path = Path(tempfile.mkdtemp()) / "nats.conf"
+    path = tmp_path / "nats.conf"
     path.write_text('jetstream { domain: "hub" }\n')
     return NatsServer("-c", str(path))

@@ -15,6 +15,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's name
 from django.db import DatabaseError, InterfaceError, connections, router
 
+from ..._pipeline.dotted import load
+from ...handlers import JobLogHandler
 from . import conf
 from .sink import sinks
 
@@ -43,6 +45,49 @@ def check_logging(**kwargs: Any) -> list[CheckMessage]:
             id="joblog_router.W001",
         )
     ]
+
+
+@register
+def check_attached(**kwargs: Any) -> list[CheckMessage]:
+    """`joblog_router.W005`: a job handler is on no logger. `W006`: a logger keeps its records from the one on root."""
+    config = settings.LOGGING
+    if not config or not settings.LOGGING_CONFIG or config.get("incremental"):
+        return []
+    ours = {name for name, handler in (config.get("handlers") or {}).items() if _is_job_handler(handler)}
+    loggers = {**(config.get("loggers") or {}), "": config.get("root") or {}}
+    attached = {name: ours & set(logger.get("handlers") or ()) for name, logger in loggers.items()}
+    found: list[CheckMessage] = [
+        Warning(
+            f"The handler {name!r} of LOGGING puts lines into job logs, but no logger has it: job logs stay empty.",
+            hint=f"Add it to the root logger: LOGGING['root']['handlers'] = [..., {name!r}].",
+            id="joblog_router.W005",
+        )
+        for name in sorted(ours - set().union(*attached.values()))
+    ]
+    if attached[""]:
+        # Django's own loggers say little about jobs, and projects keep them apart on purpose.
+        found += [
+            Warning(
+                f"The logger {name!r} has 'propagate': False and no job handler: what it and the loggers below it say "
+                "reaches no job's log.",
+                hint=f"Add the handler {min(attached[''])!r} to LOGGING['loggers'][{name!r}]['handlers'], or let it "
+                "propagate. If this is wanted: SILENCED_SYSTEM_CHECKS = ['joblog_router.W006'].",
+                id="joblog_router.W006",
+            )
+            for name, logger in sorted(loggers.items())
+            if name.partition(".")[0] not in ("", "django") and logger.get("propagate") is False and not attached[name]
+        ]
+    return found
+
+
+def _is_job_handler(handler: Any) -> bool:
+    kind = handler.get("class") or handler.get("()") if hasattr(handler, "get") else None
+    if isinstance(kind, str):
+        try:
+            kind = load(kind)
+        except Exception:
+            return False  # dictConfig has refused it, or it is no class
+    return isinstance(kind, type) and issubclass(kind, JobLogHandler)
 
 
 @register
@@ -83,6 +128,23 @@ def check_own_file(**kwargs: Any) -> list[CheckMessage]:
 
 
 @register
+def check_alias_of_router(**kwargs: Any) -> list[CheckMessage]:
+    """`joblog_router.W007`: the router is there, and an alias whose name is nearly the one it looks for."""
+    if conf.current().DATABASE or conf.ALIAS in connections.settings or _ROUTER not in settings.DATABASE_ROUTERS:
+        return []
+    near = difflib.get_close_matches(conf.ALIAS, connections.settings, n=1)
+    return [
+        Warning(
+            f"JobLogRouter is in DATABASE_ROUTERS, but DATABASES has no alias {conf.ALIAS!r}: "
+            "job logs go to 'default'.",
+            hint=f"Rename the alias {alias!r} to {conf.ALIAS!r}, or set {conf.SETTING} = {{'DATABASE': {alias!r}}}.",
+            id="joblog_router.W007",
+        )
+        for alias in near
+    ]
+
+
+@register
 def check_router(**kwargs: Any) -> list[CheckMessage]:
     """`joblog_router.W004`: the log has a database of its own, but its model is routed elsewhere."""
     from .models import JobLogEntry
@@ -119,7 +181,9 @@ def check_table(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
             found.append(
                 Warning(
                     f"The table of the job logs is missing in the database {alias!r}: lines wait in memory.",
-                    hint=f"Run: {conf.migrate_command(alias)}",
+                    hint=f"Run: {conf.migrate_command(alias)}. If that says 'No migrations to apply', the table was "
+                    f"recorded there while it was routed elsewhere: run migrate --fake joblog_router zero with the "
+                    "same --database first.",
                     id="joblog_router.W003",
                 )
             )

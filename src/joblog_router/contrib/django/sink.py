@@ -7,11 +7,13 @@ no model. `write`, `idle` and `close` are called by the writer, one at a time.
 from __future__ import annotations
 
 import json
+import sys
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
+from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import (
@@ -28,6 +30,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..._pipeline.primitives import freeze
 from ...entry import Entry
 from ...exceptions import ConfigurationError, SinkUnavailableError
+from ...sinks import MemorySink
 from . import conf
 from .connection import PrivateConnection
 from .keys import stored_key
@@ -60,6 +63,9 @@ _COLUMNS: Final = (
     "n",
 )
 
+# Read when logging is configured, before a test runner can have changed them.
+_NAMES_AT_START: Final = {alias: str(database.get("NAME")) for alias, database in settings.DATABASES.items()}
+
 _made: Final[weakref.WeakSet[DjangoSink]] = weakref.WeakSet()
 
 
@@ -69,13 +75,21 @@ class DjangoSink:
     `database` is an alias in DATABASES; without it JOBLOG_ROUTER["DATABASE"] decides, else "joblog" if there
     is such an alias, else "default". Writes on a private connection, so a line survives the rollback of what
     logged it, may name a job whose row is not committed or gone, and can be logged from coroutines.
+
+    In a test run (`manage.py test`, pytest) lines stay in memory, see `entries()`: a line stored by another thread
+    would outlive the test's rollback, and one that waits would reach the project's real database after the tests, in
+    the log of a real job with the same id. `tests="database"` writes to test databases, never to the real one.
     """
 
-    def __init__(self, database: str | None = None) -> None:
+    def __init__(self, database: str | None = None, tests: str = "memory") -> None:
         given: object = database
         if given is not None and (not isinstance(given, str) or not given):
             raise ConfigurationError(f"sink 'django': database must be an alias in DATABASES, not {database!r}")
+        if tests not in ("memory", "database"):
+            raise ConfigurationError(f"sink 'django': tests must be 'memory' or 'database', not {tests!r}")
         self._database = database
+        self._tests = tests
+        self._memory = MemorySink()
         self._connection: PrivateConnection | None = None
         _made.add(self)
 
@@ -90,6 +104,9 @@ class DjangoSink:
         Raises SinkUnavailableError while the apps are not loaded, the table is missing or the database away,
         and DataError, IntegrityError or ValueError for what the database cannot hold.
         """
+        if is_test_run() and not self._is_for_test_database():
+            self._memory.write(entries)
+            return
         model = _loaded_model()
         connection = self._connection_to(self.alias)
         try:
@@ -105,6 +122,19 @@ class DjangoSink:
             raise _unavailable(connection.alias, error) from error
         except ImproperlyConfigured as error:
             raise SinkUnavailableError(f"database {connection.alias!r}: {error}", "correct DATABASES") from error
+
+    def entries(self, job_id: object = None) -> list[Entry]:
+        """What a test run kept in memory, oldest first; only one job's if `job_id` is given. `flush()` before."""
+        return self._memory.entries(job_id)
+
+    def _is_for_test_database(self) -> bool:
+        if self._tests != "database":
+            return False
+        # The test runner gives the alias another name, and its own back when the tests are over.
+        if self.alias not in connections.settings:
+            return True  # writing tells what is wrong
+        now = str(connections.settings[self.alias].get("NAME"))
+        return now != _NAMES_AT_START.get(self.alias, now)
 
     def idle(self) -> None:
         """Close the connection, after a second of rest: an open one keeps a database from being dropped."""
@@ -125,6 +155,11 @@ class DjangoSink:
             self.close()
             self._connection = PrivateConnection(alias)
         return self._connection
+
+
+def is_test_run() -> bool:
+    """Whether this process runs a project's tests."""
+    return sys.argv[1:2] == ["test"] or "pytest" in sys.modules
 
 
 def sinks() -> list[DjangoSink]:
@@ -236,6 +271,8 @@ def _advice(alias: str, error: Error) -> str:
     text = str(error)
     if "unable to open database file" in text or "readonly database" in text:
         return f"make the file and its folder writable for this process, or change DATABASES[{alias!r}]['NAME']"
+    if "is locked" in text and is_test_run():
+        return "a TestCase holds its database: use TransactionTestCase with databases=..., or leave lines in memory"
     if "is locked" in text:
         return "another connection is writing for long; give the log a file of its own with sqlite_alias()"
     if _sqlstate(error) == "42501":

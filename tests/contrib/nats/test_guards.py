@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -32,10 +33,15 @@ async def in_job(job: str, function: Callable[..., Any], *args: Any, **kwargs: A
 
 
 def free_port() -> int:
-    """A port that nobody listens on, for servers that must know each other's beforehand."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on, below those the system hands out, so that no server takes it by chance meanwhile."""
+    while True:
+        port = random.randint(20_000, 29_999)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 @pytest.mark.usefixtures("instrumented")

@@ -41,6 +41,11 @@ _set = _current.set
 _home_of: Callable[[], object] | None = None
 
 
+def _no_number() -> int:
+    """The `n` of lines that are addressed from outside a scope."""
+    return 0
+
+
 class JobScope:
     """One job, open in one context. `current_job()` gives it; `job_context(...)` makes it.
 
@@ -61,7 +66,7 @@ class JobScope:
         self.fields = fields
         self.parent = None
         self.closed = False
-        self._n: Callable[[], int] | None = None
+        self._n: Callable[[], int] = _no_number
         self._captured: Captured | None = None
         self._at_close: list[Callable[[JobScope], None]] | None = None
         self._home: object = None
@@ -106,7 +111,7 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
         self.fields = freeze_fields(fields) if fields else _NO_FIELDS
         self.parent = None
         self.closed = True
-        self._n = None
+        self._n = _no_number
         self._captured = None
         self._at_close = None
         self._home = None
@@ -131,7 +136,7 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
             self._n = outer._n  # one job, one count: a gap in `n` means a loss whichever of them logged
             if outer.fields:
                 self.fields = MappingProxyType({**outer.fields, **self._given})
-        if self._n is None:
+        if self._n is _no_number:
             self._n = itertools.count(1).__next__
         if _home_of is not None:
             self._home = _home_of()

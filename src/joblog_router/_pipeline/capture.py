@@ -22,14 +22,15 @@ from .resolve import BARE_LENGTH, SERVICES, STAMP, Captured, extras_of, resolve
 from .text import MAX_MESSAGE, clip
 
 
+_get_running_loop = asyncio._get_running_loop
+
+
 def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: Channel) -> Callable[[LogRecord], bool]:
     """The function that captures a record for `handler` into `channel`; it tells whether it did.
 
     A closure, because its variables are found several times faster than attributes.
     """
     get_scope = context._current.get
-    get_running_loop = asyncio._get_running_loop
-    services = SERVICES
     key = channel.key
     alone = channel.alone
     buffer = channel.buffer
@@ -42,12 +43,17 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
         if scope is None:
             if not (hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
                 return False
+            message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
             added = record.__dict__
             is_plain = False
         else:
+            # Before __dict__ is asked for: attributes of a record without a dictionary are found faster.
+            message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
             added = record.__dict__
             is_plain = (
-                len(added) == BARE_LENGTH and not scope.closed and not (services and get_running_loop() is not None)
+                len(added) == BARE_LENGTH
+                and not scope.closed
+                and not (SERVICES and _get_running_loop() is not None)
             )
         stamp = more = None
         if not is_plain:
@@ -65,25 +71,25 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 return False
             if isinstance(kept, LogRecord):
                 record, added = kept, kept.__dict__
+                message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
+                is_plain = False
         try:
-            message = record.msg
             if type(message) is not str or type(record) is not LogRecord:
                 message = record.getMessage()  # a record factory may format in its own way
-            elif record.args:
-                message = message % record.args
+            elif args:
+                message = message % args
             if len(message) > MAX_MESSAGE:
                 message = clip(message, MAX_MESSAGE)
             if not is_plain:
                 more = (extras_of(added), capture_exception(record))
-            elif record.exc_info or record.stack_info:
+            elif raised:
                 more = (None, capture_exception(record))
         except Exception:
             message, more = _fallback(record)
         if len(buffer) >= channel.room:
             channel.dropped.add()
             return False
-        number = scope._n  # type: ignore[union-attr]  # a plain record has a scope
-        append((record, scope, next_seq(), 0 if number is None else number(), message, more))  # type: ignore[arg-type]
+        append((record, scope, next_seq(), scope._n(), message, more))  # type: ignore[union-attr, arg-type]
         if not channel.awake:
             channel.wake()
         captured = scope._captured  # type: ignore[union-attr]

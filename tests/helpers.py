@@ -19,7 +19,7 @@ SRC = Path(__file__).parents[1] / "src"
 
 def configure(level: str = "DEBUG", handlers: dict[str, Any] | None = None, **job: Any) -> JobLogHandler:
     """Configure logging as an application does, with the job handler (memory sink) on root, and give that handler."""
-    job = {"class": "joblog_router.JobLogHandler", "sink": "memory", **job}
+    job = {"class": "joblog_router.JobLogHandler", "sink": "memory", "fold": False, **job}
     logging.config.dictConfig(
         {
             "version": 1,

@@ -213,7 +213,7 @@ def test_json_formatters_do_not_print_the_private_stamp(capfd: pytest.CaptureFix
             "filters": {"job_context": {"()": "joblog_router.JobContextFilter"}},
             "formatters": {"json": {"()": "pythonjsonlogger.json.JsonFormatter"}},
             "handlers": {
-                "job": {"class": "joblog_router.JobLogHandler", "sink": "memory"},
+                "job": {"class": "joblog_router.JobLogHandler", "fold": False, "sink": "memory"},
                 "console": {"class": "logging.StreamHandler", "filters": ["job_context"], "formatter": "json"},
             },
             "root": {"level": "INFO", "handlers": ["job", "console"]},
@@ -241,7 +241,7 @@ def test_a_sink_that_logs_does_not_feed_itself() -> None:
         def close(self) -> None:
             pass
 
-    handler = JobLogHandler(sink=Chatty())
+    handler = JobLogHandler(fold=False, sink=Chatty())
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.DEBUG)
     with job_context(1):
@@ -267,7 +267,7 @@ def test_a_logging_call_does_not_wait_for_a_stuck_sink() -> None:
         def close(self) -> None:
             pass
 
-    logging.getLogger().addHandler(JobLogHandler(sink=Stuck()))
+    logging.getLogger().addHandler(JobLogHandler(fold=False, sink=Stuck()))
     logging.getLogger().setLevel(logging.INFO)
     with job_context(1):
         log.info("first")
@@ -296,7 +296,7 @@ def test_what_does_not_fit_is_dropped_and_counted() -> None:
             pass
 
     before = stats()
-    logging.getLogger().addHandler(JobLogHandler(sink=Stuck(), capacity=100))
+    logging.getLogger().addHandler(JobLogHandler(fold=False, sink=Stuck(), capacity=100))
     logging.getLogger().setLevel(logging.INFO)
     with job_context(1):
         log.info("first")
@@ -324,7 +324,7 @@ def test_flush_on_the_writer_thread_returns_at_once() -> None:
         def close(self) -> None:
             pass
 
-    logging.getLogger().addHandler(JobLogHandler(sink=Flushes()))
+    logging.getLogger().addHandler(JobLogHandler(fold=False, sink=Flushes()))
     with job_context(1):
         log.warning("x")
     assert flush(10)
@@ -344,7 +344,7 @@ async def test_aflush_leaves_the_loop_running() -> None:
         def close(self) -> None:
             pass
 
-    logging.getLogger().addHandler(JobLogHandler(sink=Stuck()))
+    logging.getLogger().addHandler(JobLogHandler(fold=False, sink=Stuck()))
     with job_context(1):
         log.warning("x")
     assert await aflush(0.05) is False
@@ -365,7 +365,7 @@ def test_lines_are_stored_when_the_interpreter_ends(tmp_path: Any) -> None:
                 log.info("from atexit")
         atexit.register(at_exit)
         logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
-            "handlers": {"job": {"class": "joblog_router.JobLogHandler", "sink": "jsonl",
+            "handlers": {"job": {"class": "joblog_router.JobLogHandler", "fold": False, "sink": "jsonl",
                                  "options": {"directory": sys.argv[1]}}},
             "root": {"level": "INFO", "handlers": ["job"]}})
         def work():
@@ -396,7 +396,7 @@ def test_an_application_that_only_logs_at_exit_loses_nothing(tmp_path: Any) -> N
         import atexit, logging, logging.config, sys
         import joblog_router
         logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
-            "handlers": {"job": {"class": "joblog_router.JobLogHandler", "sink": "jsonl",
+            "handlers": {"job": {"class": "joblog_router.JobLogHandler", "fold": False, "sink": "jsonl",
                                  "options": {"directory": sys.argv[1]}}},
             "root": {"level": "INFO", "handlers": ["job"]}})
         def at_exit():

@@ -85,6 +85,7 @@ def test_the_handlers_level_and_filters_are_honoured() -> None:
             "handlers": {
                 "job": {
                     "class": "joblog_router.JobLogHandler",
+                    "fold": False,
                     "sink": "memory",
                     "level": "INFO",
                     "filters": ["only_a"],
@@ -118,7 +119,7 @@ def test_an_unwritable_directory_lets_the_application_work_and_says_so_once(tmp_
         """
         import logging, logging.config, sys, joblog_router
         logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
-            "handlers": {"job": {"class": "joblog_router.JobLogHandler", "sink": "jsonl",
+            "handlers": {"job": {"class": "joblog_router.JobLogHandler", "fold": False, "sink": "jsonl",
                                  "options": {"directory": sys.argv[1]}}},
             "root": {"level": "INFO", "handlers": ["job"]}})
         with joblog_router.job_context(1):

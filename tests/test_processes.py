@@ -15,7 +15,7 @@ from joblog_router import job_context, flush
 log = logging.getLogger("app")
 def configure():
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
-        "handlers": {"job": {"class": "joblog_router.JobLogHandler", "sink": "jsonl",
+        "handlers": {"job": {"class": "joblog_router.JobLogHandler", "fold": False, "sink": "jsonl",
                              "options": {"directory": sys.argv[1]}}},
         "root": {"level": "INFO", "handlers": ["job"]}})
 configure()

@@ -215,7 +215,7 @@ def test_handler_and_resolve_always_agree(
     extra: dict[str, Any], scopes: list[str], closed: bool, filtered: bool, formatted: bool
 ) -> None:
     """The capturing fast path takes a record exactly when `resolve` names a job, and for that job."""
-    handler = JobLogHandler(sink="memory")
+    handler = JobLogHandler(fold=False, sink="memory")
     handler._channel.awake = True  # nobody empties the buffer but this test
     opened = [job_context(job) for job in scopes]
     for scope in opened:

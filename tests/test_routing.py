@@ -234,7 +234,7 @@ def test_the_filter_behind_a_queue_knows_the_job_of_the_call() -> None:
     waiting: queue.Queue[logging.LogRecord] = queue.Queue()
     handler = logging.handlers.QueueHandler(waiting)
     handler.addFilter(JobContextFilter())
-    job = JobLogHandler(sink="memory")
+    job = JobLogHandler(fold=False, sink="memory")
     logger = logging.getLogger("queued")
     logger.propagate = False
     logger.setLevel(logging.INFO)
@@ -293,7 +293,7 @@ def test_a_stamped_record_names_its_job_behind_a_pickle() -> None:
 def test_a_record_is_captured_once_however_often_the_handler_sees_it() -> None:
     """The same handler on a logger and on root, and a second handler with the same sink, store one line."""
     handler = configure(sink="callable", options={"target": "tests.test_routing.keep"})
-    twin = JobLogHandler(sink="callable", options={"target": "tests.test_routing.keep"})
+    twin = JobLogHandler(fold=False, sink="callable", options={"target": "tests.test_routing.keep"})
     logging.getLogger("third_party").addHandler(handler)
     logging.getLogger("third_party").addHandler(twin)
     kept.clear()
@@ -316,7 +316,7 @@ def keep(some: list) -> None:
 def test_two_sinks_get_every_line_each() -> None:
     """Handlers with different sinks each store the line."""
     configure()
-    other = JobLogHandler(sink="memory")
+    other = JobLogHandler(fold=False, sink="memory")
     logging.getLogger("third_party").addHandler(other)
     with job_context("a"):
         log.info("twice")

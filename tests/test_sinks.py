@@ -102,7 +102,7 @@ def test_three_processes_share_a_directory(tmp_path: Path) -> None:
     code = """
 import logging, logging.config, sys
 import joblog_router
-logging.config.dictConfig({"version": 1, "handlers": {"job": {"class": "joblog_router.JobLogHandler",
+logging.config.dictConfig({"version": 1, "handlers": {"job": {"class": "joblog_router.JobLogHandler", "fold": False,
     "sink": "jsonl", "options": {"directory": sys.argv[1]}}}, "root": {"level": "INFO", "handlers": ["job"]}})
 with joblog_router.job_context("shared"):
     for number in range(1000):

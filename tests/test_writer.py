@@ -42,7 +42,7 @@ class Recording:
 def recording() -> Recording:
     """A recording sink behind a handler on the root logger."""
     sink = Recording()
-    logging.getLogger().addHandler(JobLogHandler(sink=sink))
+    logging.getLogger().addHandler(JobLogHandler(fold=False, sink=sink))
     logging.getLogger().setLevel(logging.DEBUG)
     return sink
 
@@ -131,7 +131,7 @@ def test_a_line_the_sink_refuses_costs_that_line_only(recording: Recording, pois
 def test_one_dead_sink_does_not_hold_up_another(recording: Recording) -> None:
     """Each sink has its own buffer and its own retries."""
     healthy = Recording()
-    logging.getLogger().addHandler(JobLogHandler(sink=healthy))
+    logging.getLogger().addHandler(JobLogHandler(fold=False, sink=healthy))
     recording.fail = lambda entries: SinkUnavailableError("away")
     with job_context(1):
         log.info("x")
@@ -160,7 +160,7 @@ def test_lines_for_a_sink_that_was_configured_away_are_still_stored() -> None:
     """The old sink gets what was logged while it was configured, then it is closed."""
     old = Recording()
     logging.getLogger().setLevel(logging.INFO)
-    handler = JobLogHandler(sink=old)
+    handler = JobLogHandler(fold=False, sink=old)
     logging.getLogger().addHandler(handler)
     with job_context(1):
         log.info("for the old one")
@@ -205,7 +205,7 @@ def test_handler_flush_from_dictconfig_does_not_wait() -> None:
         def close(self) -> None:
             pass
 
-    logging.getLogger().addHandler(JobLogHandler(sink=LogsThroughANewLogger()))
+    logging.getLogger().addHandler(JobLogHandler(fold=False, sink=LogsThroughANewLogger()))
     logging.getLogger().setLevel(logging.INFO)
     stop = threading.Event()
 

@@ -29,11 +29,13 @@ class JobLogHandler(logging.Handler):
 
     Configured by `dictConfig`: `{"class": "joblog_router.JobLogHandler", "sink": "jsonl", "options": {...}}`.
 
-    - `sink`: `"memory"`, `"jsonl"`, `"callable"`, `"django"`, the dotted path of a class with `write` and `close`
-      (see `joblog_router.sinks.Sink`), or such an object; `options` go to its constructor.
+    - `sink`: `"memory"`, `"jsonl"`, `"callable"`, `"logger"`, `"django"`, the dotted path of a class with `write` and
+      `close` (see `joblog_router.sinks.Sink`), or such an object; `options` go to its constructor.
     - `level`: as for every handler. `loggers`, `exclude`: only, or all but, the loggers named and those below them
       (whole dotted segments: `"shop"` is not `"shopping"`).
     - `capacity`: how many entries may wait in memory while the sink is slow or away; more are dropped and counted.
+    - `fold`: whether many similar DEBUG and INFO lines of a job become the first few and a tally (they are counted,
+      not stored); on by default, off for the loggers of `unfolded` and below.
     - `evidence`: keys of `extra` that name a record's owner, `("job_id",)` by default; process-wide.
 
     Raises ConfigurationError for what the configuration alone shows to be wrong. Afterwards nothing here raises,
@@ -51,14 +53,19 @@ class JobLogHandler(logging.Handler):
         exclude: list[str] | None = None,
         capacity: int = _DEFAULT_CAPACITY,
         evidence: list[str] | tuple[str, ...] | None = None,
+        fold: bool | None = None,
+        unfolded: list[str] | None = None,
         **unknown: Any,
     ) -> None:
         if unknown:
-            known = "level, sink, options, loggers, exclude, capacity, evidence, filters, formatter"
+            known = "level, sink, options, loggers, exclude, capacity, evidence, fold, unfolded, filters, formatter"
             raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {known}")
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             raise ConfigurationError(f"JobLogHandler: capacity must be a positive whole number, not {capacity!r}")
         names = LoggerNames.of(loggers, exclude)
+        if fold is not None and not isinstance(fold, bool):
+            raise ConfigurationError(f"JobLogHandler: fold must be True or False, not {fold!r}")
+        kept_whole = None if unfolded is None else LoggerNames.of(unfolded, None, "unfolded")
         keys = None if evidence is None else _keys(evidence)
         key, made = make_sink(sink, options)
         # Last of all checks: logging remembers the handler from here on and would close a half-made one.
@@ -68,7 +75,7 @@ class JobLogHandler(logging.Handler):
             raise ConfigurationError(f"JobLogHandler: level {level!r} is not a level: {error}") from None
         if keys is not None:
             use_evidence(keys)
-        self._channel: Channel = router.open_channel(key, made, capacity)
+        self._channel: Channel = router.open_channel(key, made, capacity, fold, kept_whole)
         self._names = names
         self.renew()
         router.renew_after_fork(self)

@@ -11,25 +11,33 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..context import JobScope
+from .folding import Folder
 from .stats import Tally
 
 if TYPE_CHECKING:
     from logging import LogRecord
 
-    from ..context import JobScope
     from ..entry import Entry
     from ..sinks.base import Sink
     from .exceptions import CapturedException
+    from .folding import TallyRow
+    from .naming import LoggerNames
 
 # record, scope, seq, n, message, extra and exception. The record is kept for what nobody changes (time, level, logger,
 # place) and only until the writer has looked, a few hundredths of a second later.
+# A tally row stands in the place of the record where the writer itself adds one.
 Item: TypeAlias = (
-    "tuple[LogRecord, JobScope, int, int, str, tuple[dict[str, Any] | None, CapturedException | None] | None]"
+    "tuple[LogRecord | TallyRow, JobScope, int, int, str,"
+    " tuple[dict[str, Any] | None, CapturedException | None] | None]"
 )
 
 # A number is taken a moment before its item is appended. Items behind a missing number wait this long for it;
 # then it was lost to an exception out of a signal handler between the two.
 _MAX_HOLD = 0.2
+
+
+_NO_SCOPE = JobScope("")
 
 
 class Channel:
@@ -40,6 +48,8 @@ class Channel:
         self.alone = frozenset((key,))
         self.sink = sink
         self.capacity = capacity
+        self.fold: bool | None = None
+        self.unfolded: LoggerNames | None = None
         self.users = 0
         self._wake = wake
         self.begin(origin)
@@ -54,7 +64,8 @@ class Channel:
         self.awake = False
         # Below: the writer's own.
         self.ready: deque[Entry] = deque()
-        self.done = 0
+        self.folder = Folder()
+        self.taken = 0
         self.stored = 0
         self.quarantined = 0
         self.failures = 0
@@ -106,6 +117,15 @@ class Channel:
             self._held_since = now if self._held else 0.0
         return taken
 
+    def done(self) -> int:
+        """The number up to which nothing more is to be done: stored, folded or given up."""
+        return self.ready[0].seq - 1 if self.ready else self.taken
+
+    def add_tallies(self, everything: bool = False) -> None:
+        """Put tally rows that are due behind what waits, each with a number of its own."""
+        for row in self.folder.due(everything):
+            self.buffer.append((row, _NO_SCOPE, self.next_seq(), row.n, "", None))
+
     def make_room(self) -> None:
         """Let logging threads append as many as fit beside what is waiting for the sink."""
         self.room = self.capacity - len(self.ready) - len(self._held)
@@ -120,9 +140,7 @@ class Channel:
 
     def last_seq(self) -> int:
         """The highest number that waits now, or of what was done last. For `flush`."""
-        last = self.done
-        if self.ready:
-            last = self.ready[-1].seq
+        last = self.taken
         if self._held:
             last = max(last, self._held[-1][2])
         for _ in range(5):

@@ -20,9 +20,9 @@ class LoggerNames:
         self._cache: dict[str, bool] = {}
 
     @classmethod
-    def of(cls, loggers: Any, exclude: Any) -> LoggerNames | None:
+    def of(cls, loggers: Any, exclude: Any, setting: str = "loggers") -> LoggerNames | None:
         """From the handler's settings; None where every logger is wanted. Raises ConfigurationError."""
-        wanted = None if loggers is None else _names("loggers", loggers)
+        wanted = None if loggers is None else _names(setting, loggers)
         excluded = () if exclude is None else _names("exclude", exclude)
         return None if wanted is None and not excluded else cls(wanted, excluded)
 

@@ -21,6 +21,7 @@ from .. import context
 from ..sinks.base import Sink
 from . import resolve
 from .channel import Channel
+from .naming import LoggerNames
 from .report import has_waiting, report_once, use_writer
 from .text import clean
 from .writer import Ticket, Writer
@@ -35,7 +36,13 @@ class Router:
         self._lock = threading.RLock()
         self._channels: dict[str, Channel] = {}
         self._count = 0
-        self._before: dict[str, int] = {"captured": 0, "stored": 0, "dropped": 0, "quarantined": 0}
+        self._before: dict[str, int] = {
+            "captured": 0,
+            "stored": 0,
+            "folded": 0,
+            "dropped": 0,
+            "quarantined": 0,
+        }
         self._writer = Writer(self._snapshot, self._retire)
         self._origin = _new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
@@ -45,7 +52,9 @@ class Router:
         # What has to be made anew in the child of a fork: each handler's capturing function.
         self._renewals: weakref.WeakSet[Renewable] = weakref.WeakSet()
 
-    def open_channel(self, key: str, sink: Sink, capacity: int) -> Channel:
+    def open_channel(
+        self, key: str, sink: Sink, capacity: int, fold: bool | None = None, unfolded: LoggerNames | None = None
+    ) -> Channel:
         """The channel of `key`, with one user more; a new one writes to `sink`, a known one to the sink it has."""
         with self._lock:
             channel = self._channels.get(key)
@@ -54,6 +63,8 @@ class Router:
                 self._channels[key] = channel
             # A known one keeps its sink: the same key is the same place, and that sink may hold a connection.
             channel.capacity = capacity
+            channel.fold = fold
+            channel.unfolded = unfolded
             channel.make_room()
             channel.users += 1
             use_writer(self._writer.wake)
@@ -195,9 +206,10 @@ class Router:
     def _add(counts: dict[str, int], channel: Channel) -> None:
         dropped = channel.dropped.value()
         counts["stored"] += channel.stored
+        counts["folded"] += channel.folder.folded
         counts["quarantined"] += channel.quarantined
         counts["dropped"] += dropped
-        counts["captured"] += channel.stored + channel.quarantined + dropped
+        counts["captured"] += channel.stored + channel.folder.folded + channel.quarantined + dropped
 
     def _snapshot(self) -> list[Channel]:
         return list(self._channels.values())
@@ -222,7 +234,7 @@ class Router:
                 return
             del self._channels[channel.key]
             self._add(self._before, channel)
-            channel.stored = channel.quarantined = 0
+            channel.stored = channel.quarantined = channel.folder.folded = 0
             channel.dropped = type(channel.dropped)()
         finally:
             self._lock.release()
@@ -291,8 +303,9 @@ async def aflush(timeout: float = 5.0) -> bool:
 def stats() -> dict[str, Any]:
     """This process's counters since its start.
 
-    `captured` lines were taken from logging calls; each of them is `stored`, `waiting`, `dropped` (the buffer was
-    full) or `quarantined` (the sink refused that one line). `late` records came from closed scopes, `conflicts` named
-    another job than the one open, `services` came from shared service loops: these three are in no job's log.
+    `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row),
+    `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink refused that one line). `late` records came
+    from closed scopes, `conflicts` named another job than the one open, `services` came from shared service loops:
+    these three are in no job's log.
     """
     return router.stats()

@@ -17,6 +17,7 @@ SINKS: Final[Mapping[str, str]] = {
     "memory": "joblog_router.sinks.memory.MemorySink",
     "jsonl": "joblog_router.sinks.jsonl.JsonLinesSink",
     "callable": "joblog_router.sinks.callable.CallableSink",
+    "logger": "joblog_router.sinks.logger.LoggerSink",
     "django": "joblog_router.contrib.django.sink.DjangoSink",
 }
 

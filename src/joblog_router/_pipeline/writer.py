@@ -13,12 +13,15 @@ import time
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from itertools import islice
+from logging import LogRecord
 from queue import Empty, SimpleQueue
 
 from ..entry import Entry
 from ..exceptions import SinkUnavailableError
+from . import folding
 from .channel import Channel, Item
 from .exceptions import render_exception
+from .folding import TallyRow
 from .report import print_waiting, report, report_once
 from .text import clean
 
@@ -142,10 +145,17 @@ class Writer:
             return _FLUSH_RETRY
         times = [channel.retry_at if channel.failing else now + LINGER for channel in pending]
         times += self._idle_at.values()
+        times += [due for channel in self._channels() if (due := channel.folder.next_due()) is not None]
         return max(0.0, min(times) - now) if times else None
 
     def round(self) -> None:
         """Write what waits in every channel whose time has come, answer tickets, print reports."""
+        asked = any(ticket.targets is None for ticket in self._tickets)
+        for channel in list(self._channels()):
+            if asked:
+                # What is still in the buffer may belong to a run as well.
+                self._make_entries(channel, everything=True)
+            channel.add_tallies(everything=asked)
         for ticket in self._tickets:
             if ticket.targets is None:
                 ticket.targets = {channel: channel.last_seq() for channel in self._channels()}
@@ -168,7 +178,7 @@ class Writer:
         now = time.monotonic()
         waiting = []
         for ticket in self._tickets:
-            behind = [channel for channel, target in (ticket.targets or {}).items() if channel.done < target]
+            behind = [channel for channel, target in (ticket.targets or {}).items() if channel.done() < target]
             if behind and now < ticket.deadline:
                 waiting.append(ticket)
             else:
@@ -190,7 +200,7 @@ class Writer:
             return False
         except Exception as error:
             return self._write_one_by_one(channel, batch, error)
-        self._done(channel, len(batch), stored=len(batch))
+        self._done(channel, len(batch), lines=_lines_in(batch))
         return True
 
     def _tell_idle(self) -> None:
@@ -203,17 +213,31 @@ class Writer:
                 text = f"{_name_of(channel)}: idle() failed: {error!r}"
                 report_once(("idle", channel.key, repr(error)), text)
 
-    def _make_entries(self, channel: Channel) -> None:
+    def _make_entries(self, channel: Channel, everything: bool = False) -> None:
         """Turn records into entries at once, also while the sink is away: a record may hold on to large arguments."""
-        for item in channel.take(_CONVERT):
+        items = channel.take(max(_CONVERT, len(channel.buffer)) if everything else _CONVERT)
+        for item in items:
             try:
-                channel.ready.append(_make_entry(item, channel.origin))
+                self._make_entry(channel, item)
             except Exception as error:
                 channel.quarantined += 1
-                if not channel.ready:
-                    channel.done = max(channel.done, item[2])
                 report_once(("entry", repr(error)), f"a line of job {item[1].job_id!r} could not be stored: {error!r}")
+        if items:
+            channel.taken = items[-1][2]
         channel.make_room()
+
+    @staticmethod
+    def _make_entry(channel: Channel, item: Item) -> None:
+        record = item[0]
+        if isinstance(record, TallyRow):
+            channel.ready.append(record._replace(seq=item[2]))
+            return
+        entry: Entry | None = _entry_of(record, item, channel.origin)
+        is_folded = folding.enabled if channel.fold is None else channel.fold
+        if is_folded and entry is not None and not (channel.unfolded and channel.unfolded.wants(record.name)):
+            entry = channel.folder.pass_on(entry, item[1])
+        if entry is not None:
+            channel.ready.append(entry)
 
     def _write_one_by_one(self, channel: Channel, batch: list[Entry], error: Exception) -> bool:
         """Find the entries a sink cannot store: they are set aside, the rest is written.
@@ -242,22 +266,24 @@ class Writer:
         if not accepted:
             self._back_off(channel, error)
             return False
+        lines = _lines_in(batch[: accepted + len(refused)])
         for entry, reason in refused:
-            channel.quarantined += 1
+            if not isinstance(entry, TallyRow):
+                channel.quarantined += 1
+                lines -= 1
             report_once(
                 ("refused", channel.key, type(reason).__name__),
                 f"{_name_of(channel)} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}) "
                 f"and took others: {reason!r}. The line is set aside and counted as quarantined",
             )
-        self._done(channel, accepted + len(refused), stored=accepted)
+        self._done(channel, accepted + len(refused), lines)
         return True
 
-    def _done(self, channel: Channel, count: int, stored: int) -> None:
-        """The first `count` entries need no more work; `stored` of them are in the store."""
+    def _done(self, channel: Channel, count: int, lines: int) -> None:
+        """The first `count` entries need no more work; `lines` lines among them are in the store."""
         for _ in range(count):
-            last = channel.ready.popleft()
-        channel.done = max(channel.done, last.seq)
-        channel.stored += stored
+            channel.ready.popleft()
+        channel.stored += lines
         channel.make_room()
         if channel.failing:
             channel.failing = False
@@ -284,8 +310,12 @@ class Writer:
             )
 
 
-def _make_entry(item: Item, origin: str) -> Entry:
-    record, scope, seq, n, message, more = item
+def _lines_in(batch: list[Entry]) -> int:
+    return sum(not isinstance(entry, TallyRow) for entry in batch)
+
+
+def _entry_of(record: LogRecord, item: Item, origin: str) -> Entry:
+    _, scope, seq, n, message, more = item
     extra, exception = more or (None, None)
     return Entry(
         scope.job_id,

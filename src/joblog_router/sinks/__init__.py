@@ -5,6 +5,7 @@ from __future__ import annotations
 from .base import Sink
 from .callable import CallableSink
 from .jsonl import JsonLinesSink
+from .logger import LoggerSink
 from .memory import MemorySink
 
-__all__ = ["CallableSink", "JsonLinesSink", "MemorySink", "Sink"]
+__all__ = ["CallableSink", "JsonLinesSink", "LoggerSink", "MemorySink", "Sink"]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import logging
+import logging.config
 from typing import Any
 
 import pytest
 from django.test import override_settings
 
-from joblog_router import ConfigurationError
+from joblog_router import ConfigurationError, flush, job_context
 from joblog_router.contrib.django import conf
 from joblog_router.contrib.django.conf import JobLogSettings
 from tests.contrib.django.project import Project
@@ -51,10 +53,11 @@ def test_a_project_without_an_alias_of_the_logs_own_uses_default(bare_project: P
         ([], "JOBLOG_ROUTER must be a dictionary, not []"),
         ({"DATABSE": "x"}, "JOBLOG_ROUTER has no setting 'DATABSE'. Did you mean 'DATABASE'?"),
         ({"nats": True}, "JOBLOG_ROUTER has no setting 'nats'. Did you mean 'NATS'?"),
-        ({"COLOUR": 1}, "JOBLOG_ROUTER has no setting 'COLOUR'. Known: DATABASE, NATS"),
+        ({"COLOUR": 1}, "JOBLOG_ROUTER has no setting 'COLOUR'. Known: DATABASE, FOLD, NATS"),
         ({1: 1}, "JOBLOG_ROUTER has no setting 1."),
         ({"DATABASE": 3}, "JOBLOG_ROUTER['DATABASE'] must be the name of an alias in DATABASES, or None, not 3"),
         ({"DATABASE": ""}, "JOBLOG_ROUTER['DATABASE'] must be"),
+        ({"FOLD": "no"}, "JOBLOG_ROUTER['FOLD'] must be True or False, not 'no'"),
         ({"NATS": "on"}, "JOBLOG_ROUTER['NATS'] must be True, False, None or a dictionary of options"),
         ({"NATS": 1}, "JOBLOG_ROUTER['NATS'] must be"),
     ],
@@ -71,3 +74,30 @@ def test_a_wrong_setting_stops_the_start(bare_project: Project) -> None:
     bare_project.settings("JOBLOG_ROUTER = {'DATABSE': 'default'}")
     result = bare_project.manage("check", status=1)
     assert "ConfigurationError: JOBLOG_ROUTER has no setting 'DATABSE'. Did you mean 'DATABASE'?" in result.stderr
+
+
+def test_folding_follows_the_setting_unless_a_handler_says_otherwise() -> None:
+    """JOBLOG_ROUTER["FOLD"] holds for handlers without `fold`; `override_settings` works and ends."""
+    log = logging.getLogger("app.folding")
+
+    def rows(**handler: Any) -> int:
+        logging.config.dictConfig(
+            {
+                "version": 1,
+                "disable_existing_loggers": False,
+                "handlers": {"job": {"class": "joblog_router.JobLogHandler", "sink": "memory", **handler}},
+                "root": {"level": "INFO", "handlers": ["job"]},
+            }
+        )
+        with job_context(1):
+            for number in range(30):
+                log.info("line %d", number)
+        assert flush(10)
+        return len(logging.getLogger().handlers[0].sink.entries(1))  # type: ignore[attr-defined]
+
+    assert rows() < 10
+    with override_settings(JOBLOG_ROUTER={"FOLD": False}):
+        assert rows() == 30
+        assert rows(fold=True) < 10
+    assert rows() < 10
+    assert rows(fold=False) == 30

@@ -32,6 +32,7 @@ class JobLogConfig(AppConfig):
         """Raise ConfigurationError for a wrong JOBLOG_ROUTER, MissingExtraError for a package it asks for."""
         from . import checks  # noqa: F401 - importing it registers the checks
 
+        conf.apply()
         _instrument_nats(conf.current().NATS)
 
 

@@ -5,6 +5,7 @@ Called by the app's start, the checks, the database router and, on the writer th
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Any, Final, TypeAlias
 from django.conf import settings
 from django.core.signals import setting_changed
 
+from ..._pipeline import folding
 from ...exceptions import ConfigurationError
 
 __all__ = ["ALIAS", "SETTING", "JobLogSettings", "current", "database_alias", "migrate_command"]
@@ -32,17 +34,21 @@ class JobLogSettings:
 
     - `DATABASE`: alias of the database that holds the job logs; None takes "joblog" if DATABASES has it, else
       "default".
+    - `FOLD`: whether many similar DEBUG and INFO lines of a job become the first few and a tally; a handler's
+      `fold` beats it.
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
       for `joblog_router.contrib.nats.instrument` insists on it.
     """
 
     DATABASE: str | None = None
+    FOLD: bool = True
     NATS: Nats = None
 
 
 _KEYS: Final = tuple(field.name for field in fields(JobLogSettings))
 _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "DATABASE": ((str, NoneType), "the name of an alias in DATABASES, or None"),
+    "FOLD": ((bool,), "True or False"),
     "NATS": ((bool, Mapping, NoneType), "True, False, None or a dictionary of options"),
 }
 
@@ -76,9 +82,16 @@ def migrate_command(alias: str) -> str:
     return "manage.py migrate" if alias == "default" else f"manage.py migrate --database {alias}"
 
 
+def apply() -> None:
+    """Hand over what the core keeps for itself, as it knows no Django settings."""
+    folding.enabled = current().FOLD
+
+
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting == SETTING:
         current.cache_clear()
+        with contextlib.suppress(ConfigurationError):  # whoever reads the settings next is told
+            apply()
 
 
 setting_changed.connect(_forget, dispatch_uid="joblog_router.conf")

@@ -1,0 +1,157 @@
+"""Many similar lines of one job become the first few and a tally: DEBUG and INFO only, never an exception.
+
+Runs on the writer thread, between records and the sink. Lines are similar if they come from the same call site in the
+same job and their texts differ only in numbers, ids and quoted values; so one helper through which many different
+messages pass is not folded. A tally row carries the message of the last line it stands for and, in its fields, `fold`
+(the run), `folded` (how many lines, beyond those stored as rows of their own), `first` and `last` (their messages).
+Tally rows are added, never changed: readers show the newest of a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from ..context import JobScope
+from ..entry import Entry
+from .text import clip
+
+KEPT = 5  # lines of a run that are stored as they are
+QUIET = 1.0  # seconds after which a run that stopped gets its tally
+AT_MOST = 10.0  # seconds between two tallies of a run that goes on
+_FORGET = 5.0
+# Where neither handler nor setting says otherwise. The Django app sets it from JOBLOG_ROUTER["FOLD"].
+enabled = True
+_FORGET_UNSCOPED = 60.0
+_MAX_RUNS = 10_000
+_SHAPE_LENGTH = 300
+_MAX_TEXT = 500
+
+_VALUES = re.compile(
+    r"""'[^']{0,200}'|"[^"]{0,200}"|\b[0-9a-fA-F]{8}[0-9a-fA-F-]*\b|\d[\w.:/-]*""",
+)
+
+
+class TallyRow(Entry):
+    """An entry that stands for folded lines. Not a line of its own: it is counted nowhere."""
+
+    __slots__ = ()
+
+
+class _Run:
+    __slots__ = ("changed_at", "first", "fold", "folded", "kept", "last", "next_tell", "scope", "told", "told_at")
+
+    def __init__(self) -> None:
+        self.kept = 0
+        self.folded = 0
+        self.told = 0
+        self.next_tell = 10
+        self.fold = ""
+        self.first = ""
+        self.last: Entry | None = None
+        self.scope: JobScope | None = None
+        self.changed_at = self.told_at = time.monotonic()
+
+
+_Key = tuple[str, str, int, int, str]
+
+
+class Folder:
+    """The runs of one channel."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[_Key, _Run] = OrderedDict()
+        self._untold: dict[_Key, _Run] = {}
+        self._swept_at = 0.0
+        self.folded = 0
+
+    def pass_on(self, entry: Entry, scope: JobScope) -> Entry | None:
+        """What is to be stored for this line: the line itself, a tally row in its place, or nothing yet."""
+        if entry.level >= logging.WARNING or entry.exception is not None:
+            return entry
+        key = (entry.job_id, entry.path, entry.line, entry.level, shape_of(entry.message))
+        run = self._runs.get(key)
+        if run is None:
+            run = self._runs[key] = _Run()
+        else:
+            self._runs.move_to_end(key)
+        run.scope = scope
+        run.changed_at = time.monotonic()
+        if run.kept < KEPT:
+            run.kept += 1
+            return entry
+        if not run.folded:
+            run.fold = _fold_id(entry, key)
+            run.first = clip(entry.message, _MAX_TEXT)
+            run.told_at = run.changed_at
+        run.folded += 1
+        run.last = entry
+        self.folded += 1
+        if run.folded == run.next_tell:
+            run.next_tell *= 10
+            return self._tell(key, run)
+        self._untold[key] = run
+        return None
+
+    def due(self, everything: bool = False) -> Iterator[TallyRow]:
+        """Tally rows whose time has come, or all that are owed (for a flush). Their `seq` is for the caller to set."""
+        if not self._untold and len(self._runs) <= _MAX_RUNS and not self._may_sweep():
+            return
+        now = time.monotonic()
+        for key, run in list(self._untold.items()):
+            if everything or now - run.changed_at >= QUIET or now - run.told_at >= AT_MOST:
+                yield self._tell(key, run)
+        yield from self._sweep(now)
+
+    def next_due(self) -> float | None:
+        """When to look again, on the monotonic clock; None if nothing is owed."""
+        if not self._untold:
+            return None
+        return min(min(run.changed_at + QUIET, run.told_at + AT_MOST) for run in self._untold.values())
+
+    def _tell(self, key: _Key, run: _Run) -> TallyRow:
+        self._untold.pop(key, None)
+        run.told = run.folded
+        run.told_at = time.monotonic()
+        last = run.last
+        assert last is not None  # noqa: S101 - told runs have folded lines
+        run.last = None
+        fields = {
+            **last.fields,
+            "fold": run.fold,
+            "folded": run.folded,
+            "first": run.first,
+            "last": clip(last.message, _MAX_TEXT),
+        }
+        return TallyRow(*last._replace(fields=fields))
+
+    def _may_sweep(self) -> bool:
+        return bool(self._runs) and time.monotonic() - self._swept_at > _FORGET
+
+    def _sweep(self, now: float) -> Iterator[TallyRow]:
+        """Forget runs of closed scopes and, beyond the bound, those that were quiet longest."""
+        self._swept_at = now
+        for key, run in list(self._runs.items()):
+            quiet = now - run.changed_at
+            if key in self._untold or quiet < _FORGET:
+                continue
+            if quiet > _FORGET_UNSCOPED or (run.scope is not None and run.scope.closed):
+                del self._runs[key]
+        while len(self._runs) > _MAX_RUNS:
+            key, run = self._runs.popitem(last=False)
+            if key in self._untold:
+                yield self._tell(key, run)
+
+
+def shape_of(message: str) -> str:
+    """`message` with its numbers, ids and quoted values masked; only the beginning of a long one counts."""
+    return _VALUES.sub("#", message[:_SHAPE_LENGTH])
+
+
+def _fold_id(entry: Entry, key: _Key) -> str:
+    text = "\0".join((entry.origin, str(entry.seq), *map(str, key)))
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()

@@ -82,13 +82,13 @@ def test_hostile_messages_stay_one_line(tmp_path: Path) -> None:
 
 def test_a_batch_that_failed_in_the_middle_is_not_doubled(tmp_path: Path) -> None:
     """One job's file cannot be written: the others of the batch are written once over all attempts."""
-    from joblog_router import SinkUnavailableError
+    from joblog_router import EntryRefusedError
 
     (tmp_path / "2.jsonl").mkdir()
     sink = JsonLinesSink(tmp_path)
     batch = [entry("1", 1), entry("2", 2), entry("3", 3)]
     for _ in range(3):
-        with pytest.raises(SinkUnavailableError, match="cannot write"):
+        with pytest.raises(EntryRefusedError, match="cannot write"):
             sink.write(batch)
     (tmp_path / "2.jsonl").rmdir()
     sink.write(batch)
@@ -166,3 +166,63 @@ def test_a_callable_given_by_path_is_imported_when_entries_come(capfd: pytest.Ca
         del sys.modules["tests.nowhere"]
     assert [kept.message for kept in got] == ["x"]
     assert "tests.nowhere" in capfd.readouterr().err
+
+
+def test_one_jobs_unwritable_file_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """Lines of a job whose file cannot be written are counted; every other job's log goes on."""
+    from joblog_router import stats
+
+    (tmp_path / "7.jsonl").mkdir()
+    configure(sink="jsonl", options={"directory": str(tmp_path)})
+    before = stats()["quarantined"]
+    with job_context(7):
+        log.info("cannot be kept")
+    for job in (8, 9):
+        with job_context(job):
+            for number in range(20):
+                log.info("line %d", number)
+    assert flush(10)
+    assert [len(lines(tmp_path / f"{job}.jsonl")) for job in (8, 9)] == [20, 20]
+    assert stats()["quarantined"] == before + 1
+
+
+def test_the_same_directory_spelled_in_two_ways_is_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two handlers for one directory store a line once; a later chdir does not split a log."""
+    monkeypatch.chdir(tmp_path)
+    from joblog_router import JobLogHandler
+
+    for directory in ("log", Path("log"), str(tmp_path / "log"), "log/"):
+        logging.getLogger().addHandler(JobLogHandler(fold=False, sink="jsonl", options={"directory": directory}))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("once")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        log.info("twice")
+    assert flush(10)
+    assert [line["message"] for line in lines(tmp_path / "log" / "1.jsonl")] == ["once", "twice"]
+    assert not (tmp_path / "elsewhere" / "log").exists()
+
+
+def test_a_failed_write_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a full disk took of a batch is taken back. The full disk is simulated: filling one takes root's rights."""
+    import errno
+    import os
+
+    from joblog_router import SinkUnavailableError
+
+    sink = JsonLinesSink(tmp_path)
+    sink.write([entry(seq=1)])
+    real = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if len(data) > 20:
+            return real(descriptor, data[:20])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(SinkUnavailableError, match="No space"):
+        sink.write([entry(seq=2, message="long enough to be cut")])
+    monkeypatch.undo()
+    assert (tmp_path / "1.jsonl").read_bytes().count(b"\n") == 1
+    assert [line["seq"] for line in lines(tmp_path / "1.jsonl")] == [1]

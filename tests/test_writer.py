@@ -109,22 +109,43 @@ def test_any_other_error_of_a_dead_sink_is_retried_too(recording: Recording) -> 
     assert [int(entry.message) for entry in recording.written] == list(range(50))
 
 
-@pytest.mark.parametrize("poison", [{0}, {49}, {0, 1, 2, 3, 4}, set(range(0, 50, 3)), set(range(49))])
+@pytest.mark.parametrize(
+    "poison",
+    [
+        {0},
+        {49},
+        {0, 1, 2, 3, 4},
+        {0, 1, 2, 49},
+        set(range(0, 50, 3)),
+        set(range(49)),
+        set(range(50)),
+        {599},
+        set(range(550)),
+    ],
+)
 def test_a_line_the_sink_refuses_costs_that_line_only(recording: Recording, poison: set[int]) -> None:
-    """Refused entries are set aside and counted, all others are stored once and in order."""
-    recording.fail = lambda entries: (
-        ValueError("poison") if any(int(entry.message) in poison for entry in entries) else None
-    )
+    """Refused lines are counted and leave a word in the log; all others are stored once and in order."""
+
+    def fail(entries: Sequence[Entry]) -> Exception | None:
+        refused = any(entry.message.isdigit() and int(entry.message) in poison for entry in entries)
+        return ValueError("poison") if refused else None
+
+    recording.fail = fail
+    count = 50 if max(poison) < 50 else 600
     before = stats()
     with job_context(1):
-        for number in range(50):
+        for number in range(count):
             log.info("%d", number)
-    assert flush(10)
-    stored = [int(entry.message) for entry in recording.written]
-    assert sorted(set(stored)) == sorted(set(range(50)) - poison)
+    assert flush(15)
+    assert [entry.seq for entry in recording.written] == sorted({entry.seq for entry in recording.written})
+    stored = [int(entry.message) for entry in recording.written if entry.message.isdigit()]
+    assert stored == sorted(set(range(count)) - poison)
+    words = [entry for entry in recording.written if not entry.message.isdigit()]
+    assert len(words) == len(poison)
+    assert all("could not be stored" in entry.message for entry in words)
     after = stats()
     assert after["quarantined"] - before["quarantined"] == len(poison)
-    assert after["stored"] - before["stored"] == 50 - len(poison)
+    assert after["stored"] - before["stored"] == count - len(poison)
     assert after["waiting"] == 0
 
 
@@ -245,14 +266,143 @@ def test_a_number_lost_to_an_exception_holds_nothing_up(recording: Recording) ->
 
 
 def test_counters_add_up(recording: Recording) -> None:
-    """captured = stored + waiting + dropped + quarantined, at rest."""
+    """captured = stored + folded + waiting + dropped + quarantined, at rest."""
     with job_context(1):
         for _ in range(10):
             log.info("x")
     assert flush(10)
     counted = stats()
-    assert counted["captured"] == sum(counted[key] for key in ("stored", "waiting", "dropped", "quarantined"))
+    assert counted["captured"] == sum(counted[key] for key in ("stored", "folded", "waiting", "dropped", "quarantined"))
     assert job_handler().sink is recording
+
+
+def test_two_sinks_count_their_lines_without_gaps() -> None:
+    """`n` has no gap in either store, however many sinks a record goes to; a dropped line leaves one."""
+    one, two = Recording(), Recording()
+    for sink in (one, two):
+        logging.getLogger().addHandler(JobLogHandler(fold=False, sink=sink))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        for _ in range(5):
+            log.info("x")
+        with job_context(1):
+            log.info("inner")
+    assert flush(10)
+    assert [entry.n for entry in one.written] == [entry.n for entry in two.written] == [1, 2, 3, 4, 5, 6]
+    three = Recording()
+    handler = JobLogHandler(fold=False, sink=three, capacity=1)
+    logging.getLogger().addHandler(handler)
+    handler._channel.room = 0
+    with job_context(1):
+        log.info("dropped")
+        handler._channel.make_room()
+        log.info("kept")
+    assert flush(10)
+    assert [entry.n for entry in three.written] == [2]
+
+
+def test_an_old_handler_beside_a_new_one_with_the_same_sink_loses_nothing() -> None:
+    """A handler closed by `dictConfig` but left on its logger, a pause, then the same sink configured anew."""
+    collected.clear()
+    gate.set()
+    job = {
+        "class": "joblog_router.JobLogHandler",
+        "fold": False,
+        "sink": "callable",
+        "options": {"target": "tests.test_writer.collect"},
+    }
+    base = {"version": 1, "disable_existing_loggers": False}
+    shop = logging.getLogger("shop.old")
+    logging.config.dictConfig(
+        {**base, "handlers": {"job": job}, "loggers": {"shop.old": {"handlers": ["job"], "level": "INFO"}}}
+    )
+    with job_context(1):
+        shop.info("one")
+        assert flush(5)
+        logging.config.dictConfig({**base, "root": {"level": "INFO", "handlers": []}})
+        logging.getLogger("shop.wake").info("nobody")
+        assert flush(5)
+        logging.config.dictConfig({**base, "handlers": {"job": job}, "root": {"level": "INFO", "handlers": ["job"]}})
+        shop.info("two")
+        shop.info("three")
+    assert flush(5)
+    assert [entry.message for entry in collected] == ["one", "two", "three"]
+
+
+def test_a_record_that_cannot_become_an_entry_does_not_hold_up_a_flush(recording: Recording) -> None:
+    """A record without a name, as `makeLogRecord` makes it, costs itself only."""
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))
+    with job_context(1):
+        log.info("one")
+        handler.handle(logging.makeLogRecord({"msg": "nameless", "args": None, "name": object()}))
+    assert flush(5)
+    assert recording.written[0].message == "one"
+
+
+def test_what_is_being_converted_counts_as_waiting(recording: Recording) -> None:
+    """`flush` is not fooled by lines that are in the writer's hands."""
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))
+    assert handler._channel.is_empty()
+    handler._channel.is_converting = True
+    assert not handler._channel.is_empty()
+    handler._channel.is_converting = False
+
+
+def test_the_buffer_is_bounded_by_all_that_waits(recording: Recording) -> None:
+    """Lines the writer has taken off but not stored use up the same room."""
+    recording.fail = lambda entries: SinkUnavailableError("away")
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))
+    handler._channel.capacity = 300
+    handler._channel.make_room()
+    before = stats()
+    with job_context(1):
+        for number in range(1000):
+            log.info("%d", number)
+            if number % 100 == 0:
+                flush(0.05)
+    assert handler._channel.waiting() <= 300
+    recording.fail = None
+    assert flush(10)
+    assert stats()["dropped"] - before["dropped"] == 1000 - len(recording.written) >= 700
+
+
+def test_a_dead_sink_is_asked_less_and_less_often(recording: Recording) -> None:
+    """Retries back off: many wake-ups in a short time are not many attempts."""
+    recording.fail = lambda entries: SinkUnavailableError("away")
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))
+    from joblog_router._pipeline.router import router
+
+    with job_context(1):
+        log.info("first")
+    assert flush(0.3) is False
+    handler._channel.retry_at = handler._channel.retry_at + 1000
+    calls = recording.calls
+    with job_context(1):
+        for _ in range(50):
+            log.info("more")
+            router._writer.wake()
+    deadline = threading.Event()
+    deadline.wait(0.3)
+    assert recording.calls == calls
+    recording.fail = None
+    assert flush(10)
+
+
+def test_numbers_that_arrive_out_of_order_are_stored_in_order(recording: Recording) -> None:
+    """A thread that was interrupted between taking its number and appending does not make others overtake it."""
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))
+    channel = handler._channel
+    channel.awake = True
+    with job_context(1):
+        for number in range(6):
+            log.info("%d", number)
+        items = list(channel.buffer)
+        channel.buffer.clear()
+        channel.buffer.extend([items[0], items[2], items[3]])
+        assert [item[2] for item in channel.take(10)] == [items[0][2]]
+        channel.buffer.extend([items[1], items[5], items[4]])
+        assert [item[2] for item in channel.take(10)] == [item[2] for item in items[1:]]
+    channel.awake = False
 
 
 collected: list[Entry] = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 from ._pipeline.router import aflush, flush, stats
 from .context import JobScope, carry, current_job, detached, job_context, wrap_stream
 from .entry import Entry
-from .exceptions import ConfigurationError, JobLogError, MissingExtraError, SinkUnavailableError
+from .exceptions import ConfigurationError, EntryRefusedError, JobLogError, MissingExtraError, SinkUnavailableError
 from .filters import JobContextFilter
 from .handlers import JobLogHandler
 
@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ConfigurationError",
     "Entry",
+    "EntryRefusedError",
     "JobContextFilter",
     "JobLogError",
     "JobLogHandler",

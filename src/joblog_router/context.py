@@ -12,10 +12,11 @@ import contextlib
 import functools
 import inspect
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from ._pipeline.primitives import freeze_fields
 from ._pipeline.report import report_once
@@ -54,7 +55,7 @@ class JobScope:
     that a stamped record still names its job behind a process boundary.
     """
 
-    __slots__ = ("_at_close", "_captured", "_home", "_n", "closed", "fields", "job_id", "parent")
+    __slots__ = ("_at_close", "_captured", "_home", "_n", "_numbers", "_outer", "closed", "fields", "job_id", "parent")
 
     job_id: str
     fields: Mapping[str, Any]
@@ -70,9 +71,22 @@ class JobScope:
         self._captured: Captured | None = None
         self._at_close: list[Callable[[JobScope], None]] | None = None
         self._home: object = None
+        # What the variable held before, to be put back.
+        self._outer: JobScope | None = None
+        # Counts for sinks beyond the first; each store's lines have numbers without a gap of their own.
+        self._numbers: dict[str, Callable[[], int]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (JobScope, (self.job_id, dict(self.fields)))
+        # A plain dictionary, which `resolve` understands: a receiver of pickled records may lack this library.
+        return (dict, ([("job_id", self.job_id), ("fields", dict(self.fields))],))
+
+    def _number_for(self, channel: str) -> int:
+        """The next `n` of this scope's lines in a channel that is not the process's first. Any thread."""
+        if self._n is _no_number:
+            return 0
+        if self._numbers is None:
+            self._numbers = {}
+        return self._numbers.setdefault(channel, itertools.count(1).__next__)()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -115,6 +129,8 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
         self._captured = None
         self._at_close = None
         self._home = None
+        self._outer = None
+        self._numbers = None
         self._again = None
         self._entered = False
         self._given = self.fields
@@ -123,17 +139,21 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
         if self._entered:
             return self._enter_again()
         self._entered = True
-        outer = _get()
+        outer = self._outer = _get()
         if outer is not None and outer.closed:
-            outer = _open_ancestor(outer)
+            outer = still_open(outer)
         self.parent = outer
         name = self.job_id
         if not name:
             _report_unsaved()
-            _set(None)
+            _set(self)  # closed and without an id: what is logged inside is about no job
             return self
         if outer is not None and outer.job_id == name:
-            self._n = outer._n  # one job, one count: a gap in `n` means a loss whichever of them logged
+            # One job, one count: a gap in `n` means a loss whichever of them logged.
+            self._n = outer._n
+            if outer._numbers is None:
+                outer._numbers = {}
+            self._numbers = outer._numbers
             if outer.fields:
                 self.fields = MappingProxyType({**outer.fields, **self._given})
         if self._n is _no_number:
@@ -147,22 +167,22 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._again:
-            self._exit_again(exc_type, exc, tb)
+        current = _get()
+        if self._again and current is not self:
+            self._again_of(current).__exit__(exc_type, exc, tb)
             return
         if self._at_close is not None:
             _run_at_close(self)
         self.closed = True
         self._home = None
-        outer = self.parent
-        if outer is not None and outer.closed:
-            # Also shortens the chain: scopes closed in another order than opened must not keep each other alive.
-            outer = self.parent = _open_ancestor(outer)
         # By value, not by token: `reset()` refuses a foreign context and would bring a closed scope back after
         # another order of closing. Whoever else holds this scope finds it closed.
-        current = _get()
-        if current is self or (current is None and not self.job_id):
-            _set(outer)
+        if current is self:
+            _put_back(self)
+        self._outer = None
+        if self.parent is not None and self.parent.closed:
+            # Scopes closed in another order than opened must not keep each other alive.
+            self.parent = _open_ancestor(self.parent)
 
     async def __aenter__(self) -> JobScope:
         return self.__enter__()
@@ -177,21 +197,21 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
         again = job_context(self.job_id)
         again.fields = again._given = self._given
         again._n = self._n
+        if self._numbers is None:
+            self._numbers = {}
+        again._numbers = self._numbers
         if self._again is None:
             self._again = []
         self._again.append(again)
         return again.__enter__()
 
-    def _exit_again(self, *exc: Any) -> None:
+    def _again_of(self, current: JobScope | None) -> job_context:
+        """Which of this object's further scopes a `with` leaves: that of the running context, else the newest."""
         again = self._again or []
-        current = _get()
-        for scope in again:
+        for position, scope in enumerate(again):
             if scope is current:
-                again.remove(scope)
-                break
-        else:
-            scope = again.pop()
-        scope.__exit__(*exc)
+                return again.pop(position)
+        return again.pop()
 
     @staticmethod
     def of(parameter: str, /, **fields: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -232,8 +252,12 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
 
             @functools.wraps(function)
             def in_job(*args: P.args, **kwargs: P.kwargs) -> R:
-                with scope_for(args, kwargs):
-                    return function(*args, **kwargs)
+                with scope_for(args, kwargs) as scope:
+                    result = function(*args, **kwargs)
+                if scope is not None and inspect.iscoroutine(result):
+                    # A plain function around a coroutine function, as some decorators make them.
+                    return cast("R", _awaited_in(scope_for(args, kwargs), result))
+                return result
 
             return in_job
 
@@ -247,21 +271,23 @@ class detached:  # noqa: N801 - a context manager, named like contextlib's
     library's variable is masked; other libraries' context variables stay.
     """
 
-    __slots__ = ("_outer",)
-
-    def __init__(self) -> None:
-        self._outer: list[JobScope | None] = []
+    # Nothing on the object: one may serve many tasks at once. The scope in the variable knows what was before.
+    __slots__ = ()
 
     def __enter__(self) -> None:
-        self._outer.append(_get())
-        _set(None)
+        mask = JobScope("")
+        mask.closed = True
+        outer = mask._outer = _get()
+        mask.parent = still_open(outer) if outer is not None and outer.closed else outer
+        _set(mask)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        outer = self._outer.pop()
-        if _get() is None:
-            _set(_open_ancestor(outer))
+        mask = _get()
+        # Left in another context than it was entered in, there is nothing of ours to take away.
+        if mask is not None and type(mask) is JobScope and not mask.job_id:
+            _put_back(mask)
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -403,6 +429,23 @@ def opening_task() -> object:
     if asyncio._get_running_loop() is None:
         return None
     return asyncio.current_task()
+
+
+def _put_back(scope: JobScope) -> None:
+    """Have the variable hold what it held before `scope`.
+
+    If that was closed meanwhile, its job goes on only in an open scope of the same job around it. What was closed
+    before already stays, so that a task that outlived its job does not get into another job by opening a scope.
+    """
+    outer = scope._outer
+    if outer is not None and outer.closed and scope.parent is outer:
+        outer = still_open(outer)
+    _set(outer)
+
+
+async def _awaited_in(scope: AbstractContextManager[Any], coroutine: Coroutine[Any, Any, Any]) -> Any:
+    with scope:
+        return await coroutine
 
 
 def _open_ancestor(scope: JobScope | None) -> JobScope | None:

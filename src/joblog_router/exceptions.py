@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigurationError", "JobLogError", "MissingExtraError", "SinkUnavailableError"]
+__all__ = ["ConfigurationError", "EntryRefusedError", "JobLogError", "MissingExtraError", "SinkUnavailableError"]
 
 
 class JobLogError(Exception):
@@ -18,6 +18,10 @@ class MissingExtraError(JobLogError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed. Run: pip install 'joblog-router[{extra}]'")
+
+
+class EntryRefusedError(JobLogError):
+    """For sinks to raise: this entry (or this job's entries) cannot be stored, others can."""
 
 
 class SinkUnavailableError(JobLogError):

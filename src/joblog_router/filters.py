@@ -20,7 +20,10 @@ class JobContextFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Stamp `record`; always True."""
-        scope = resolve(record)
+        try:
+            scope = resolve(record)
+        except Exception:
+            scope = None  # an object in extra can make anything fail; the call goes on
         attributes = record.__dict__
         if scope is None:
             attributes.setdefault("job_id", None)

@@ -67,15 +67,15 @@ class JobLogHandler(logging.Handler):
             raise ConfigurationError(f"JobLogHandler: fold must be True or False, not {fold!r}")
         kept_whole = None if unfolded is None else LoggerNames.of(unfolded, None, "unfolded")
         keys = None if evidence is None else _keys(evidence)
-        key, made = make_sink(sink, options)
+        made = make_sink(sink, options)
         # Last of all checks: logging remembers the handler from here on and would close a half-made one.
         try:
             super().__init__(level)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"JobLogHandler: level {level!r} is not a level: {error}") from None
         if keys is not None:
-            use_evidence(keys)
-        self._channel: Channel = router.open_channel(key, made, capacity, fold, kept_whole)
+            use_evidence(id(self), keys)
+        self._channel: Channel = router.open_channel(made, capacity, fold, kept_whole)
         self._names = names
         self.renew()
         router.renew_after_fork(self)
@@ -109,6 +109,7 @@ class JobLogHandler(logging.Handler):
         """Leave what waits to the writer. A closed handler that is still on a logger goes on capturing."""
         if self._is_open:
             self._is_open = False
+            use_evidence(id(self), None)
             router.close_channel(self._channel)
         super().close()
 

@@ -21,7 +21,6 @@ from .report import report_once
 from .resolve import BARE_LENGTH, SERVICES, STAMP, Captured, extras_of, resolve
 from .text import MAX_MESSAGE, clip
 
-
 _get_running_loop = asyncio._get_running_loop
 
 
@@ -36,6 +35,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
     buffer = channel.buffer
     append = buffer.append
     next_seq = channel.next_seq
+    is_first = channel.is_first
 
     def capture(record: LogRecord) -> bool:
         scope = get_scope()
@@ -54,10 +54,14 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 len(added) == BARE_LENGTH
                 and not scope.closed
                 and not (SERVICES and _get_running_loop() is not None)
+                and record.name != "asyncio"
             )
         stamp = more = None
         if not is_plain:
-            scope = resolve(record)
+            try:
+                scope = resolve(record)
+            except Exception:
+                return False  # an object in extra can make anything fail; the call goes on
             if scope is None:
                 return False
             stamp = added.get(STAMP)
@@ -70,9 +74,11 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             if not kept:
                 return False
             if isinstance(kept, LogRecord):
-                record, added = kept, kept.__dict__
-                message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
-                is_plain = False
+                record = kept
+            # A filter may have changed anything.
+            added = record.__dict__
+            message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
+            is_plain = False
         try:
             if type(message) is not str or type(record) is not LogRecord:
                 message = record.getMessage()  # a record factory may format in its own way
@@ -86,10 +92,12 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 more = (None, capture_exception(record))
         except Exception:
             message, more = _fallback(record)
+        # Taken last, so that a number without a line is a lost line; also for a line there is no room for.
+        n = scope._n() if is_first else scope._number_for(key)  # type: ignore[union-attr]
         if len(buffer) >= channel.room:
             channel.dropped.add()
-            return False
-        append((record, scope, next_seq(), scope._n(), message, more))  # type: ignore[union-attr, arg-type]
+        else:
+            append((record, scope, next_seq(), n, message, more))  # type: ignore[arg-type]
         if not channel.awake:
             channel.wake()
         captured = scope._captured  # type: ignore[union-attr]

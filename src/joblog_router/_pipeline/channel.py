@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from logging import LogRecord
 
     from ..entry import Entry
-    from ..sinks.base import Sink
     from .exceptions import CapturedException
     from .folding import TallyRow
     from .naming import LoggerNames
+    from .sinks import NamedSink
 
 # record, scope, seq, n, message, extra and exception. The record is kept for what nobody changes (time, level, logger,
 # place) and only until the writer has looked, a few hundredths of a second later.
@@ -43,11 +43,14 @@ _NO_SCOPE = JobScope("")
 class Channel:
     """A sink, its buffer and the writer's notes about it. `key` tells channels apart over a reconfiguration."""
 
-    def __init__(self, key: str, sink: Sink, origin: str, capacity: int, wake: Callable[[Channel], None]) -> None:
-        self.key = key
-        self.alone = frozenset((key,))
-        self.sink = sink
+    def __init__(self, named: NamedSink, origin: str, capacity: int, wake: Callable[[Channel], None]) -> None:
+        self.key = named.key
+        self.name = named.name
+        self.is_shared = named.is_shared
+        self.alone = frozenset((self.key,))
+        self.sink = named.sink
         self.capacity = capacity
+        self.is_closed = True
         self.fold: bool | None = None
         self.unfolded: LoggerNames | None = None
         self.users = 0
@@ -57,6 +60,8 @@ class Channel:
     def begin(self, origin: str) -> None:
         """Start with an empty buffer and a count of its own: a new channel, or one in the child of a fork."""
         self.origin = origin
+        # The process's first channel takes its `n` from the scope itself, others from a table of the scope.
+        self.is_first = "." not in origin.rpartition("-")[2]
         self.buffer: deque[Item] = deque()
         self.next_seq = itertools.count(1).__next__
         self.dropped = Tally()
@@ -64,6 +69,7 @@ class Channel:
         self.awake = False
         # Below: the writer's own.
         self.ready: deque[Entry] = deque()
+        self.is_converting = False
         self.folder = Folder()
         self.taken = 0
         self.stored = 0
@@ -132,7 +138,7 @@ class Channel:
 
     def is_empty(self) -> bool:
         """Whether nothing waits."""
-        return not (self.buffer or self._held or self.ready)
+        return not (self.is_converting or self.buffer or self._held or self.ready)
 
     def waiting(self) -> int:
         """How many entries are captured and neither stored nor given up."""

@@ -21,8 +21,10 @@ _wake_writer: Callable[[], None] | None = None
 
 def report_once(cause: Hashable, text: str) -> None:
     """Say `text` on stderr unless `cause` was reported before in this process. Never raises."""
-    if cause in _seen or len(_seen) >= _MAX_CAUSES:
+    if cause in _seen:
         return
+    if len(_seen) >= _MAX_CAUSES:
+        _seen.clear()  # rather twice than never again
     _seen.add(cause)
     report(text)
 

@@ -14,24 +14,27 @@ from typing import Any, Final
 
 from .. import context
 from ..context import JobScope, opening_task, still_open
-from .primitives import freeze
+from .primitives import field_name, freeze
 from .report import report_once
 from .stats import Tally
 from .text import clean
 
 STAMP: Final = "_joblog"
+# The event loop's own logger ("Task exception was never retrieved") speaks in whatever context the garbage collector
+# or a callback happens to run in, about any job.
+_ASYNCIO: Final = "asyncio"
 
 _get_scope = context._current.get
 _get_running_loop = asyncio._get_running_loop
 
 
 class _NoJob:
-    """The stamp of a record that belongs to no job. One object, also behind a pickle."""
+    """The stamp of a record that belongs to no job."""
 
     __slots__ = ()
 
-    def __reduce__(self) -> str:
-        return "NO_JOB"
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (dict, ())  # see JobScope.__reduce__
 
     def __repr__(self) -> str:
         return "NO_JOB"
@@ -50,7 +53,8 @@ class Captured:
         self.channels = channels
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Captured, (self.scope, self.channels))
+        stamp = {"job_id": self.scope.job_id, "fields": dict(self.scope.fields), "channels": sorted(self.channels)}
+        return (dict, (list(stamp.items()),))
 
 
 late = Tally()
@@ -65,7 +69,9 @@ _LAST: Final = next(reversed(_BARE))
 # Formatters leave these; they are nobody's extra.
 _FORMATTERS: Final = frozenset({"message", "asctime", "exc_text", "taskName"})
 
-_evidence: frozenset[str] = frozenset({"job_id"})
+_DEFAULT_EVIDENCE: Final = frozenset({"job_id"})
+_evidence: frozenset[str] = _DEFAULT_EVIDENCE
+_evidence_by: dict[int, frozenset[str]] = {}
 # Code objects of shared service loops. Changed in place: the capturing closure holds on to it.
 SERVICES: Final[set[CodeType]] = set()
 
@@ -83,6 +89,8 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
         return _resolve_added(record, added, scope)
     if scope.closed or (SERVICES and _get_running_loop() is not None):
         return _check_scope(record, scope)
+    if record.name == _ASYNCIO:
+        return None  # see _ASYNCIO
     return scope
 
 
@@ -90,6 +98,8 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
     """A record that carries more than the bare attributes: extra, an earlier stamp, a formatter's text."""
     stamp = added.get(STAMP)
     if stamp is not None:
+        if type(stamp) is dict:
+            stamp = added[STAMP] = _unpickled(stamp)
         if type(stamp) is Captured:
             return stamp.scope
         return stamp if isinstance(stamp, JobScope) else None
@@ -104,6 +114,8 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
         return None if scope is NO_JOB else scope
     if scope is not None and (scope.closed or SERVICES):
         scope = _check_scope(record, scope)
+    if record.name == _ASYNCIO:
+        return None  # see _ASYNCIO
     if scope is not None:
         for key in _evidence:
             if key in added and not _agrees(added[key], scope):
@@ -119,6 +131,15 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
     return scope
 
 
+def _unpickled(stamp: dict[str, Any]) -> Any:
+    """The stamp of a record that came from another process."""
+    job_id, fields, channels = stamp.get("job_id"), stamp.get("fields"), stamp.get("channels")
+    if not isinstance(job_id, str) or not job_id:
+        return NO_JOB
+    scope = JobScope(job_id, fields if isinstance(fields, dict) else {})
+    return Captured(scope, frozenset(map(str, channels))) if isinstance(channels, list) else scope
+
+
 def _addressed(value: object, scope: JobScope | None) -> Any:
     try:
         job_id = "" if value is None else clean(str(value))
@@ -132,14 +153,20 @@ def _addressed(value: object, scope: JobScope | None) -> Any:
 
 
 def _agrees(value: object, scope: JobScope) -> bool:
-    if value is None or value == "":
+    kind = type(value)
+    if value is None or (kind is str and not value):
         return True
-    frozen = freeze(value)
-    return str(frozen) == scope.job_id
+    try:
+        # By the text, as a scope is named; comparing the value itself may give anything.
+        return clean(str(value)) == scope.job_id
+    except Exception:
+        return False
 
 
 def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
     """A scope that is closed, or that a long-lived service may merely have inherited."""
+    if not scope.job_id:
+        return None  # `detached()`, or a job without an id
     if SERVICES and _is_service_loop(scope):
         foreign_service.add()
         setattr(record, STAMP, NO_JOB)
@@ -191,10 +218,17 @@ def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
     return end
 
 
-def use_evidence(keys: Iterable[str]) -> None:
-    """Name the keys of `extra` that tell a record's owner (default: job_id). Process-wide."""
+def use_evidence(owner: int, keys: Iterable[str] | None) -> None:
+    """The keys of `extra` that tell a record's owner, as the handler `owner` has them; None when it is closed.
+
+    Process-wide: all that open handlers name, or `job_id` if none names any.
+    """
     global _evidence
-    _evidence = frozenset(keys)
+    if keys is None:
+        _evidence_by.pop(owner, None)
+    else:
+        _evidence_by[owner] = frozenset(keys)
+    _evidence = frozenset().union(*_evidence_by.values()) if _evidence_by else _DEFAULT_EVIDENCE
 
 
 def extras_of(added: dict[str, Any]) -> dict[str, Any] | None:
@@ -203,11 +237,11 @@ def extras_of(added: dict[str, Any]) -> dict[str, Any] | None:
     for key in reversed(added):
         if key == _LAST:
             break
-        if key in _FORMATTERS or key in _OWN or key[:1] == "_":
+        if key in _FORMATTERS or key in _OWN or (name := field_name(key))[:1] == "_":
             continue
         if found is None:
             found = {}
-        found[key] = freeze(added[key])
+        found[name] = freeze(added[key])
     return found
 
 

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import os
 import secrets
+import sys
 import threading
 import time
 import weakref
@@ -18,15 +19,18 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from .. import context
-from ..sinks.base import Sink
 from . import resolve
 from .channel import Channel
 from .naming import LoggerNames
 from .report import has_waiting, report_once, use_writer
+from .sinks import NamedSink
 from .text import clean
 from .writer import Ticket, Writer
 
+# Seconds without progress, and in all, that the end of the process may be held up; and a fork.
 EXIT_TIMEOUT = 3.0
+EXIT_AT_MOST = 20.0
+FORK_TIMEOUT = 0.25
 
 
 class Router:
@@ -53,34 +57,41 @@ class Router:
         self._renewals: weakref.WeakSet[Renewable] = weakref.WeakSet()
 
     def open_channel(
-        self, key: str, sink: Sink, capacity: int, fold: bool | None = None, unfolded: LoggerNames | None = None
+        self, named: NamedSink, capacity: int, fold: bool | None = None, unfolded: LoggerNames | None = None
     ) -> Channel:
-        """The channel of `key`, with one user more; a new one writes to `sink`, a known one to the sink it has."""
+        """The channel of a sink, with one user more. One that is known keeps its buffer and its own sink object."""
         with self._lock:
-            channel = self._channels.get(key)
+            channel = self._channels.get(named.key)
             if channel is None:
-                channel = Channel(key, sink, self._next_origin(), capacity, self._wake)
-                self._channels[key] = channel
-            # A known one keeps its sink: the same key is the same place, and that sink may hold a connection.
+                channel = Channel(named, self._next_origin(), capacity, self._wake)
+                self._channels[named.key] = channel
             channel.capacity = capacity
             channel.fold = fold
             channel.unfolded = unfolded
             channel.make_room()
             channel.users += 1
+            channel.is_closed = False
             use_writer(self._writer.wake)
             if not self._hooked:
                 # Not with the first line: what is registered while the exit functions run is never called.
                 self._hooked = True
                 atexit.register(self._at_exit)
+                self._end_with_multiprocessing()
             return channel
+
+    def _end_with_multiprocessing(self) -> None:
+        """Flush where a child of multiprocessing ends: by os._exit, after its finalizers, without exit functions."""
+        util: Any = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            util.Finalize(None, self._at_exit, exitpriority=0)
 
     def renew_after_fork(self, handler: Renewable) -> None:
         """Call `handler.renew()` in the child of every fork."""
         self._renewals.add(handler)
 
     def before_fork(self) -> None:
-        """End the writer thread: no thread, lock or connection in use is copied. At most a second."""
-        if not self._writer.pause(1.0):
+        """End the writer thread: no thread, lock or connection in use is copied. A stuck sink is not waited for."""
+        if not self._writer.pause(FORK_TIMEOUT):
             return
         for channel in self._snapshot():
             if hasattr(channel.sink, "idle"):
@@ -96,13 +107,25 @@ class Router:
         context.forget_all()
         resolve.use_new_variable()
         self._start_anew()
+        if self._hooked and (util := sys.modules.get("multiprocessing.util")) is not None:
+            # multiprocessing forgets finalizers in its children, and then calls what was registered for this.
+            util.register_after_fork(self, Router._end_with_multiprocessing)
 
-    def _start_in_unannounced_child(self, channel: Channel) -> None:
-        """A fork whose hooks did not run, as under uWSGI without --py-call-osafterfork, found with the first line."""
-        item = channel.buffer[-1]
+    def _start_in_unannounced_child(self) -> None:
+        """A fork whose hooks did not run, as under uWSGI without --py-call-osafterfork, found with a line or a flush.
+
+        The buffers hold lines of the parent, which stores them itself, and this process's own: their records tell.
+        """
+        process = os.getpid()
+        own = {
+            channel.key: [item for item in channel.buffer if getattr(item[0], "process", None) == process]
+            for channel in self._snapshot()
+        }
         self._start_anew()
-        channel.buffer.append((item[0], item[1], channel.next_seq(), *item[3:]))
-        channel.awake = True
+        for channel in self._snapshot():
+            for item in own[channel.key]:
+                channel.buffer.append((item[0], item[1], channel.next_seq(), *item[3:]))
+            channel.awake = bool(channel.buffer)
 
     def _start_anew(self) -> None:
         self._process = os.getpid()
@@ -137,6 +160,8 @@ class Router:
 
     def flush(self, timeout: float) -> bool:
         """Wait until what was captured before is stored; whether it is. False at once on the writer thread."""
+        if self._process != os.getpid():
+            self._start_in_unannounced_child()
         if self._writer.is_current():
             return False
         if not self._waiting():
@@ -219,29 +244,36 @@ class Router:
 
     def _wake(self, channel: Channel) -> None:
         if self._process != os.getpid():
-            self._start_in_unannounced_child(channel)
-        if channel.key not in self._channels:
-            # A handler that was closed but left on its logger logs again: its channel comes back as it was.
-            self._channels[channel.key] = channel
+            self._start_in_unannounced_child()
+        # A handler that was closed but left on its logger logs again: its channel comes back as it was.
+        self._channels.setdefault(channel.key, channel)
         self._writer.wake()
 
     def _retire(self, channel: Channel) -> None:
-        """Forget a channel without users and without waiting entries. On the writer thread."""
+        """Close the sink of a channel without users and waiting lines. On the writer thread.
+
+        Where another handler may open the same place the channel stays, as an old handler may still be on its logger.
+        """
         if not self._lock.acquire(blocking=False):
             return
         try:
             if channel.users > 0 or not channel.is_empty() or self._channels.get(channel.key) is not channel:
                 return
-            del self._channels[channel.key]
-            self._add(self._before, channel)
-            channel.stored = channel.quarantined = channel.folder.folded = 0
-            channel.dropped = type(channel.dropped)()
+            channel.is_closed = True
+            if not channel.is_shared:
+                del self._channels[channel.key]
+                if not channel.is_empty():  # a line came in between
+                    self._channels[channel.key] = channel
+                    return
+                self._add(self._before, channel)
+                channel.stored = channel.quarantined = channel.folder.folded = 0
+                channel.dropped = type(channel.dropped)()
         finally:
             self._lock.release()
         try:
             channel.sink.close()
         except Exception as error:
-            report_once(("close", channel.key, repr(error)), f"closing sink {channel.key!r} failed: {error!r}")
+            report_once(("close", channel.key, repr(error)), f"closing sink {channel.name!r} failed: {error!r}")
 
     def _drain_here(self) -> bool:
         """Write what waits on the calling thread, the writer being gone. In an empty context: see Writer."""
@@ -254,11 +286,21 @@ class Router:
         return not self._waiting()
 
     def _at_exit(self) -> None:
-        self._exit_deadline = time.monotonic() + EXIT_TIMEOUT
-        is_complete = self.flush(EXIT_TIMEOUT)
+        """Store what waits: as long as that goes on, but not for ever."""
+        at_most = time.monotonic() + EXIT_AT_MOST
+        is_complete = False
+        while not is_complete and time.monotonic() < at_most:
+            before = self._waiting_lines()
+            self._exit_deadline = time.monotonic() + EXIT_TIMEOUT
+            is_complete = self.flush(EXIT_TIMEOUT)
+            if not is_complete and self._waiting_lines() >= before:
+                break
         use_writer(None)  # what is to be said from here on is said at once
-        if not is_complete and (left := sum(channel.waiting() for channel in self._snapshot())):
+        if not is_complete and (left := self._waiting_lines()):
             report_once(("exit",), f"the process ends with {left} job log lines that could not be stored")
+
+    def _waiting_lines(self) -> int:
+        return sum(channel.waiting() for channel in self._snapshot())
 
 
 class Renewable(Protocol):

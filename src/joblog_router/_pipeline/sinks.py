@@ -6,7 +6,7 @@ import difflib
 import inspect
 from collections.abc import Mapping
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ..exceptions import ConfigurationError, JobLogError
 from ..sinks.base import Sink
@@ -24,8 +24,17 @@ SINKS: Final[Mapping[str, str]] = {
 _fresh = count(1)
 
 
-def make_sink(sink: object, options: object) -> tuple[str, Sink]:
-    """A key that tells this sink from others, and the sink. Raises ConfigurationError for what the settings show."""
+class NamedSink(NamedTuple):
+    """A sink, what it is called in messages, and a key that two handlers share if they mean the same place."""
+
+    sink: Sink
+    name: str
+    key: str
+    is_shared: bool
+
+
+def make_sink(sink: object, options: object) -> NamedSink:
+    """The sink that a handler's settings describe. Raises ConfigurationError for what they show to be wrong."""
     given = _checked_options(options)
     if sink is None:
         raise ConfigurationError(f"JobLogHandler: no sink given; set sink to {_listed()}, or a dotted path")
@@ -36,7 +45,7 @@ def make_sink(sink: object, options: object) -> tuple[str, Sink]:
             )
         if given:
             raise ConfigurationError("JobLogHandler: options are for a sink given by name, not for a sink object")
-        return f"{type(sink).__name__} {id(sink)}", sink
+        return NamedSink(sink, type(sink).__name__, f"{type(sink).__name__} {id(sink)}", False)
     factory = _load_factory(sink)
     _check_signature(sink, factory, given)
     try:
@@ -47,9 +56,11 @@ def make_sink(sink: object, options: object) -> tuple[str, Sink]:
         raise ConfigurationError(f"JobLogHandler: sink {sink!r} does not accept {given!r}: {error}") from error
     if not isinstance(made, Sink):
         raise ConfigurationError(f"JobLogHandler: {sink!r} is not a sink: it lacks write() or close()")
-    # A memory sink belongs to the handler it was made for; the others are the same place whoever asks.
-    suffix = f"#{next(_fresh)}" if sink == "memory" else repr(sorted(given.items(), key=lambda item: item[0]))
-    return f"{sink} {suffix}", made
+    if sink == "memory":
+        # Belongs to the handler it was made for; the others are the same place whoever asks.
+        return NamedSink(made, sink, f"{sink} #{next(_fresh)}", False)
+    place = getattr(made, "place", None) or repr(sorted(given.items(), key=lambda item: item[0]))
+    return NamedSink(made, sink, f"{sink} {place}", True)
 
 
 def _load_factory(name: str) -> Any:

@@ -21,7 +21,7 @@ class Tally:
         """Count from nothing again. Not while others count: for the child of a fork."""
         self.add = itertools.count().__next__
         self._reads = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may ask while its thread is asking
 
     def value(self) -> int:
         """How often `add` was called."""

@@ -8,6 +8,7 @@ called on a logging thread except `Writer.wake` (one append to a `SimpleQueue`, 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ from logging import LogRecord
 from queue import Empty, SimpleQueue
 
 from ..entry import Entry
-from ..exceptions import SinkUnavailableError
+from ..exceptions import EntryRefusedError, SinkUnavailableError
 from . import folding
 from .channel import Channel, Item
 from .exceptions import render_exception
@@ -28,7 +29,6 @@ from .text import clean
 LINGER = 0.05
 BATCH = 500
 _CONVERT = 2000
-_SUSPECT = 3
 _FIRST_BACKOFF = 0.25
 _LAST_BACKOFF = 30.0
 _FLUSH_RETRY = 0.1
@@ -56,6 +56,7 @@ class Writer:
         # Taking the one item is the right to start the thread: atomic without a lock.
         self._may_start = iter((True,))
         self._paused = False
+        self._process = os.getpid()
         # When a sink that wants to know is to be told that nothing was written for a while.
         self._idle_at: dict[Channel, float] = {}
         # One round at a time: the thread's, or that of a caller who drains after the thread is gone.
@@ -70,7 +71,8 @@ class Writer:
     def is_running(self) -> bool:
         """Whether the thread is there to do the work."""
         thread = self._thread
-        return thread is not None and thread.is_alive()
+        # A child of a fork has the object, not the thread; see Router for forks that were not announced.
+        return thread is not None and thread.is_alive() and self._process == os.getpid()
 
     def is_current(self) -> bool:
         """Whether the caller is the writer thread itself."""
@@ -171,7 +173,7 @@ class Writer:
             self._answer_tickets()
         self._tell_idle()
         for channel in list(self._channels()):
-            if channel.users <= 0 and channel.is_empty():
+            if channel.users <= 0 and not channel.is_closed and channel.is_empty():
                 self._retire(channel)
 
     def _answer_tickets(self) -> None:
@@ -191,6 +193,7 @@ class Writer:
         if not channel.ready or channel.retry_at > time.monotonic():
             return False
         batch = list(islice(channel.ready, BATCH))
+        channel.is_closed = False
         if hasattr(channel.sink, "idle"):
             self._idle_at[channel] = time.monotonic() + _IDLE
         try:
@@ -210,11 +213,12 @@ class Writer:
             try:
                 channel.sink.idle()  # type: ignore[attr-defined]
             except Exception as error:
-                text = f"{_name_of(channel)}: idle() failed: {error!r}"
+                text = f"sink {channel.name!r}: idle() failed: {error!r}"
                 report_once(("idle", channel.key, repr(error)), text)
 
     def _make_entries(self, channel: Channel, everything: bool = False) -> None:
         """Turn records into entries at once, also while the sink is away: a record may hold on to large arguments."""
+        channel.is_converting = True  # what is taken is in no list for a moment: nobody may think it done
         items = channel.take(max(_CONVERT, len(channel.buffer)) if everything else _CONVERT)
         for item in items:
             try:
@@ -224,6 +228,7 @@ class Writer:
                 report_once(("entry", repr(error)), f"a line of job {item[1].job_id!r} could not be stored: {error!r}")
         if items:
             channel.taken = items[-1][2]
+        channel.is_converting = False
         channel.make_room()
 
     @staticmethod
@@ -240,44 +245,48 @@ class Writer:
             channel.ready.append(entry)
 
     def _write_one_by_one(self, channel: Channel, batch: list[Entry], error: Exception) -> bool:
-        """Find the entries a sink cannot store: they are set aside, the rest is written.
+        """Find the entries a sink cannot store: they are set aside, the rest is written in order.
 
-        Whether it is the entries or the sink shows by another entry being accepted; until then nothing is given up.
+        An entry that is refused alone is offered without its contents: if that is taken it was the contents, and the
+        job's log says that a line is missing there; if not it is the sink, and everything waits.
         """
-        refused: list[tuple[Entry, Exception]] = []
-        accepted = 0
+        handled = lines = 0
+        unavailable: Exception | None = None
         for entry in batch:
             try:
-                channel.sink.write([entry])
-                accepted += 1
-            except SinkUnavailableError as unavailable:
-                if accepted:
-                    break
-                self._back_off(channel, unavailable)
-                return False
-            except Exception as refusal:
-                refused.append((entry, refusal))
-                if not accepted and len(refused) == _SUSPECT:
-                    # Several in a row and none stored: it is the sink, unless it takes the last one.
-                    try:
-                        channel.sink.write(batch[-1:])
-                    except Exception:
-                        break
-        if not accepted:
-            self._back_off(channel, error)
+                if self._store_one(channel, entry):
+                    lines += not isinstance(entry, TallyRow)
+            except Exception as reason:
+                unavailable = reason
+                break
+            handled += 1
+        if handled:
+            self._done(channel, handled, lines)
+        if unavailable is not None:
+            self._back_off(channel, unavailable if isinstance(unavailable, SinkUnavailableError) else error)
             return False
-        lines = _lines_in(batch[: accepted + len(refused)])
-        for entry, reason in refused:
-            if not isinstance(entry, TallyRow):
-                channel.quarantined += 1
-                lines -= 1
-            report_once(
-                ("refused", channel.key, type(reason).__name__),
-                f"{_name_of(channel)} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}) "
-                f"and took others: {reason!r}. The line is set aside and counted as quarantined",
-            )
-        self._done(channel, accepted + len(refused), lines)
         return True
+
+    def _store_one(self, channel: Channel, entry: Entry) -> bool:
+        """Whether the sink has `entry`; if not it is set aside. Raises where it seems to be the sink's fault."""
+        try:
+            channel.sink.write([entry])
+            return True
+        except SinkUnavailableError:
+            raise
+        except EntryRefusedError as error:
+            reason: Exception = error
+        except Exception as error:
+            reason = error
+            channel.sink.write([_without_contents(entry)])
+        if not isinstance(entry, TallyRow):
+            channel.quarantined += 1
+        report_once(
+            ("refused", channel.key, type(reason).__name__),
+            f"sink {channel.name!r} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}): "
+            f"{reason!r}. Such lines are set aside and counted as quarantined",
+        )
+        return False
 
     def _done(self, channel: Channel, count: int, lines: int) -> None:
         """The first `count` entries need no more work; `lines` lines among them are in the store."""
@@ -289,17 +298,17 @@ class Writer:
             channel.failing = False
             channel.failures = 0
             channel.retry_at = 0.0
-            report(f"{_name_of(channel)} takes entries again; {channel.waiting()} are waiting")
+            report(f"sink {channel.name!r} takes entries again; {channel.waiting()} are waiting")
         dropped = channel.dropped.value()
         if dropped > channel.told_dropped:
-            report(f"{_name_of(channel)}: {dropped - channel.told_dropped} lines dropped, the buffer was full")
+            report(f"sink {channel.name!r}: {dropped - channel.told_dropped} lines dropped, the buffer was full")
             channel.told_dropped = dropped
 
     def _back_off(self, channel: Channel, error: Exception) -> None:
         pause = min(_FIRST_BACKOFF * 2**channel.failures, _LAST_BACKOFF)
         channel.failures = min(channel.failures + 1, 10)
         channel.retry_at = time.monotonic() + (_FLUSH_RETRY if self._tickets else pause)
-        text = str(error) if isinstance(error, SinkUnavailableError) else f"{_name_of(channel)} failed: {error!r}"
+        text = str(error) if isinstance(error, SinkUnavailableError) else f"sink {channel.name!r} failed: {error!r}"
         if not channel.failing or text != channel.last_error:
             channel.failing = True
             channel.last_error = text
@@ -308,6 +317,16 @@ class Writer:
                 f"{text}. {advice + '. ' if advice else ''}Job log lines are kept in memory (at most "
                 f"{channel.capacity}) and tried again; the application is not affected"
             )
+
+
+def _without_contents(entry: Entry) -> Entry:
+    return entry._replace(
+        logger="joblog_router",
+        message="A line of this job could not be stored: the log's store refused its contents.",
+        exception=None,
+        fields={},
+        path="",
+    )
 
 
 def _lines_in(batch: list[Entry]) -> int:
@@ -331,7 +350,3 @@ def _entry_of(record: LogRecord, item: Item, origin: str) -> Entry:
         seq,
         n,
     )
-
-
-def _name_of(channel: Channel) -> str:
-    return f"sink {channel.key.partition(' ')[0]!r}"

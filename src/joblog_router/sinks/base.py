@@ -16,14 +16,16 @@ class Sink(Protocol):
 
     `__init__` checks its options and raises ConfigurationError for what is wrong in them; it opens nothing. A
     sink may also have a method `idle()`: the writer calls it when nothing was written for a second, for a sink
-    that should not keep its connection open meanwhile.
+    that should not keep its connection open meanwhile. And a text `place`, the same for two sinks that write to the
+    same place though their options are spelled differently: they then share one buffer and store a line once.
     """
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Store all of `entries`, in order, before returning; the same entry may come again and must not be doubled.
 
         Raise SinkUnavailableError where the store cannot be reached: the batch is kept and tried again. Any other
-        error makes the writer look for the single entry that cannot be stored.
+        error makes the writer offer the entries one by one. One that is refused alone is offered once more without its
+        contents, to see whether it is the entry or the store; EntryRefusedError says at once that it is the entry.
         """
 
     def close(self) -> None:

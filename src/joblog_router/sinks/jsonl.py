@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from .._pipeline.escaping import escape_job_id
 from ..entry import Entry
-from ..exceptions import ConfigurationError, SinkUnavailableError
+from ..exceptions import ConfigurationError, EntryRefusedError, SinkUnavailableError
 
 try:
     import fcntl
@@ -18,6 +19,8 @@ except ImportError:  # Windows: one process per directory there
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["JsonLinesSink"]
+
+_ABOUT_ONE_FILE = frozenset({errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG})
 
 
 class JsonLinesSink:
@@ -30,12 +33,18 @@ class JsonLinesSink:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         if not isinstance(directory, str | os.PathLike) or not os.fspath(directory):
             raise ConfigurationError(f"sink 'jsonl': directory must be a path, not {directory!r}")
-        self._directory = Path(directory)
+        # Absolute now: the process may change its directory later.
+        self._directory = Path(os.path.realpath(directory))
+        self.place = str(self._directory)
         # What a failed batch did write, until the writer has offered it again.
         self._written: set[tuple[str, int]] = set()
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Append each job's entries in one write."""
+        """Append each job's entries in one write.
+
+        Raises EntryRefusedError if files of single jobs cannot be written, after having written the others, and
+        SinkUnavailableError if none can.
+        """
         by_job: dict[str, list[Entry]] = {}
         written: list[Entry] = []
         for entry in entries:
@@ -43,29 +52,40 @@ class JsonLinesSink:
                 written.append(entry)
             else:
                 by_job.setdefault(entry.job_id, []).append(entry)
-        texts = {
-            job_id: "".join(json.dumps(entry.as_dict(), ensure_ascii=False) + "\n" for entry in of_job).encode(
-                # The escape of a lone surrogate is JSON's too.
-                "utf-8",
-                "backslashreplace",
-            )
-            for job_id, of_job in by_job.items()
-        }
+        refused = ""
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for job_id, text in texts.items():
-                _append(self._directory / f"{escape_job_id(job_id)}.jsonl", text)
-                written += by_job[job_id]
+            for job_id, of_job in by_job.items():
+                path = self._directory / f"{escape_job_id(job_id)}.jsonl"
+                try:
+                    _append(path, _lines(of_job))
+                    written += of_job
+                except OSError as error:
+                    if error.errno not in _ABOUT_ONE_FILE or not self._can_make_files():
+                        raise
+                    refused = refused or f"sink 'jsonl' cannot write {str(path)!r}: {error.strerror or error}"
         except OSError as error:
             self._written.update((entry.origin, entry.seq) for entry in written)
             raise SinkUnavailableError(
                 f"sink 'jsonl' cannot write to {str(self._directory)!r}: {error.strerror or error}",
                 "make the directory writable for this process or change options={'directory': ...}",
             ) from error
+        if refused:
+            self._written.update((entry.origin, entry.seq) for entry in written)
+            raise EntryRefusedError(refused)
         self._written.difference_update((entry.origin, entry.seq) for entry in written)
+
+    def _can_make_files(self) -> bool:
+        return os.access(self._directory, os.W_OK | os.X_OK)
 
     def close(self) -> None:
         """Nothing is kept open."""
+
+
+def _lines(entries: list[Entry]) -> bytes:
+    text = "".join(json.dumps(entry.as_dict(), ensure_ascii=False) + "\n" for entry in entries)
+    # The escape of a lone surrogate is JSON's too.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _append(path: Path, text: bytes) -> None:

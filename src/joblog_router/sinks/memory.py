@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from .._pipeline.text import clean
 from ..entry import Entry
 from ..exceptions import ConfigurationError
 
@@ -33,7 +34,8 @@ class MemorySink:
     def entries(self, job_id: object = None) -> list[Entry]:
         """What was written so far, oldest first; only one job's if `job_id` is given. Call `flush()` before."""
         kept = list(self._entries)
-        return kept if job_id is None else [entry for entry in kept if entry.job_id == str(job_id)]
+        wanted = clean(str(job_id))
+        return kept if job_id is None else [entry for entry in kept if entry.job_id == wanted]
 
     def clear(self) -> None:
         """Forget what was written."""

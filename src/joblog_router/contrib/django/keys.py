@@ -17,7 +17,7 @@ def stored_key(text: str) -> str:
     An index takes no longer values (PostgreSQL 2,704 bytes, MySQL 3,072), and a job with such an id
     has a log too.
     """
-    if len(text) <= MAX_KEY:
+    if len(text) <= MAX_KEY and text[-_HASH_LENGTH - 2 : -_HASH_LENGTH] != "~~":  # nor may one id be another's hash
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{text[: MAX_KEY - _HASH_LENGTH - 2]}~~{digest}"

@@ -9,6 +9,7 @@ from typing import Any, Final
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from ..._pipeline.text import clean
 from ...exceptions import JobLogError
 from .keys import MAX_KEY, stored_key
 
@@ -22,7 +23,7 @@ class JobLogQuerySet(models.QuerySet["JobLogEntry"]):
 
     def for_job(self, job_id: object, *, namespace: str = "") -> JobLogQuerySet:
         """The log of one job, oldest line first (by time, then as its process wrote it)."""
-        return self.filter(namespace=stored_key(namespace), job_id=stored_key(str(job_id))).order_by(
+        return self.filter(namespace=stored_key(namespace), job_id=stored_key(clean(str(job_id)))).order_by(
             "created", "origin", "seq"
         )
 

@@ -90,6 +90,7 @@ class DjangoSink:
         self._database = database
         self._tests = tests
         self._memory = MemorySink()
+        self.place = f"{database or ''} {tests}"
         self._connection: PrivateConnection | None = None
         _made.add(self)
 

@@ -62,3 +62,15 @@ def run_python(
         check=False,
         env={**os.environ, "PYTHONPATH": str(SRC), **(env or {})},
     )
+
+
+def run_script(script: Path, *arguments: str, timeout: float = 40) -> subprocess.CompletedProcess[str]:
+    """Run a file, which its own children may import."""
+    return subprocess.run(
+        [sys.executable, str(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+    )

@@ -409,3 +409,127 @@ def test_an_application_that_only_logs_at_exit_loses_nothing(tmp_path: Any) -> N
     assert result.returncode == 0
     assert result.stderr == ""
     assert len((tmp_path / "1.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_proxy_in_extra_is_not_woken() -> None:
+    """Naming a value's type asks the type, not the value: a lazy object would query the database."""
+    woken: list[str] = []
+
+    class Lazy:
+        @property
+        def __class__(self) -> Any:
+            woken.append("woken")
+            return str
+
+        @__class__.setter
+        def __class__(self, value: Any) -> None:
+            raise AttributeError
+
+    configure()
+    with job_context(1, user=Lazy()):
+        log.info("x", extra={"owner": Lazy(), "list": [Lazy()]})
+    assert woken == []
+    (entry,) = entries()
+    assert entry.fields["owner"].endswith("Lazy>")
+
+
+@pytest.mark.timeout(20)
+def test_a_huge_extra_is_cut_before_it_is_copied() -> None:
+    """Nested containers share one budget, and what is not shown is not looked at. The timeout tells."""
+    rows: Any = "x"
+    for _ in range(4):
+        rows = [rows] * 100
+    huge = {str(number): number for number in range(1_000_000)}
+    configure()
+    with job_context(1):
+        for _ in range(500):
+            log.info("x", extra={"rows": rows, "huge": huge})
+    fields = entries()[0].fields
+    assert len(str(fields)) < 30_000
+    assert fields["huge"]["…"] == "999900 more"
+
+
+def test_odd_names_of_extra_are_stored() -> None:
+    """Keys with NUL, surrogates, or of other types cost nothing but their look."""
+    configure()
+    with job_context(1):
+        log.info("x", extra={"r\udce9sum\x00": 1, 5: "five"})  # type: ignore[dict-item]
+    (entry,) = entries()
+    assert entry.fields == {"r\\udce9sum\u2400": 1, "5": "five"}
+
+
+def test_pickled_records_need_nothing_of_this_library() -> None:
+    """A receiver without joblog_router reads records that were stamped here: the stamp is plain data."""
+    import pickle
+
+    from joblog_router import JobContextFilter
+
+    handler = configure()
+    with job_context(1, stage="x"):
+        for stamp in (JobContextFilter().filter, handler.handle):
+            record = log.makeRecord("x", 20, "f", 1, "m", (), None)
+            stamp(record)
+            stamped = pickle.loads(pickle.dumps(record.__dict__["_joblog"]))
+            assert type(stamped) is dict
+            assert b"joblog_router" not in pickle.dumps(record.__dict__["_joblog"])
+    record = log.makeRecord("x", 20, "f", 1, "m", (), None)
+    JobContextFilter().filter(record)
+    assert pickle.loads(pickle.dumps(record.__dict__["_joblog"])) == {}
+
+
+def test_counters_may_be_read_by_a_signal_handler_that_interrupts_reading() -> None:
+    """A thread that is reading a counter may be interrupted and read it again."""
+    from joblog_router._pipeline.stats import Tally
+
+    tally = Tally()
+    tally.add()
+    with tally._lock:
+        assert tally.value() == 1
+
+
+def test_tracebacks_are_cut_in_the_middle() -> None:
+    """A deep recursion keeps where it came from and where it broke."""
+    configure()
+
+    def one(left: int) -> None:
+        if not left:
+            raise ValueError("bottom")
+        other(left - 1)
+
+    def other(left: int) -> None:
+        one(left)
+
+    with job_context(1):
+        try:
+            one(300)
+        except ValueError:
+            log.exception("failed")
+    (entry,) = entries()
+    assert entry.exception is not None
+    assert "frames not shown" in entry.exception
+    assert len(entry.exception) < 20_000
+    assert "ValueError: bottom" in entry.exception
+
+
+def test_a_slow_store_gets_all_lines_at_exit(tmp_path: Any) -> None:
+    """The end of the process is held up as long as lines are being stored."""
+    result = run_python(
+        """
+        import logging, sys, time, joblog_router
+        class Slow:
+            def write(self, entries):
+                time.sleep(0.25)
+                with open(sys.argv[1], "a") as file:
+                    file.write("x" * len(entries))
+            def close(self):
+                pass
+        logging.getLogger().addHandler(joblog_router.JobLogHandler(sink=Slow(), fold=False))
+        logging.getLogger().setLevel(logging.INFO)
+        with joblog_router.job_context(1):
+            for number in range(8_000):
+                logging.info("line %d", number)
+        """,
+        str(tmp_path / "file"),
+    )
+    assert result.stderr == ""
+    assert len((tmp_path / "file").read_text()) == 8000

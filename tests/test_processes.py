@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from tests.helpers import run_python
+from tests.helpers import run_python, run_script
 
 SETUP = """
 import logging, logging.config, os, sys, threading, time
@@ -151,6 +151,37 @@ with job_context("outer"):
         assert line["message"] in (f"work of {line['job_id']}", "warm")
 
 
+def test_children_of_multiprocessing_store_their_lines_without_a_flush(tmp_path: Path) -> None:
+    """They end by os._exit, after their finalizers: nothing is lost, with any start method and executor."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        SETUP
+        + """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+def work(job):
+    with job_context(job):
+        for number in range(100):
+            log.warning("%s line %d", job, number)
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[2])
+    process = context.Process(target=work, args=("process",))
+    process.start()
+    process.join()
+    with ProcessPoolExecutor(2, mp_context=context) as executor:
+        list(executor.map(work, ["executor"]))
+    print(process.exitcode)
+"""
+    )
+    for method in ("fork", "spawn", "forkserver"):
+        directory = tmp_path / method
+        result = run_script(script, str(directory), method)
+        assert result.stdout.split() == ["0"], result.stderr
+        messages = Counter(str(line["message"]) for line in stored(directory))
+        assert len(messages) == 200, method
+        assert set(messages.values()) == {1}
+
+
 def test_a_fork_does_not_wait_for_a_stuck_sink(tmp_path: Path) -> None:
     """With a sink that hangs a fork waits a second at most, and the child logs on its own."""
     result = run_python(
@@ -198,6 +229,8 @@ libc = ctypes.CDLL(None)
 with job_context(1):
     log.info("of the parent")
 flush(10)
+with job_context(1):
+    log.info("of the parent, waiting")
 pid = libc.fork()  # no hooks: what uWSGI does by default
 if pid == 0:
     with job_context(2):
@@ -209,10 +242,11 @@ print(os.waitpid(pid, 0)[1])
         str(tmp_path),
     )
     assert result.stdout.split() == ["0"], result.stderr
-    assert sorted(line["message"] for line in stored(tmp_path)) == [
+    assert sorted(str(line["message"]) for line in stored(tmp_path)) == [
         "of the child",
         "of the child again",
         "of the parent",
+        "of the parent, waiting",
     ]
 
 

@@ -166,6 +166,61 @@ def test_formatters_before_the_handler_leave_no_fields(capfd: pytest.CaptureFixt
     assert "[1] failed" in err
 
 
+def test_evidence_keys_end_with_the_handler_that_named_them() -> None:
+    """A later configuration that says nothing has the default again."""
+    configure(evidence=["order_id"])
+    configure()
+    with job_context(7):
+        log.info("of eight", extra={"job_id": 8})
+        log.info("of seven", extra={"order_id": 8})
+    assert messages() == ["of seven"]
+
+
+class _Id:
+    def __str__(self) -> str:
+        return "7"
+
+
+class _Odd:
+    """Comparing it gives no truth, as with arrays and columns."""
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("no truth")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_evidence_is_compared_by_its_text_and_never_raises() -> None:
+    """An id of any type agrees with the scope it names; values that cannot be compared raise nothing."""
+    configure()
+    value = _Id()
+    with job_context(value):
+        log.info("equal", extra={"job_id": value})
+        log.info("odd", extra={"job_id": _Odd()})
+        record = log.makeRecord("x", 20, "f", 1, "m", (), None, extra={"job_id": _Odd()})
+        assert JobContextFilter().filter(record)
+    assert messages() == ["equal"]
+
+
+def test_a_filter_on_the_handler_may_add_fields() -> None:
+    """What a filter of the handler puts on a record is a field, with or without `extra`."""
+    handler = configure()
+
+    class Adds(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            record.added = "yes"
+            return True
+
+    handler.addFilter(Adds())
+    with job_context(1):
+        log.info("bare")
+        log.info("with extra", extra={"k": 1})
+    assert [dict(entry.fields) for entry in entries()] == [{"added": "yes"}, {"added": "yes", "k": 1}]
+
+
 async def test_service_loops_own_nothing_they_merely_inherited() -> None:
     """A guarded loop started in a job logs for nobody, unless it opened the scope itself."""
     configure()

@@ -82,8 +82,13 @@ class Router:
     def _end_with_multiprocessing(self) -> None:
         """Flush where a child of multiprocessing ends: by os._exit, after its finalizers, without exit functions."""
         util: Any = sys.modules.get("multiprocessing.util")
-        if util is not None:
-            util.Finalize(None, self._at_exit, exitpriority=0)
+        if util is not None and self._hooked:
+            # It forgets finalizers at the start of a child, and then calls what is registered for this.
+            util.register_after_fork(self, Router._add_finalizer)
+
+    def _add_finalizer(self) -> None:
+        util: Any = sys.modules["multiprocessing.util"]
+        util.Finalize(None, self._at_exit, exitpriority=0)
 
     def renew_after_fork(self, handler: Renewable) -> None:
         """Call `handler.renew()` in the child of every fork."""
@@ -107,9 +112,7 @@ class Router:
         context.forget_all()
         resolve.use_new_variable()
         self._start_anew()
-        if self._hooked and (util := sys.modules.get("multiprocessing.util")) is not None:
-            # multiprocessing forgets finalizers in its children, and then calls what was registered for this.
-            util.register_after_fork(self, Router._end_with_multiprocessing)
+        self._end_with_multiprocessing()
 
     def _start_in_unannounced_child(self) -> None:
         """A fork whose hooks did not run, as under uWSGI without --py-call-osafterfork, found with a line or a flush.

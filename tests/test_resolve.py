@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joblog_router import JobContextFilter, JobLogHandler, job_context, stats
+from joblog_router import JobContextFilter, JobLogHandler, flush, job_context, stats
 from joblog_router._pipeline.resolve import guard_services, resolve
+from joblog_router.sinks import MemorySink
 from tests.helpers import configure, entries, job_handler, messages
 
 log = logging.getLogger("app.module")
@@ -270,8 +271,8 @@ def test_handler_and_resolve_always_agree(
     extra: dict[str, Any], scopes: list[str], closed: bool, filtered: bool, formatted: bool
 ) -> None:
     """The capturing fast path takes a record exactly when `resolve` names a job, and for that job."""
-    handler = JobLogHandler(fold=False, sink="memory")
-    handler._channel.awake = True  # nobody empties the buffer but this test
+    sink = MemorySink()
+    handler = JobLogHandler(fold=False, sink=sink)
     opened = [job_context(job) for job in scopes]
     for scope in opened:
         scope.__enter__()
@@ -286,11 +287,10 @@ def test_handler_and_resolve_always_agree(
                 logging.Formatter("%(asctime)s %(message)s").format(record)
         expected = resolve(made[0])
         assert handler.handle(made[1]) is (expected is not None)
-        captured = [item[1].job_id for item in handler._channel.buffer]
+        assert flush(5)
+        captured = [entry.job_id for entry in sink.entries()]
         assert captured == ([] if expected is None else [expected.job_id])
     finally:
         for scope in reversed(opened):
             scope.__exit__(None, None, None)
-        handler._channel.buffer.clear()
-        handler._channel.awake = False
         handler.close()

@@ -48,13 +48,13 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             is_plain = False
         else:
             # Before __dict__ is asked for: attributes of a record without a dictionary are found faster.
-            message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
+            message, args, raised, name = record.msg, record.args, record.exc_info or record.stack_info, record.name
             added = record.__dict__
             is_plain = (
                 len(added) == BARE_LENGTH
                 and not scope.closed
                 and not (SERVICES and _get_running_loop() is not None)
-                and record.name != "asyncio"
+                and name != "asyncio"
             )
         stamp = more = None
         if not is_plain:
@@ -87,7 +87,10 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             if len(message) > MAX_MESSAGE:
                 message = clip(message, MAX_MESSAGE)
             if not is_plain:
-                more = (extras_of(added), capture_exception(record))
+                more = (
+                    extras_of(added, scope.fields),
+                    capture_exception(record) if raised or record.exc_text else None,
+                )  # type: ignore[union-attr]
             elif raised:
                 more = (None, capture_exception(record))
         except Exception:

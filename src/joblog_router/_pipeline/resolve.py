@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import CodeType
 from typing import Any, Final
 
@@ -231,18 +231,27 @@ def use_evidence(owner: int, keys: Iterable[str] | None) -> None:
     _evidence = frozenset().union(*_evidence_by.values()) if _evidence_by else _DEFAULT_EVIDENCE
 
 
-def extras_of(added: dict[str, Any]) -> dict[str, Any] | None:
-    """What the call passed in `extra`, frozen to primitives, without this library's own keys. None if nothing."""
+def extras_of(added: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the call passed in `extra`, frozen to primitives, without this library's own keys. None if nothing.
+
+    `fields` are the scope's, which JobContextFilter has put on the record too.
+    """
     found: dict[str, Any] | None = None
     for key in reversed(added):
         if key == _LAST:
             break
-        if key in _FORMATTERS or key in _OWN or (name := field_name(key))[:1] == "_":
+        if key in _NOT_EXTRA:
+            continue
+        value = added[key]
+        if key in fields and fields[key] is value:
+            continue
+        name = key if type(key) is str and key.isidentifier() else field_name(key)
+        if name[:1] == "_":
             continue
         if found is None:
             found = {}
-        found[name] = freeze(added[key])
+        found[name] = freeze(value)
     return found
 
 
-_OWN: Final = frozenset({"job_log", "job_log_id", "job_id", STAMP})
+_NOT_EXTRA: Final = _FORMATTERS | {"job_log", "job_log_id", "job_id", STAMP}

@@ -44,6 +44,8 @@ class Router:
         self._process = os.getpid()
         # What has to be made anew in the child of a fork: each handler's capturing function.
         self._renewals: weakref.WeakSet[Renewable] = weakref.WeakSet()
+        # What waited when a flush of `flush_unless_stuck` failed: channels and the last number of each.
+        self._stuck: list[tuple[Channel, int]] = []
 
     def open_channel(self, key: str, sink: Sink, capacity: int) -> Channel:
         """The channel of `key`, with one user more; a new one writes to `sink`, a known one to the sink it has."""
@@ -100,6 +102,7 @@ class Router:
         self._origin = _new_origin()
         self._count = 0
         self._before = dict.fromkeys(self._before, 0)
+        self._stuck = []
         for channel in self._snapshot():
             channel.begin(self._next_origin())
             forked = getattr(channel.sink, "forked", None)
@@ -143,6 +146,16 @@ class Router:
             return self._drain_here()
         done.wait(timeout)
         return bool(answer and answer[0])
+
+    def flush_unless_stuck(self, timeout: float) -> bool:
+        """`flush` for those who come often: once it failed, False at once until all that waited then is stored."""
+        if any(channel.done < last for channel, last in self._stuck):
+            return False
+        self._stuck = []
+        if self.flush(timeout):
+            return True
+        self._stuck = [(channel, channel.last_seq()) for channel in self._snapshot() if not channel.is_empty()]
+        return False
 
     async def aflush(self, timeout: float) -> bool:
         """`flush` for coroutines: the loop goes on meanwhile."""

@@ -33,7 +33,7 @@ class JobFinder:
 
     def find(self, task: Any, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, header: Any) -> Any:
         """The job's id, or None. An argument wins over the header; where they differ a conflict is counted."""
-        named = self._argument(task, args or (), kwargs or {})
+        named = self.named(task, args or (), kwargs or {})
         if named is None:
             return header or None
         if header and str(named) != header:
@@ -45,8 +45,9 @@ class JobFinder:
             )
         return named
 
-    def _argument(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        places = self._known.get(task)
+    def named(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """The job that the arguments name, or None. Of a `task` that is None only those by keyword can tell."""
+        places = {} if task is None else self._known.get(task)
         if places is None:
             places = self._known[task] = _places(task, self._parameters)
         for name in self._parameters:

@@ -66,7 +66,10 @@ class _Installation:
         except ImportError as error:
             raise MissingExtraError("celery", "celery") from error
         self.tasks = Tasks(
-            JobFinder(parameters), signals.task_postrun, (errors.WorkerLostError, errors.TimeLimitExceeded)
+            JobFinder(parameters),
+            signals.task_postrun,
+            importlib.import_module("celery").current_app,
+            (errors.WorkerLostError, errors.TimeLimitExceeded),
         )
         self._handlers = KeptHandlers(logging_class)
         self._receivers: list[tuple[Any, Callable[..., None]]] = [

@@ -84,9 +84,12 @@ def _quiet(receiver: Callable[..., None]) -> Callable[..., None]:
 class Tasks:
     """The receivers, and which tasks run now."""
 
-    def __init__(self, finder: JobFinder, postrun: Any, losses: tuple[type[BaseException], ...]) -> None:
+    def __init__(
+        self, finder: JobFinder, postrun: Any, current_app: Any, losses: tuple[type[BaseException], ...]
+    ) -> None:
         """`postrun` is Celery's signal, `losses` what a parent process reports when its child is gone."""
         self.finder = finder
+        self._current_app = current_app
         self._losses = losses
         # By request and not by task id: one task can be delivered twice and run in two threads at once.
         self._running: WeakKeyDictionary[Any, _Running] = WeakKeyDictionary()
@@ -108,20 +111,21 @@ class Tasks:
     # --- where a task is sent ---
 
     @_quiet
-    def on_publish(self, headers: dict[str, Any] | None = None, body: Any = None, **_: Any) -> None:
-        """Write the job that is open here into the message. A header that is there already stays."""
+    def on_publish(self, sender: Any = None, headers: dict[str, Any] | None = None, body: Any = None, **_: Any) -> None:
+        """Write the job that is open here into the message, unless the task's arguments name one."""
         scope = current_job()
-        if scope is not None and headers is not None:
+        # Of the second version of Celery's protocol; the first has no place for headers.
+        args, kwargs, embedded = body if isinstance(body, list | tuple) and len(body) == 3 else ((), {}, {})
+        if scope is not None and headers is not None and self.finder.named(self._task(sender), args, kwargs) is None:
             headers.setdefault(HEADER, scope.job_id)
         # A chord's body is sent by whichever of its tasks ends last, perhaps one of another job. It belongs to the
         # job in which the chord was started, or to none.
-        embedded = body[2] if isinstance(body, list | tuple) and len(body) == 3 else None
-        chord = embedded.get("chord") if isinstance(embedded, dict) else None
-        if isinstance(embedded, dict) and isinstance(chord, dict):
+        chord = embedded.get("chord")
+        if isinstance(chord, dict):
             options = chord.get("options") or {}
-            headers = {HEADER: "" if scope is None else scope.job_id, **(options.get("headers") or {})}
+            chord_headers = {HEADER: "" if scope is None else scope.job_id, **(options.get("headers") or {})}
             # A copy: the signature may be the application's own and be sent again elsewhere.
-            embedded["chord"] = {**chord, "options": {**options, "headers": headers}}
+            embedded["chord"] = {**chord, "options": {**options, "headers": chord_headers}}
 
     # --- where it runs ---
 
@@ -199,6 +203,11 @@ class Tasks:
     def _job(self, task: Any, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, request: Any) -> Any:
         header = request.get(HEADER) if request is not None else None
         return self.finder.find(task, args, kwargs, header if isinstance(header, str) else None)
+
+    def _task(self, name: str) -> Any:
+        """The task of that name if this process knows it: those that only send tasks may not."""
+        app = self._current_app
+        return app.tasks.get(name) if app.finalized else None
 
     # --- our place among the receivers of task_postrun ---
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.contrib.celery.valkey import ValkeyServer
 from tests.contrib.celery.worker import Worker
+from tests.contrib.django.project import Project
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +24,11 @@ def worker(broker: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> It
     """A prefork worker with two processes. Use job ids of your own."""
     with Worker(broker.database(), tmp_path_factory.mktemp("worker"), "-P", "prefork", "-c", "2") as worker:
         yield worker
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A Django project with all its tables."""
+    project = Project(tmp_path)
+    project.migrate()
+    return project

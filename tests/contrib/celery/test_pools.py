@@ -49,7 +49,7 @@ def test_in_threads_and_in_the_workers_own_thread_tasks_are_in_their_jobs(
 
 def test_without_hijacking_a_line_is_stored_once(broker: ValkeyServer, tmp_path: Path) -> None:
     """`worker_hijack_root_logger=False` leaves root's handlers alone, and still cuts the task loggers off."""
-    with Worker(broker.database(), tmp_path, "-c", "1", HIJACK="0") as worker:
+    with Worker(broker.database(), tmp_path, "-c", "1", ready=False, HIJACK="0") as worker:
         with pytest.raises(ValueError, match="no such survey"):
             worker.run("fails", job_id=1)
         worker.wait_for("1", "connected after")

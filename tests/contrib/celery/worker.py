@@ -36,10 +36,17 @@ def until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> 
 class Worker:
     """`celery -A worker_app worker` with `arguments`; job logs go to `directory`."""
 
-    app_module = "worker_app"
-
-    def __init__(self, broker: str, directory: Path, *arguments: str, ready: bool = True, **environment: str) -> None:
+    def __init__(
+        self,
+        broker: str,
+        directory: Path,
+        *arguments: str,
+        app: str = "worker_app",
+        ready: bool = True,
+        **environment: str,
+    ) -> None:
         """`ready=False`: do not wait for the line that it is; where it goes elsewhere."""
+        self.app = app
         self.directory = directory / "joblog"
         self.output = directory / "worker.log"
         self.path = f"{HERE}{os.pathsep}{directory}"
@@ -51,7 +58,7 @@ class Worker:
             if not name.startswith(("PYTEST", "CELERY", "DJANGO", "_MP"))
         }
         command = [
-            *(sys.executable, "-m", "celery", "-A", self.app_module, "worker", "-l", "INFO"),
+            *(sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
             *("-n", f"{directory.name}@localhost"),
             *arguments,
@@ -90,7 +97,7 @@ class Worker:
 
     def send(self, name: str, /, *args: Any, headers: dict[str, Any] | None = None, **kwargs: Any) -> AsyncResult[Any]:
         """Send the task; nothing of ours runs in this process."""
-        return self.client.send_task(f"worker_app.{name}", args, kwargs, headers=headers)
+        return self.client.send_task(f"{self.app}.{name}", args, kwargs, headers=headers)
 
     def run(self, name: str, /, *args: Any, headers: dict[str, Any] | None = None, **kwargs: Any) -> Any:
         """Send the task and wait for what it returns, or raise what it raised."""

@@ -207,7 +207,7 @@ def keeps_state(job_id: Any, port: int, progress: str) -> None:
     """What a library does: keeps the state of a job in Redis, and logs what goes wrong with its module logger."""
     library = logging.getLogger("shop.state")
     # One connection, no second try: what fails is shown as it is.
-    state = redis.Redis(port=port, retry=None, retry_on_error=[], socket_timeout=20)
+    state = redis.Redis("127.0.0.1", port, retry=None, retry_on_error=[], socket_timeout=20)
     number = 0
     while True:
         number += 1

@@ -178,9 +178,10 @@ class Tasks:
         if job_id is None or not isinstance(exception, BaseException):
             return
         logger.error(
-            "Task %s[%s]: error outside of its body, its state may not be stored: %r",
+            "Task %s[%s] could not be finished: %s: %s",
             sender.name,
             task_id,
+            type(exception).__name__,
             exception,
             exc_info=exception,
             extra={"job_log_id": job_id},
@@ -198,7 +199,14 @@ class Tasks:
         job_id = self._job(sender, given.get("args"), given.get("kwargs"), request if request.id == task_id else None)
         if job_id is not None:
             self._lost = task_id  # this signal is sent twice for some
-            logger.error("Task %s[%s] was lost: %r", sender.name, task_id, exception, extra={"job_log_id": job_id})
+            logger.error(
+                "Task %s[%s] was lost: %s: %s",
+                sender.name,
+                task_id,
+                type(exception).__name__,
+                exception,
+                extra={"job_log_id": job_id},
+            )
 
     def _job(self, task: Any, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, request: Any) -> Any:
         header = request.get(HEADER) if request is not None else None

@@ -306,6 +306,7 @@ def stats() -> dict[str, Any]:
 
     `captured` lines were taken from logging calls; each of them is `stored`, `waiting`, `dropped` (the buffer was
     full) or `quarantined` (the sink refused that one line). `late` records came from closed scopes, `conflicts` named
-    another job than the one open, `services` came from shared service loops: these three are in no job's log.
+    another job than the one open, `services` came from shared service loops: these three are in no job's log. A
+    Celery task whose message names another job than its argument is a conflict, too, and runs in the argument's.
     """
     return router.stats()

@@ -60,5 +60,6 @@ def test_a_killed_result_backend_is_named_in_the_jobs_log(broker: ValkeyServer, 
     assert line["level"] == "ERROR"
     assert "worker_app.tells_progress" in line["message"]
     assert f"ConnectionError: Error 111 connecting to 127.0.0.1:{backend.port}" in line["message"]
-    assert "in update_state" in line["exception"]  # where the task met it, before Celery could not store the failure
+    # Where the task met it, before Celery could not store the failure.
+    assert "in tells_progress\n" in line["exception"]
     assert not [line for line in lines if line["logger"].startswith("celery.app")]

@@ -3,6 +3,8 @@
 Knows nothing of joblog-router but the handler in its logging and the call of `instrument`.
 """
 
+# ruff: noqa: D103 - an application's functions, not tests
+
 from __future__ import annotations
 
 import asyncio

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.contrib.celery.valkey import ValkeyServer
-from tests.contrib.celery.worker import Worker
+from tests.contrib.celery.worker import TaskFailedError, Worker
 from tests.contrib.django.project import Project
 
 APP = """
@@ -64,7 +64,7 @@ def test_tasks_of_a_project_are_in_the_table(broker: ValkeyServer, project: Proj
         sent = [worker.send("pack", number % 4, number) for number in range(40)]
         for result in sent:
             result.get(timeout=40)
-        with pytest.raises(ValueError, match="no such parcel"):
+        with pytest.raises(TaskFailedError, match="no such parcel"):
             worker.run("fail", job_id="failing")
         assert "joblog_router:" not in worker.stop()
     for job in range(4):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.contrib.celery.valkey import ValkeyServer
-from tests.contrib.celery.worker import Worker
+from tests.contrib.celery.worker import TaskFailedError, Worker
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
@@ -28,7 +28,7 @@ def test_in_threads_and_in_the_workers_own_thread_tasks_are_in_their_jobs(
         for number in range(3):
             worker.wait_for(f"late{number}", "the job is late")
         lost = worker.send("fails", "failing")
-        with pytest.raises(ValueError, match="no such survey"):
+        with pytest.raises(TaskFailedError, match="no such survey"):
             lost.get(timeout=30)
         worker.stop()
         lines = worker.all_lines()
@@ -50,7 +50,7 @@ def test_in_threads_and_in_the_workers_own_thread_tasks_are_in_their_jobs(
 def test_without_hijacking_a_line_is_stored_once(broker: ValkeyServer, tmp_path: Path) -> None:
     """`worker_hijack_root_logger=False` leaves root's handlers alone, and still cuts the task loggers off."""
     with Worker(broker.database(), tmp_path, "-c", "1", ready=False, HIJACK="0") as worker:
-        with pytest.raises(ValueError, match="no such survey"):
+        with pytest.raises(TaskFailedError, match="no such survey"):
             worker.run("fails", job_id=1)
         worker.wait_for("1", "connected after")
         assert worker.messages(1) == [

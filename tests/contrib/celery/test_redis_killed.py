@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.contrib.celery.valkey import ValkeyServer
-from tests.contrib.celery.worker import Worker, until
+from tests.contrib.celery.worker import TaskFailedError, Worker, until
 
 
 def wait_until_stuck(progress: Path) -> None:
@@ -33,7 +35,8 @@ def test_a_killed_redis_is_named_in_the_jobs_log(broker: ValkeyServer, tmp_path:
         state.pause()
         wait_until_stuck(progress)
         state.kill()
-        result.get(timeout=30, propagate=False)
+        with pytest.raises(TaskFailedError, match="ConnectionError"):
+            result.get()
         lines = worker.wait_for(1220, "raised unexpected")
     error = "Error while reading from 127.0.0.1:"
     (library,) = [line for line in lines if line["logger"] == "shop.state"]

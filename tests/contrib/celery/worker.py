@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+import redis
 from celery import Celery
-from celery.result import AsyncResult
 
 from joblog_router._pipeline.escaping import escape_job_id
 from tests.helpers import SRC
@@ -31,6 +31,41 @@ def until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> 
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
         time.sleep(0.01)
     return found
+
+
+def store_at(url: str) -> redis.Redis:
+    """A client of the database that `ValkeyServer.database()` names."""
+    path, _, database = url.removeprefix("redis+socket://").partition("?virtual_host=")
+    return redis.Redis(unix_socket_path=path, db=int(database))
+
+
+class TaskFailedError(Exception):
+    """A task ended with an error: its type and text."""
+
+
+class Result:
+    """What became of a task, read from the result backend.
+
+    Not Celery's own AsyncResult: that one holds a connection of this process until it is collected.
+    """
+
+    def __init__(self, task_id: str, store: redis.Redis) -> None:
+        self.id = task_id
+        self._store = store
+
+    def get(self, timeout: float = TIMEOUT) -> Any:
+        """What the task returned; raises TaskFailedError where it failed."""
+
+        def end() -> dict[str, Any] | None:
+            raw = self._store.get(f"celery-task-meta-{self.id}")
+            meta = json.loads(raw) if raw else {}
+            return meta if meta.get("status") in ("SUCCESS", "FAILURE", "REVOKED") else None
+
+        meta = until(end, f"the end of task {self.id}", timeout)
+        if meta["status"] == "SUCCESS":
+            return meta["result"]
+        error = meta["result"]
+        raise TaskFailedError(f"{error['exc_type']}: {error['exc_message']}")
 
 
 class Worker:
@@ -51,7 +86,8 @@ class Worker:
         self.output = directory / "worker.log"
         self.path = f"{HERE}{os.pathsep}{directory}"
         self.cwd = directory
-        self.client = Celery("client", broker=broker, backend=environment.get("BACKEND", broker), set_as_current=False)
+        self.client = Celery("client", broker=broker, set_as_current=False)
+        self.results = store_at(broker)
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -95,13 +131,14 @@ class Worker:
         """What the worker printed."""
         return self.output.read_text(errors="replace")
 
-    def send(self, name: str, /, *args: Any, headers: dict[str, Any] | None = None, **kwargs: Any) -> AsyncResult[Any]:
+    def send(self, name: str, /, *args: Any, headers: dict[str, Any] | None = None, **kwargs: Any) -> Result:
         """Send the task; nothing of ours runs in this process."""
-        return self.client.send_task(f"{self.app}.{name}", args, kwargs, headers=headers)
+        sent = self.client.send_task(f"{self.app}.{name}", args, kwargs, headers=headers)
+        return Result(sent.id, self.results)
 
     def run(self, name: str, /, *args: Any, headers: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-        """Send the task and wait for what it returns, or raise what it raised."""
-        return self.send(name, *args, headers=headers, **kwargs).get(timeout=TIMEOUT)
+        """Send the task and wait for what it returns."""
+        return self.send(name, *args, headers=headers, **kwargs).get()
 
     def lines(self, job: object) -> list[dict[str, Any]]:
         """What is in the job's log now."""
@@ -156,6 +193,7 @@ class Worker:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(10)
         self.client.close()
+        self.results.close()
 
     def __enter__(self) -> Self:
         return self

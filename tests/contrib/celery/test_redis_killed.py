@@ -58,7 +58,8 @@ def test_a_killed_result_backend_is_named_in_the_jobs_log(broker: ValkeyServer, 
             until(lambda: has_started(progress), "some updates")
             backend.kill()
             lines = worker.wait_for(1221, "could not be finished")
-            worker.stop()
+            # Celery 5.4 waits for ever for a task whose result it cannot store: no orderly end.
+            worker.kill()
             (line,) = [line for line in worker.lines(1221) if line["logger"] == "joblog_router.celery"]
     assert line["level"] == "ERROR"
     assert "worker_app.tells_progress" in line["message"]

@@ -184,14 +184,17 @@ class Worker:
             self._process.wait(timeout)
         return self.text()
 
+    def kill(self) -> None:
+        """End the worker and its pool at once."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(10)
+
     def close(self) -> None:
-        """End it in whatever way, its pool with it."""
+        """End it in whatever way."""
         with suppress(subprocess.TimeoutExpired):
             self.stop(10)
-        if self._process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(10)
+        self.kill()
         self.client.close()
         self.results.close()
 

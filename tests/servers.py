@@ -46,6 +46,14 @@ def find_nats_server() -> str:
     )
 
 
+def dying_with_parent(command: list[str]) -> list[str]:
+    """`command`, ended by the kernel when this process ends in whatever way (on Linux; elsewhere as it is)."""
+    # The signal is bound to the thread that starts the process; only the main thread lives long enough.
+    if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
+        return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+    return command
+
+
 class NatsServer:
     """A nats-server with JetStream on loopback, on a free port, with its store in a temporary directory.
 
@@ -137,10 +145,7 @@ class NatsServer:
             *("-js", "-sd", str(self.store)),
             *self._arguments,
         ]
-        # The signal is bound to the thread that starts the process; only the main thread lives long enough.
-        if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
-            return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
-        return command
+        return dying_with_parent(command)
 
     def _start(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import logging.config
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from joblog_router import Entry, JobLogHandler, SinkUnavailableError, flush, job_context, stats
+from joblog_router._pipeline.router import router
 from tests.helpers import configure, job_handler, messages
 
 log = logging.getLogger("app")
@@ -413,3 +415,23 @@ def collect(some: list[Entry]) -> None:
     """Wait for the gate, then keep: the target of the callable sink above."""
     assert gate.wait(10)
     collected.extend(some)
+
+
+def test_those_who_flush_often_wait_for_a_store_that_is_away_only_once(recording: Recording) -> None:
+    """After one flush in vain `flush_unless_stuck` does not wait, until what waited then is stored; then it does."""
+    recording.fail = lambda entries: SinkUnavailableError("away")
+    with job_context(1):
+        log.info("one")
+        started = time.monotonic()
+        assert not router.flush_unless_stuck(0.3)
+        assert time.monotonic() - started >= 0.3
+        log.info("two")
+        started = time.monotonic()
+        for _ in range(100):
+            assert not router.flush_unless_stuck(0.3)
+        assert time.monotonic() - started < 0.3
+        recording.fail = None
+        assert flush(10)
+        log.info("three")
+        assert router.flush_unless_stuck(10)
+    assert [entry.message for entry in recording.written] == ["one", "two", "three"]

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, I
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast, overload
 
 from ._pipeline.primitives import freeze_fields
 from ._pipeline.report import report_once
@@ -56,6 +56,9 @@ class JobScope:
     """
 
     __slots__ = ("_at_close", "_captured", "_home", "_n", "_numbers", "_outer", "closed", "fields", "job_id", "parent")
+
+    # False for a scope that is expected to be seen after its end: its records are no sign of a mistake.
+    _counts_late: ClassVar[bool] = True
 
     job_id: str
     fields: Mapping[str, Any]

@@ -87,10 +87,9 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             if len(message) > MAX_MESSAGE:
                 message = clip(message, MAX_MESSAGE)
             if not is_plain:
-                more = (
-                    extras_of(added, scope.fields),
-                    capture_exception(record) if raised or record.exc_text else None,
-                )  # type: ignore[union-attr]
+                raised = raised or record.exc_text
+                exception = capture_exception(record) if raised else None
+                more = (extras_of(added, scope.fields), exception)  # type: ignore[union-attr]
             elif raised:
                 more = (None, capture_exception(record))
         except Exception:

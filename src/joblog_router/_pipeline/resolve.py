@@ -176,8 +176,10 @@ def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
     outer = still_open(scope)
     if outer is not None:
         return outer
-    late.add()
     setattr(record, STAMP, NO_JOB)
+    if not scope._counts_late:
+        return None
+    late.add()
     report_once(
         ("late", record.pathname, record.lineno),
         f"a record of {record.name} ({record.pathname}:{record.lineno}) was logged in the scope of job "

@@ -55,6 +55,8 @@ class Router:
         self._process = os.getpid()
         # What has to be made anew in the child of a fork: each handler's capturing function.
         self._renewals: weakref.WeakSet[Renewable] = weakref.WeakSet()
+        # What waited when a flush of `flush_unless_stuck` failed: channels and the last number of each.
+        self._stuck: list[tuple[Channel, int]] = []
 
     def open_channel(
         self, named: NamedSink, capacity: int, fold: bool | None = None, unfolded: LoggerNames | None = None
@@ -137,6 +139,7 @@ class Router:
         self._origin = _new_origin()
         self._count = 0
         self._before = dict.fromkeys(self._before, 0)
+        self._stuck = []
         for channel in self._snapshot():
             channel.begin(self._next_origin())
             forked = getattr(channel.sink, "forked", None)
@@ -182,6 +185,16 @@ class Router:
             return self._drain_here()
         done.wait(timeout)
         return bool(answer and answer[0])
+
+    def flush_unless_stuck(self, timeout: float) -> bool:
+        """`flush` for those who come often: once it failed, False at once until all that waited then is stored."""
+        if any(channel.done() < last for channel, last in self._stuck):
+            return False
+        self._stuck = []
+        if self.flush(timeout):
+            return True
+        self._stuck = [(channel, channel.last_seq()) for channel in self._snapshot() if not channel.is_empty()]
+        return False
 
     async def aflush(self, timeout: float) -> bool:
         """`flush` for coroutines: the loop goes on meanwhile."""
@@ -351,6 +364,7 @@ def stats() -> dict[str, Any]:
     `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row),
     `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink refused that one line). `late` records came
     from closed scopes, `conflicts` named another job than the one open, `services` came from shared service loops:
-    these three are in no job's log.
+    these three are in no job's log. A Celery task whose message names another job than its argument is a conflict,
+    too, and runs in the argument's.
     """
     return router.stats()

@@ -27,7 +27,7 @@ DATABASES = {
     "joblog": sqlite_alias(BASE_DIR / "joblog.sqlite3"),
 }
 DATABASE_ROUTERS = ["joblog_router.contrib.django.db.JobLogRouter"]
-JOBLOG_ROUTER = {"NATS": False}
+JOBLOG_ROUTER = {"NATS": False, "CELERY": False}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -17,7 +17,7 @@ def test_without_the_setting_the_defaults_hold() -> None:
     """No JOBLOG_ROUTER, None and an empty one are the same."""
     for value in (None, {}):
         with override_settings(JOBLOG_ROUTER=value):
-            assert conf.current() == JobLogSettings(DATABASE=None, NATS=None)
+            assert conf.current() == JobLogSettings(DATABASE=None, NATS=None, CELERY=None)
 
 
 def test_override_settings_takes_effect_and_ends() -> None:
@@ -53,13 +53,14 @@ def test_a_project_without_an_alias_of_the_logs_own_uses_default(bare_project: P
         ([], "JOBLOG_ROUTER must be a dictionary, not []"),
         ({"DATABSE": "x"}, "JOBLOG_ROUTER has no setting 'DATABSE'. Did you mean 'DATABASE'?"),
         ({"nats": True}, "JOBLOG_ROUTER has no setting 'nats'. Did you mean 'NATS'?"),
-        ({"COLOUR": 1}, "JOBLOG_ROUTER has no setting 'COLOUR'. Known: DATABASE, FOLD, NATS"),
+        ({"COLOUR": 1}, "JOBLOG_ROUTER has no setting 'COLOUR'. Known: DATABASE, FOLD, NATS, CELERY"),
         ({1: 1}, "JOBLOG_ROUTER has no setting 1."),
         ({"DATABASE": 3}, "JOBLOG_ROUTER['DATABASE'] must be the name of an alias in DATABASES, or None, not 3"),
         ({"DATABASE": ""}, "JOBLOG_ROUTER['DATABASE'] must be"),
         ({"FOLD": "no"}, "JOBLOG_ROUTER['FOLD'] must be True or False, not 'no'"),
         ({"NATS": "on"}, "JOBLOG_ROUTER['NATS'] must be True, False, None or a dictionary of options"),
         ({"NATS": 1}, "JOBLOG_ROUTER['NATS'] must be"),
+        ({"CELERY": ["job_id"]}, "JOBLOG_ROUTER['CELERY'] must be True, False, None or a dictionary of options"),
     ],
 )
 def test_what_is_wrong_names_the_setting_and_the_key(value: Any, words: str) -> None:

@@ -1,11 +1,13 @@
-"""The app's start: read the settings, register the checks, instrument nats-py. No database, thread or socket.
+"""The app's start: read the settings, register the checks, turn integrations on. No database, thread or socket.
 
 Called once by `django.setup()`, on the thread that calls it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Final
 
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
@@ -17,7 +19,26 @@ from . import conf
 
 __all__ = ["JobLogConfig"]
 
-_INSTRUMENT = "joblog_router.contrib.nats.instrument"
+
+@dataclass(frozen=True)
+class _Contrib:
+    """An integration that the app turns on: the setting that decides, and what is needed for it."""
+
+    setting: str
+    module: str
+    package: str
+    extra: str
+    lost: str
+
+    @property
+    def instrument(self) -> str:
+        return f"joblog_router.contrib.{self.extra}.instrument"
+
+
+_CONTRIBS: Final = (
+    _Contrib("NATS", "nats", "nats-py", "nats", "job logs go without its events"),
+    _Contrib("CELERY", "celery", "celery", "celery", "tasks are not put into their jobs"),
+)
 
 
 class JobLogConfig(AppConfig):
@@ -33,29 +54,30 @@ class JobLogConfig(AppConfig):
         from . import checks  # noqa: F401 - importing it registers the checks
 
         conf.apply()
-        _instrument_nats(conf.current().NATS)
+        for contrib in _CONTRIBS:
+            _instrument(contrib, getattr(conf.current(), contrib.setting))
 
 
-def _instrument_nats(choice: conf.Nats) -> None:
-    """Let nats-py's lifecycle into job logs: as asked for, or unasked where it is installed."""
+def _instrument(contrib: _Contrib, choice: conf.Choice) -> None:
+    """Turn `contrib` on: as asked for, or unasked where its package is installed."""
     if choice is False:
         return
-    spec = find_spec("nats")
-    if spec is None or spec.origin is None:  # a folder named nats is a namespace package, without an origin
+    spec = find_spec(contrib.module)
+    if spec is None or spec.origin is None:  # a folder of that name is a namespace package, without an origin
         if choice is None:
             return
-        raise MissingExtraError("nats-py", "nats")
+        raise MissingExtraError(contrib.package, contrib.extra)
     options = {} if choice is None or choice is True else dict(choice)
     try:
-        load(_INSTRUMENT)(**options)
+        load(contrib.instrument)(**options)
     except ConfigurationError as error:
-        raise ConfigurationError(f"JOBLOG_ROUTER['NATS']: {error}") from error
+        raise ConfigurationError(f"{conf.SETTING}[{contrib.setting!r}]: {error}") from error
     except Exception as error:
         if choice is not None:
             raise
         # Nobody asked for it: the project must start without it.
         report_once(
-            ("nats",),
-            f"nats-py is installed but could not be instrumented ({error!r}): job logs go without its "
-            "events. JOBLOG_ROUTER = {'NATS': False} turns this off",
+            (contrib.module,),
+            f"{contrib.package} is installed but could not be instrumented ({error!r}): {contrib.lost}. "
+            f"{conf.SETTING} = {{{contrib.setting!r}: False}} turns this off",
         )

@@ -25,7 +25,7 @@ SETTING: Final = "JOBLOG_ROUTER"
 ALIAS: Final = "joblog"
 """The database alias that holds nothing but job logs, used where DATABASES has it."""
 
-Nats: TypeAlias = "bool | Mapping[str, Any] | None"
+Choice: TypeAlias = "bool | Mapping[str, Any] | None"
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,22 @@ class JobLogSettings:
       `fold` beats it.
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
       for `joblog_router.contrib.nats.instrument` insists on it.
+    - `CELERY`: the same for Celery and `joblog_router.contrib.celery.instrument`.
     """
 
     DATABASE: str | None = None
     FOLD: bool = True
-    NATS: Nats = None
+    NATS: Choice = None
+    CELERY: Choice = None
 
 
 _KEYS: Final = tuple(field.name for field in fields(JobLogSettings))
+_CHOICE: Final = ((bool, Mapping, NoneType), "True, False, None or a dictionary of options")
 _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "DATABASE": ((str, NoneType), "the name of an alias in DATABASES, or None"),
     "FOLD": ((bool,), "True or False"),
-    "NATS": ((bool, Mapping, NoneType), "True, False, None or a dictionary of options"),
+    "NATS": _CHOICE,
+    "CELERY": _CHOICE,
 }
 
 

@@ -16,10 +16,10 @@ pytestmark = pytest.mark.usefixtures("instrumented")
 LIFE = [
     "nats.stream.created",
     "nats.consumer.created",
+    "nats.publish.summary",
     "nats.consumer.final",
     "nats.consumer.deleted",
     "nats.stream.deleted",
-    "nats.publish.summary",
 ]
 
 

@@ -21,7 +21,7 @@ from ...exceptions import ConfigurationError, MissingExtraError
 from .management import requesting
 from .messages import Coroutine, masked, subscribing, waiting
 from .naming import NamePatterns
-from .publishing import publishing, publishing_async
+from .publishing import answering, publishing, publishing_async
 from .state import Settings, State
 
 __all__ = ["instrument", "uninstrument"]
@@ -92,11 +92,10 @@ class _Installation:
         # recognised.
         codes = {code for owner, names in loops for name in names if (code := _code(owner, name)) is not None}
         self._end_guard = guard_services(codes) if had_clients else None
-        internal = frozenset(
-            function
-            for owner, name in ((client, "_request_sub_callback"), (jetstream, "_handle_async_reply"))
-            if (function := vars(owner).get(name)) is not None
-        )
+        replies = ((client, "_request_sub_callback"), (jetstream, "_handle_async_reply"))
+        before = [vars(owner).get(name) for owner, name in replies]
+        self._patch(jetstream, "_handle_async_reply", answering)
+        internal = frozenset(filter(None, before + [vars(owner).get(name) for owner, name in replies]))
         for owner, names in loops:
             for name in names:
                 self._patch(owner, name, waiting if name == "_wait_for_msgs" else masked)

@@ -30,10 +30,10 @@ class Ledger:
     """Of one scope (`lasting` False), or of a job outside any scope that could end (`lasting` True).
 
     `said`: what needs no second line. `subjects`: stream to its subjects, as met here. `sums`: what is summed
-    up when it closes.
+    up when it closes, `run`: of a job the sum that grew last, and how often in a row.
     """
 
-    __slots__ = ("at_close", "closed", "lasting", "said", "subjects", "sums")
+    __slots__ = ("at_close", "closed", "lasting", "run", "said", "subjects", "sums")
 
     def __init__(self, lasting: bool) -> None:
         self.lasting = lasting
@@ -41,6 +41,7 @@ class Ledger:
         self.said: set[Hashable] = set()
         self.subjects: dict[str, list[str]] = {}
         self.sums: dict[Hashable, Any] = {}
+        self.run: dict[str, tuple[Any, int]] = {}
         self.at_close: list[Callable[[JobScope], None]] = []
 
     def say(self, what: Hashable) -> bool:
@@ -88,6 +89,10 @@ class Ledgers:
             while len(self._lasting) > _MAX_LASTING:
                 self._lasting.pop(next(iter(self._lasting)), None)
         return ledger
+
+    def open_ones(self) -> list[Ledger]:
+        """Those of all open scopes."""
+        return list(self._open.values())
 
     def _close(self, scope: JobScope) -> None:
         ledger = self._open.pop(scope, None)

@@ -30,6 +30,7 @@ from .lifecycle import (
 )
 from .messages import Coroutine
 from .ownership import StreamKey, is_ownable, server_of
+from .publishing import settle
 from .state import State, quietly
 
 _CALL: Final = re.compile(
@@ -82,6 +83,7 @@ def requesting(state: State, original: Coroutine) -> Coroutine:
             return await original(self, *args, **kwargs)
         scope = current_job()
         if call.action == "DELETE" and state.settings.events:
+            quietly(settle, state, call.key)
             ask = functools.partial(original, self, timeout=_wait(kwargs.get("timeout")))
             consumers = await _ask_for_consumers(state, self, ask, call, scope)
             if consumers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -39,13 +40,15 @@ class Settings:
 class State:
     """One installation. `active` is False once it ended: what it left in running tasks is inert then."""
 
-    __slots__ = ("_births", "active", "ledgers", "owners", "settings")
+    __slots__ = ("_births", "active", "ledgers", "owners", "settings", "unanswered")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.active = True
         self.owners = Owners()
         self.ledgers = Ledgers()
+        # Futures of asynchronous publishes to what is known of them.
+        self.unanswered: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = weakref.WeakKeyDictionary()
         self._births: dict[tuple[StreamKey, str], str] = {}
 
     def owner(self, key: StreamKey, *, consumer: str = "", subject: str = "", header: str | None = None) -> str | None:

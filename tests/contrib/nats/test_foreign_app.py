@@ -16,6 +16,7 @@ pytestmark = pytest.mark.usefixtures("instrumented")
 LIFE = [
     "nats.stream.created",
     "nats.consumer.created",
+    "nats.fetch.first",
     "nats.publish.summary",
     "nats.consumer.final",
     "nats.consumer.deleted",

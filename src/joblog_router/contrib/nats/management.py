@@ -16,7 +16,9 @@ import time
 from typing import Any, Final, NamedTuple
 
 from ...context import JobScope, current_job
+from .acks import confirmed
 from .events import LOGGER, timestamp
+from .fetching import ending, limits_of
 from .ledger import Ledger, open_part
 from .lifecycle import (
     Refusal,
@@ -72,10 +74,13 @@ class Timing(NamedTuple):
 
 def requesting(state: State, original: Coroutine) -> Coroutine:
     """`Client.request`, its JetStream API calls told where they are about a job."""
+    state.request = original
 
     @functools.wraps(original)
     async def request(self: Any, *args: Any, **kwargs: Any) -> Any:
         subject = args[0] if args else kwargs.get("subject")
+        if type(subject) is str and subject.startswith("$JS.ACK."):
+            return await confirmed(state, original(self, *args, **kwargs), self, subject)
         if type(subject) is not str or not subject.startswith("$JS.") or not state.active:
             return await original(self, *args, **kwargs)
         call = quietly(_call, self, subject)
@@ -86,6 +91,7 @@ def requesting(state: State, original: Coroutine) -> Coroutine:
             quietly(settle, state, call.key)
             ask = functools.partial(original, self, timeout=_wait(kwargs.get("timeout")))
             consumers = await _ask_for_consumers(state, self, ask, call, scope)
+            quietly(ending, state, call.key, call.consumer, consumers or [])
             if consumers:
                 quietly(_tell_final, state, call, scope, consumers)
         sent, started = time.time(), time.monotonic()
@@ -171,6 +177,7 @@ def _stream(state: State, call: Call, scope: JobScope | None, body: dict[str, An
 
 def _consumer(state: State, call: Call, scope: JobScope | None, body: dict[str, Any], is_new: bool) -> None:
     config = body.get("config") or {}
+    state.learn_limits(call.key, call.consumer, limits_of(config))
     filters = [*(config.get("filter_subjects") or ()), *filter(None, [config.get("filter_subject")])]
     job = state.owner_of_event(call.key, scope, consumer=call.consumer, subjects=filters)
     if job is None or not state.settings.events:

@@ -9,7 +9,6 @@ from typing import Any
 
 import nats
 import pytest
-from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import ConsumerConfig
 from nats.js.errors import ServiceUnavailableError
 
@@ -42,7 +41,7 @@ async def fetched(subscription: Any, timeout: float) -> list[Any]:
     """A batch; empty also where nats-py says so by an exception."""
     try:
         return await subscription.fetch(5, timeout=timeout)
-    except NatsTimeoutError:
+    except TimeoutError:
         return []
 
 
@@ -141,7 +140,7 @@ async def test_given_up_messages_are_inferred(logs: JobLogs, connect: Connect, o
             if _:
                 await message.ack()
         await later(0.3)
-    with pytest.raises(NatsTimeoutError):
+    with pytest.raises(TimeoutError):
         await subscription.fetch(5, timeout=0.3)
     given_up = logs.event(own, "nats.exhausted")
     assert given_up.message == (
@@ -171,7 +170,7 @@ async def test_what_another_process_acknowledged_is_not_given_up(logs: JobLogs, 
         await message.ack_sync()
     instrument(events=True)
     await later(0.3)
-    with pytest.raises(NatsTimeoutError):
+    with pytest.raises(TimeoutError):
         await subscription.fetch(3, timeout=0.2)
     assert "nats.exhausted" not in logs.events(own)
     assert logs.event(own, "nats.fetch.empty").fields["reason"] == "nothing left"
@@ -222,7 +221,7 @@ async def test_why_nothing_came(logs: JobLogs, connect: Connect, own: str, monke
         "gone",
     ]
     assert empty[1].message == (
-        f"Worker w found nothing to fetch on job_{own}: all messages are delivered, 1 wait for an acknowledgement; "
+        f"Worker w found nothing to fetch on job_{own}: all messages are delivered, 1 waits for an acknowledgement; "
         "no worker has acknowledged any so far"
     )
     held = empty[2].fields
@@ -274,7 +273,7 @@ async def test_an_unconfirmed_acknowledgement_is_of_unknown_outcome(
     subscription = await queue((await connect(own_nats_server.url)).jetstream(), own, 1)
     (message,) = await subscription.fetch(1)
     own_nats_server.pause()
-    with pytest.raises(NatsTimeoutError):
+    with pytest.raises(TimeoutError):
         await message.ack_sync(timeout=0.1)
     own_nats_server.resume()
     assert "no confirmation in time, outcome unknown" in logs.event(own, "nats.ack.failed").message
@@ -359,7 +358,7 @@ async def test_bookkeeping_that_fails_leaves_fetching_alone(
     messages = await subscription.fetch(2)
     assert [message.metadata.sequence.stream for message in messages] == [1, 2]
     await messages[0].ack()
-    with pytest.raises(NatsTimeoutError):
+    with pytest.raises(TimeoutError):
         await subscription.fetch(1, timeout=0.02)
     await client.close()
     with pytest.raises(nats.errors.ConnectionClosedError):

@@ -40,6 +40,8 @@ def test_uninstrument_restores_every_attribute() -> None:
         "publish",
         "publish_async",
         "fetch",
+        "pull_subscribe",
+        "_process_op_err",
         "close",
         "drain",
         "_read_loop",

@@ -16,10 +16,9 @@ from typing import Any, Final
 from ...context import current_job
 from .consumption import Consumption, LastAttempt, is_milestone
 from .events import duration, tell
-from .messages import Coroutine
 from .naming import Delivery, delivery_of_reply
 from .ownership import StreamKey, server_of
-from .state import State, quietly
+from .state import Coroutine, State, quietly
 
 _ACK: Final = "$JS.ACK."
 _MAX_REASON: Final = 200
@@ -78,6 +77,7 @@ def _answered(taken: Consumption, delivery: Delivery, payload: bytes) -> None:
             last[delivery.stream_seq] = LastAttempt(last[delivery.stream_seq].task, float("-inf"))
         _tell_nak(taken, delivery, payload)
     elif payload.startswith(b"+TERM"):
+        taken.end(delivery.stream_seq)
         taken.terminated += 1
         last.pop(delivery.stream_seq, None)
         tell_terminated(taken, delivery.stream_seq, delivery.attempt, payload[5:].decode(errors="replace"))

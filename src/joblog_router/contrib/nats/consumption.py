@@ -66,6 +66,7 @@ class Consumption:
         "asked",
         "client",
         "consumer",
+        "ended",
         "failed_acks",
         "failures",
         "fetches",
@@ -103,6 +104,7 @@ class Consumption:
         self.last_attempts: dict[int, LastAttempt] = {}
         self.given_up: dict[int, None] = {}
         self.to_give_up: dict[int, tuple[int, str | None]] = {}
+        self.ended: dict[int, None] = {}
         self.given_up_pace = Pace()
         self.failures: Counter[str] = Counter()
         self.asked = float("-inf")
@@ -124,6 +126,12 @@ class Consumption:
         self.redelivered += 1
         if len(self.redeliveries) < _MAX_KEPT:
             self.redeliveries[delivery.stream_seq] = delivery.attempt
+
+    def end(self, seq: int) -> None:
+        """A message was terminated, which is told once."""
+        self.ended[seq] = None
+        while len(self.ended) > _MAX_KEPT:
+            self.ended.pop(next(iter(self.ended)))
 
     def tell_first_fetch(self, batch: int, deliveries: list[Delivery]) -> None:
         """The first messages that this worker took for the job."""

@@ -14,14 +14,14 @@ import time
 from typing import Any, Final, NamedTuple
 
 from ...context import JobScope, current_job
+from .advisories import heard, is_advisory
 from .consumption import Consumption, Limits, is_milestone
 from .events import LOGGER, consumer_counters, seconds, tell
 from .exhaustion import infer, note_last_attempt, overdue, tell_given_up
-from .messages import Coroutine
 from .naming import Delivery, delivery_of_reply, job_in_header
 from .ownership import StreamKey, server_of
 from .shortage import explain, tell_shortage
-from .state import State, quietly, report_failure
+from .state import Coroutine, State, quietly, report_failure
 
 _MAX_WAIT: Final = 1.0
 # Between two questions about one consumer: while something is overdue; at first; and where nothing changes.
@@ -62,6 +62,8 @@ def fetching(state: State, original: Coroutine) -> Coroutine:
             args[0] if args else kwargs.get("batch", 1),
             args[1] if len(args) > 1 else kwargs.get("timeout", 5),
         )
+        if pull.scope is not None:
+            quietly(state.works_on, pull.scope, self._nc)
         try:
             messages = await original(self, *args, **kwargs)
         except TimeoutError:
@@ -115,6 +117,9 @@ def limits_of(config: dict[str, Any]) -> Limits:
 async def _came(state: State, pull: Pull, messages: Any) -> None:
     """Book a batch. Asks for the consumer's limits once, where something comes again and they are not known."""
     try:
+        advisories = [message for message in messages if is_advisory(message.subject)]
+        if advisories:
+            heard(state, pull.key.server, advisories)
         groups = _by_job(state, pull, messages)
         for job, group in groups.items():
             taken = _taken(state, pull, job)

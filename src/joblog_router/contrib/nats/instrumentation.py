@@ -19,12 +19,14 @@ from typing import Any, Final
 from ..._pipeline.resolve import guard_services
 from ...exceptions import ConfigurationError, MissingExtraError
 from .acks import acknowledging
+from .connections import connecting, losing, reconnecting
+from .drift import comparing
 from .fetching import closing, fetching
 from .management import requesting
-from .messages import Coroutine, masked, subscribing, waiting
+from .messages import masked, subscribing, waiting
 from .naming import NamePatterns
 from .publishing import answering, publishing, publishing_async
-from .state import Settings, State
+from .state import Coroutine, Settings, State
 
 __all__ = ["instrument", "uninstrument"]
 
@@ -101,10 +103,12 @@ class _Installation:
         before = [vars(owner).get(name) for owner, name in replies]
         self._patch(jetstream, "_handle_async_reply", answering)
         internal = frozenset(filter(None, before + [vars(owner).get(name) for owner, name in replies]))
+        special = {"_wait_for_msgs": waiting, "_attempt_reconnect": reconnecting}
         for owner, names in loops:
             for name in names:
-                self._patch(owner, name, waiting if name == "_wait_for_msgs" else masked)
-        self._patch(client, "connect", masked)
+                self._patch(owner, name, special.get(name, masked))
+        self._patch(client, "connect", connecting)
+        self._patch(client, "_process_op_err", losing)
         self._patch(client, "force_reconnect", masked)
         self._patch(client, "subscribe", lambda state, original: subscribing(state, original, internal))
         self._patch(client, "request", requesting)
@@ -112,6 +116,8 @@ class _Installation:
         self._patch(client, "close", closing)
         self._patch(client, "drain", closing)
         self._patch(getattr(jetstream, "PullSubscription", None), "fetch", fetching)
+        self._patch(jetstream, "pull_subscribe", comparing)
+        self._patch(jetstream, "subscribe", comparing)
         self._patch(jetstream, "publish", publishing)
         self._patch(jetstream, "publish_async", publishing_async)
 

@@ -148,7 +148,7 @@ def tell_refused(job: str, target: Target, action: str, refusal: Refusal) -> Non
         logging.WARNING,
         f"nats.{target.kind}.{'delete_failed' if action == 'DELETE' else 'failed'}",
         "Could not %s %s: %s",
-        action.lower(),
+        "look up" if action == "INFO" else action.lower(),
         target,
         refusal.description + code,
         error=refusal.error,

@@ -14,13 +14,14 @@ import time
 from typing import Any, Final, NamedTuple
 
 from ...context import JobScope, current_job
+from .consumption import is_milestone
 from .events import tell
 from .ledger import Ledger, open_part
-from .messages import Coroutine
 from .naming import job_in_header
 from .ownership import StreamKey, server_of
-from .state import CONFLICT, State, quietly
+from .state import CONFLICT, Coroutine, State, quietly
 from .sums import Failure, Sum, expected_of
+from .vanishing import look_for, replaced, starts_over
 
 _MAX_SUMS: Final = 1_000
 # So many messages in a row into another stream: the scope is done with the one before.
@@ -64,10 +65,13 @@ def publishing(state: State, original: Coroutine) -> Coroutine:
         if scope is None or not state.active:
             return await original(self, *args, **kwargs)
         attempt = Attempt(getattr(self, "_nc", None), scope, args, kwargs, time.monotonic())
+        quietly(state.works_on, scope, attempt.client)
         try:
             ack = await original(self, *args, **kwargs)
         except (Exception, asyncio.CancelledError) as error:
-            quietly(_failed, state, attempt, error)
+            gone = quietly(_failed, state, attempt, error)
+            if gone is not None:
+                await look_for(state, attempt.client, gone)
             raise
         quietly(_accepted, state, attempt, ack)
         return ack
@@ -84,6 +88,7 @@ def publishing_async(state: State, original: Coroutine) -> Coroutine:
         if scope is None or not state.active:
             return await original(self, *args, **kwargs)
         attempt = Attempt(getattr(self, "_nc", None), scope, args, kwargs, time.monotonic())
+        quietly(state.works_on, scope, attempt.client)
         try:
             future = await original(self, *args, **kwargs)
         except (Exception, asyncio.CancelledError) as error:
@@ -172,6 +177,11 @@ def _accepted(state: State, attempt: Attempt, ack: Any) -> None:
     ledger, booked = _sum(state, attempt, key)
     if booked is None:
         return
+    if starts_over(booked, ack, attempt.started):
+        replaced(ledger, booked, "was created again")
+        ledger, booked = _sum(state, attempt, key)
+        if booked is None:
+            return
     progress = booked.add_accepted(ack, attempt.started)
     if progress is not None:
         booked.tell_progress(progress)
@@ -208,19 +218,26 @@ def _settle(ledger: Ledger, booked: Sum) -> None:
         booked.tell()
 
 
-def _failed(state: State, attempt: Attempt, error: BaseException) -> None:
+def _failed(state: State, attempt: Attempt, error: BaseException) -> StreamKey | None:
+    """Count and tell a failure. The stream, where it took messages before and may be gone: once for each."""
     if not state.settings.events:
-        return
-    ledger, booked = _sum(state, attempt, _expected_key(state, attempt))
+        return None
+    key = _expected_key(state, attempt)
+    ledger, booked = _sum(state, attempt, key)
     if booked is None:
-        return
+        return None
     failure = Failure(error, attempt.subject)
     count = booked.add_failure(failure, attempt.started)
     # Where no summary will come, the tenth, the hundredth, … tell how it goes on.
-    is_telling = count == 1 or (ledger.lasting and str(count).strip("0") == "1")
+    if ledger.lasting:
+        is_telling = is_milestone(count)
+    else:
+        is_telling = count == 1 and ledger.say(("failed", booked.job, booked.stream, type(error)))
     if is_telling and not isinstance(error, asyncio.CancelledError):
         _tell_failure(booked, failure, count)
     _go_on(ledger, booked)
+    is_unheard = type(error).__name__ == "NoStreamResponseError" and booked.accepted > 0
+    return key if is_unheard and ledger.say(("unheard", key.stream, booked.first_seq)) else None
 
 
 def _expected_key(state: State, attempt: Attempt) -> StreamKey:

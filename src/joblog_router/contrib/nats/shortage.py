@@ -52,7 +52,7 @@ def explain(info: dict[str, Any] | None) -> Shortage:
 
 def _unacknowledged(info: dict[str, Any], waiting: int) -> Shortage:
     delivered, floor = info.get("delivered") or {}, info.get("ack_floor") or {}
-    words = f"all messages are delivered, {waiting:,} wait for an acknowledgement"
+    words = f"all messages are delivered, {waiting:,} wait{'s' if waiting == 1 else ''} for an acknowledgement"
     now, active = timestamp(info.get("ts")), timestamp(delivered.get("last_active"))
     limit = seconds((info.get("config") or {}).get("ack_wait")) or 0
     if now is not None and active is not None and limit and now - active > limit:

@@ -20,6 +20,7 @@ from .ledger import Ledgers
 from .naming import DEFAULT_HEADER, NamePatterns, stream_of_reply, stream_of_subject
 from .ownership import Owners, StreamKey
 
+Coroutine = Callable[..., Awaitable[Any]]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -50,6 +51,7 @@ class State:
         "consumptions",
         "ledgers",
         "limits",
+        "lost",
         "owners",
         "request",
         "settings",
@@ -62,9 +64,11 @@ class State:
         self.owners = Owners()
         self.ledgers = Ledgers()
         # `Client.request` as it was, for our own questions.
-        self.request: Callable[..., Awaitable[Any]] | None = None
+        self.request: Coroutine | None = None
         self.consumptions: dict[tuple[StreamKey, str, str], Consumption] = {}
         self.limits: dict[tuple[StreamKey, str], Limits] = {}
+        # Clients that lost their connection, and when (monotonic).
+        self.lost: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
         # Futures of asynchronous publishes to what is known of them.
         self.unanswered: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = weakref.WeakKeyDictionary()
         self._births: dict[tuple[StreamKey, str], str] = {}
@@ -115,6 +119,12 @@ class State:
         if len(named) == 1:
             return named.pop()
         return None if scope is None else scope.job_id
+
+    def works_on(self, scope: JobScope, client: Any) -> None:
+        """A scope uses a connection."""
+        ledger = self.ledgers.of(scope)
+        if client not in ledger.clients:
+            ledger.clients.add(client)
 
     def consumption(self, job: str, key: StreamKey, consumer: str) -> Consumption:
         """The tally of what this process takes from a consumer for a job."""

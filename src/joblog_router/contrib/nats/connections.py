@@ -59,7 +59,7 @@ def connecting(state: State, original: Coroutine) -> Coroutine:
         except (Exception, asyncio.CancelledError) as error:
             quietly(_tell_refused, state, scope, refusals, started, error)
             raise
-        quietly(_connected, state, self, scope, refusals, started)
+        quietly(_tell_connected, scope, refusals, started)
         return result
 
     return connect
@@ -108,25 +108,23 @@ def _counted(
     return (args[1], refusals.counting(callback), *args[3:]), kwargs
 
 
-def _connected(state: State, client: Any, scope: JobScope | None, refusals: Refusals, started: float) -> None:
+def _tell_connected(scope: JobScope | None, refusals: Refusals, started: float) -> None:
     scope = open_part(scope)
-    if scope is None:
+    if scope is None or not refusals.count:
         return
-    state.ledgers.of(scope).clients.add(client)
-    if refusals.count:
-        tell(
-            scope.job_id,
-            logging.WARNING,
-            "nats.connection.refused",
-            "Connected to NATS after %s and %s: %s",
-            _attempts(refusals.count),
-            duration(time.monotonic() - started),
-            type(refusals.last).__name__,
-            error=refusals.last,
-            count=refusals.count,
-            duration=round(time.monotonic() - started, 3),
-            error_type=type(refusals.last).__name__,
-        )
+    tell(
+        scope.job_id,
+        logging.WARNING,
+        "nats.connection.refused",
+        "Connected to NATS after %s and %s: %s",
+        _attempts(refusals.count),
+        duration(time.monotonic() - started),
+        type(refusals.last).__name__,
+        error=refusals.last,
+        count=refusals.count,
+        duration=round(time.monotonic() - started, 3),
+        error_type=type(refusals.last).__name__,
+    )
 
 
 def _tell_refused(

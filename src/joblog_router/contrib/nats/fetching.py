@@ -24,7 +24,9 @@ from .shortage import explain, tell_shortage
 from .state import Coroutine, State, quietly, report_failure
 
 _MAX_WAIT: Final = 1.0
-# Between two questions about one consumer: while something is overdue; at first; and where nothing changes.
+# Between two questions about one consumer, in seconds: where messages have just run out; where some did; without
+# that; and where nothing changes.
+_AT_LEAST: Final = 0.2
 _SOON: Final = 1.0
 _FIRST_INTERVAL: Final = 10.0
 _LONGEST_INTERVAL: Final = 60.0
@@ -128,7 +130,7 @@ async def _came(state: State, pull: Pull, messages: Any) -> None:
             late = overdue(taken, pull.started)
             info = None
             if (comes_again and taken.limits is None) or late:
-                info = await _ask(state, pull, taken, _SOON)
+                info = await _ask(state, pull, taken, _pause(taken, late))
             _book(state, taken, group, pull.batch)
             if info:
                 infer(taken, late, consumer_counters(info))
@@ -147,7 +149,7 @@ async def _nothing_came(state: State, pull: Pull) -> None:
             return
         taken = _taken(state, pull, job)
         late = overdue(taken, pull.started)
-        info = await _ask(state, pull, taken, _SOON if late else taken.ask_after)
+        info = await _ask(state, pull, taken, _pause(taken, late) if late else max(taken.ask_after, _SOON))
         if info is None:
             return
         if info:
@@ -167,10 +169,18 @@ async def _nothing_came(state: State, pull: Pull) -> None:
         report_failure(_nothing_came, error)
 
 
+def _pause(taken: Consumption, late: list[int]) -> float:
+    """How long to wait between two questions: less where something ran out since the last one."""
+    if taken.limits is None or not late:
+        return _SOON
+    ran_out = max(taken.last_attempts[seq].received for seq in late) + taken.limits.ack_wait
+    return _AT_LEAST if taken.asked < ran_out else _SOON
+
+
 async def _ask(state: State, pull: Pull, taken: Consumption, interval: float) -> dict[str, Any] | None:
     """The consumer's description; empty if it is gone; None if it is not time to ask, or nobody answered."""
     client, timeout, now = pull.subscription._nc, pull.timeout, time.monotonic()
-    if state.request is None or now - taken.asked < max(interval, _SOON) or not client.is_connected:
+    if state.request is None or now - taken.asked < interval or not client.is_connected:
         return None
     taken.asked = now
     wait = min(timeout, _MAX_WAIT) if isinstance(timeout, int | float) else _MAX_WAIT

@@ -49,6 +49,8 @@ class State:
         "_births",
         "active",
         "consumptions",
+        "last_booking",
+        "last_use",
         "ledgers",
         "limits",
         "lost",
@@ -67,6 +69,9 @@ class State:
         self.request: Coroutine | None = None
         self.consumptions: dict[tuple[StreamKey, str, str], Consumption] = {}
         self.limits: dict[tuple[StreamKey, str], Limits] = {}
+        # What the last publish was booked under, and the scope and connection it used: mostly those of the next.
+        self.last_booking: Any = None
+        self.last_use: tuple[JobScope | None, Any] = (None, None)
         # Clients that lost their connection, and when (monotonic).
         self.lost: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
         # Futures of asynchronous publishes to what is known of them.
@@ -125,6 +130,14 @@ class State:
         ledger = self.ledgers.of(scope)
         if client not in ledger.clients:
             ledger.clients.add(client)
+        if not ledger.lasting:
+            self.last_use = (scope, client)
+            if ledger.say("last use"):
+                ledger.at_close.append(self._forget_last)
+
+    def _forget_last(self, _: JobScope) -> None:
+        self.last_use = (None, None)
+        self.last_booking = None
 
     def consumption(self, job: str, key: StreamKey, consumer: str) -> Consumption:
         """The tally of what this process takes from a consumer for a job."""

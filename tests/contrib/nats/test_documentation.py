@@ -13,7 +13,10 @@ def test_every_event_is_in_the_table_and_nothing_else() -> None:
     source = "".join(path.read_text("utf-8") for path in (ROOT / "src/joblog_router/contrib/nats").glob("*.py"))
     told = set(re.findall(r'"(nats\.[a-z_]+(?:\.[a-z_]+)?)"', source)) - {"nats.aio.client"}
     told = {name for name in told if not re.match(r"nats\.(aio|js)\b", name)}
-    told |= {f"nats.{kind}.{what}" for kind in ("stream", "consumer") for what in ("deleted", "failed", "delete_failed")}
+    told |= {
+        f"nats.{kind}.{what}" for kind in ("stream", "consumer") for what in ("deleted", "failed", "delete_failed")
+    }
     table = (ROOT / "docs/nats-events.md").read_text("utf-8")
-    rows = {name for row in re.findall(r"^\| (`nats\.[^|]+)", table, re.M) for name in re.findall(r"`(nats[^`]+)`", row)}
+    cells = re.findall(r"^\| (`nats\.[^|]+)", table, re.MULTILINE)
+    rows = {name for cell in cells for name in re.findall(r"`(nats[^`]+)`", cell)}
     assert rows == told

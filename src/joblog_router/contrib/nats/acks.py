@@ -16,6 +16,7 @@ from typing import Any, Final
 from ...context import current_job
 from .consumption import Consumption, LastAttempt, is_milestone
 from .events import duration, tell
+from .exhaustion import GRACE
 from .naming import Delivery, delivery_of_reply
 from .ownership import StreamKey, server_of
 from .state import Coroutine, State, quietly
@@ -74,7 +75,8 @@ def _answered(taken: Consumption, delivery: Delivery, payload: bytes) -> None:
     elif payload.startswith(b"-NAK"):
         taken.naked += 1
         if delivery.stream_seq in last:
-            last[delivery.stream_seq] = LastAttempt(last[delivery.stream_seq].task, float("-inf"))
+            wait = taken.limits.ack_wait if taken.limits is not None else 0.0
+            last[delivery.stream_seq] = LastAttempt(last[delivery.stream_seq].task, time.monotonic() - wait - GRACE)
         _tell_nak(taken, delivery, payload)
     elif payload.startswith(b"+TERM"):
         taken.end(delivery.stream_seq)

@@ -51,7 +51,7 @@ class Limits(NamedTuple):
 
 
 class LastAttempt(NamedTuple):
-    """A message that was delivered as often as it may be, and when (monotonic; -inf: it was sent back)."""
+    """A message that was delivered as often as it may be, and when (monotonic; sent back: an `ack_wait` ago)."""
 
     task: str | None
     received: float

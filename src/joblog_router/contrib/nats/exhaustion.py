@@ -19,7 +19,7 @@ from .naming import Delivery
 _MAX_PAYLOAD: Final = 65_536
 _MAX_LAST_ATTEMPTS: Final = 10_000
 # Between the server's clock and ours.
-_GRACE: Final = 0.02
+GRACE: Final = 0.02
 _PLAIN: Final = re.compile(r"[\w.:/@#+ -]{1,100}")
 
 
@@ -54,7 +54,7 @@ def overdue(taken: Consumption, pulled: float) -> list[int]:
     """The last attempts that had run out when a pull was sent at `pulled`: the server has given them up by now."""
     if not taken.last_attempts or taken.limits is None:
         return []
-    latest = pulled - taken.limits.ack_wait - _GRACE
+    latest = pulled - taken.limits.ack_wait - GRACE
     return [seq for seq, last in taken.last_attempts.items() if last.received <= latest]
 
 
@@ -103,6 +103,7 @@ def tell_given_up(taken: Consumption, source: str) -> None:
     """The messages that were given up since the last such line."""
     if not taken.to_give_up:
         return
+    taken.tell_redeliveries()  # the story in its order
     found, taken.to_give_up = sorted(taken.to_give_up.items()), {}
     taken.given_up_pace.told()
     attempts = max(deliveries for _, (deliveries, _) in found)

@@ -138,9 +138,9 @@ async def test_an_ignored_configuration_is_told(logs: JobLogs, connect: Connect,
     assert drift.level == logging.WARNING
 
 
-@pytest.mark.parametrize("by_callback", [True, False])
+@pytest.mark.parametrize(("by_callback", "is_inferred"), [(True, True), (False, False), (False, True)])
 async def test_an_application_that_listens_to_advisories(
-    logs: JobLogs, connect: Connect, own: str, own_nats_server: NatsServer, by_callback: bool
+    logs: JobLogs, connect: Connect, own: str, own_nats_server: NatsServer, by_callback: bool, is_inferred: bool
 ) -> None:
     """What the server says about given-up messages is one line in the job's log, with the tasks seen here."""
     client = await connect(own_nats_server.url, name="w")
@@ -163,7 +163,7 @@ async def test_an_application_that_listens_to_advisories(
         for message in await subscription.fetch(3):
             await message.nak()
         await asyncio.sleep(0.05)
-    instrument(events=by_callback)  # else the fetch that has the server give up is somebody else's
+    instrument(events=is_inferred)  # else the fetch that has the server give up is somebody else's
     with pytest.raises(TimeoutError):
         await subscription.fetch(3, timeout=0.2)
     instrument(events=True)
@@ -178,7 +178,8 @@ async def test_an_application_that_listens_to_advisories(
     assert sum(fields["count"] for fields in told) == 3
     assert len(told) <= 2
     if not by_callback:
-        assert (told[0]["task_ids"], told[0]["source"]) == ("T0, T1, T2", "advisory")
+        assert len(told) == 1  # what was inferred is not told again
+        assert (told[0]["task_ids"], told[0]["source"]) == ("T0, T1, T2", "inferred" if is_inferred else "advisory")
         assert told[0]["stream_seqs"] == "1, 2, 3"
 
 

@@ -140,7 +140,7 @@ async def test_an_ignored_configuration_is_told(logs: JobLogs, connect: Connect,
 
 @pytest.mark.parametrize(("by_callback", "is_inferred"), [(True, True), (False, False), (False, True)])
 async def test_an_application_that_listens_to_advisories(
-    logs: JobLogs, connect: Connect, own: str, own_nats_server: NatsServer, by_callback: bool, is_inferred: bool
+    logs: JobLogs, connect: Connect, own: str, own_nats_server: NatsServer, *, by_callback: bool, is_inferred: bool
 ) -> None:
     """What the server says about given-up messages is one line in the job's log, with the tasks seen here."""
     client = await connect(own_nats_server.url, name="w")
@@ -174,6 +174,7 @@ async def test_an_application_that_listens_to_advisories(
     else:
         listener = await js.pull_subscribe("", stream=f"adv-{own}", durable=f"job-{own}-dlq")
         assert len(await listener.fetch(3)) == 3
+        await asyncio.sleep(0.6)  # what is held back is told by then
     told = [e.fields for e in logs.entries(own) if e.fields.get("event") == "nats.exhausted"]
     assert sum(fields["count"] for fields in told) == 3
     assert len(told) <= 2

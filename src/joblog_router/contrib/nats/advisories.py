@@ -39,8 +39,8 @@ def heard(state: State, server: str, messages: list[Any]) -> None:
     for taken in touched.values():
         if taken.given_up_pace.is_due():
             tell_given_up(taken, source="advisory")
-        elif taken.to_give_up and len(taken.to_give_up) == 1:
-            # The first of those that are held back: whatever comes until then is in the same line.
+        elif taken.to_give_up:
+            # Held back; whatever comes until then is in the same line.
             loop = asyncio.get_running_loop()
             loop.call_later(_DELAY, quietly, tell_given_up, taken, "advisory", context=Context())
 

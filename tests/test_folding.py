@@ -227,3 +227,12 @@ def test_the_shape_of_a_hostile_text_is_found_at_once() -> None:
     for text in ("'" * 100_000, '"a' * 100_000, "a" * 100_000, "0-" * 100_000, "'" + "a" * 100_000, "ab1" * 50_000):
         for _ in range(100):
             assert len(shape_of(text)) <= 300
+
+
+def test_this_librarys_own_lines_are_not_folded() -> None:
+    """What the library says in a job's log is summed up already: each of its lines is stored."""
+    configure(fold=True)
+    with job_context(1):
+        for number in range(20):
+            logging.getLogger("joblog_router.nats").info("Queued %d of 20", number)
+    assert len(entries(1)) == 20

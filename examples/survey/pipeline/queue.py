@@ -12,8 +12,8 @@ from nats.js.errors import NotFoundError
 
 logger = logging.getLogger(__name__)
 
-MAX_DELIVER = 5
-ACK_WAIT = 30  # seconds a worker has for a picture before it is delivered again
+MAX_DELIVER = 3
+ACK_WAIT = 1  # seconds a worker has for a picture before it is delivered again
 MAX_ACK_PENDING = 1000
 MAX_AGE = 24 * 60 * 60
 
@@ -72,7 +72,7 @@ class TaskQueueManager:
 
     async def publish_image(self, job_id: int, image: str) -> bool:
         """Queue one picture; whether the queue took it."""
-        payload = json.dumps({"job": job_id, "image": image}).encode()
+        payload = json.dumps({"job": job_id, "image_id": image}).encode()
         try:
             ack = await self.js.publish(self.subject(job_id), payload, stream=self.stream_name(job_id))
         except NatsError:

@@ -65,7 +65,7 @@ async def on_result(message: Msg) -> None:
         logger.warning("job %s: a result for %s came too late", result["job"], result["image"])
         return
     logger.debug("job %s: result for %s: %s", result["job"], result["image"], result)
-    if result["sharpness"] < BLURRY:
+    if "error" not in result and result["sharpness"] < BLURRY:
         logger.warning(
             "job %s: %s is blurry, its species are guesses",
             result["job"],
@@ -86,6 +86,10 @@ def save_batch(results: Results) -> None:
     with transaction.atomic():
         for result in batch:
             image = images[result["image"]]
+            if "error" in result:
+                logger.error("job %s: %s is skipped: %s", results.job_id, image.name, result["error"])
+                results.skipped += 1
+                continue
             try:
                 detections = in_pixels(image, result["detections"])
             except CorruptPictureError:

@@ -1,4 +1,4 @@
-"""A worker: finds the moths in pictures and names them. A process of its own, without Django.
+"""A worker: finds the moths in pictures and names them. A process of its own, with the settings of the project.
 
 python -m pipeline.worker nats://127.0.0.1:4222
 """
@@ -12,13 +12,17 @@ import json
 import logging
 import random
 import signal
+from collections.abc import Collection
 from typing import Any
 
+import django
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.client import JetStreamContext
+
+from pipeline.queue import MAX_DELIVER
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +60,9 @@ def classify(image: str, seed: int) -> dict[str, Any]:
 
 
 class Worker:
-    def __init__(self, client: Client, seed: int) -> None:
+    def __init__(self, client: Client, seed: int, heavy: Collection[str], poison: Collection[str]) -> None:
+        self.heavy = heavy
+        self.poison = poison
         self.client = client
         self.js = client.jetstream()
         self.seed = seed
@@ -104,25 +110,37 @@ class Worker:
 
     async def process(self, message: Msg) -> None:
         task = json.loads(message.data)
-        result = {"job": task["job"], **classify(task["image"], self.seed)}
+        image, attempt = task["image_id"], message.metadata.num_delivered
+        if image in self.heavy and attempt == 1:
+            raise MemoryError(f"{image} is too large")  # ends this worker, in the middle of its batch
+        if image in self.poison:
+            if attempt == MAX_DELIVER:
+                failure = {"job": task["job"], "image": image, "error": "the model cannot take it"}
+                await self.client.publish(f"job.{task['job']}.results", json.dumps(failure).encode())
+            await message.nak()
+            return
+        result = {"job": task["job"], **classify(image, self.seed)}
         await self.client.publish(f"job.{task['job']}.results", json.dumps(result).encode())
         await message.ack()
 
 
-async def main(server: str, seed: int) -> None:
+async def main(server: str, name: str, seed: int, heavy: Collection[str], poison: Collection[str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    client = await nats.connect(server, name="worker")
-    logger.info("worker is ready")
-    await Worker(client, seed).run(stop)
+    client = await nats.connect(server, name=name)
+    logger.info("%s is ready", name)
+    await Worker(client, seed, heavy, poison).run(stop)
     await client.close()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("server")
+    parser.add_argument("--name", default="worker")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--heavy", action="append", default=[], help="a picture that ends whoever looks at it first")
+    parser.add_argument("--poison", action="append", default=[], help="a picture that no worker can take")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(main(options.server, options.seed))
+    django.setup()
+    asyncio.run(main(options.server, options.name, options.seed, options.heavy, options.poison))

@@ -30,6 +30,8 @@ _FORGET_UNSCOPED = 60.0
 _MAX_RUNS = 10_000
 _SHAPE_LENGTH = 300
 _MAX_TEXT = 500
+# This library's own lines are sums already.
+_OWN = "joblog_router."
 
 _VALUES = re.compile(
     r"""'[^']{0,200}'|"[^"]{0,200}"|\b[0-9a-fA-F]{8}[0-9a-fA-F-]*\b|\d[\w.:/-]*""",
@@ -71,7 +73,7 @@ class Folder:
 
     def pass_on(self, entry: Entry, scope: JobScope) -> Entry | None:
         """What is to be stored for this line: the line itself, a tally row in its place, or nothing yet."""
-        if entry.level >= logging.WARNING or entry.exception is not None:
+        if entry.level >= logging.WARNING or entry.exception is not None or entry.logger.startswith(_OWN):
             return entry
         key = (entry.job_id, entry.path, entry.line, entry.level, shape_of(entry.message))
         run = self._runs.get(key)

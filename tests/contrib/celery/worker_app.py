@@ -34,6 +34,7 @@ logging.config.dictConfig(
         "handlers": {
             "job": {
                 "class": "joblog_router.JobLogHandler",
+                "fold": False,
                 "sink": os.environ.get("JOBLOG_SINK", "jsonl"),
                 "options": {} if "JOBLOG_SINK" in os.environ else {"directory": str(DIRECTORY)},
             },

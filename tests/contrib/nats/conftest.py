@@ -46,7 +46,7 @@ class JobLogs:
 
     def __init__(self) -> None:
         self.sink = MemorySink()
-        self.handler = JobLogHandler(sink=self.sink)
+        self.handler = JobLogHandler(sink=self.sink, fold=False)
         self.stdout = Stdout()
         root = logging.getLogger()
         root.setLevel(logging.INFO)

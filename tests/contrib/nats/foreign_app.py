@@ -7,7 +7,6 @@ import logging
 from typing import Any, Self
 
 import nats
-from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
@@ -106,7 +105,7 @@ class TaskQueueManager:
         )
         try:
             messages = await subscription.fetch(count, timeout=timeout)
-        except NatsTimeoutError:
+        except TimeoutError:
             logger.debug("No tasks available")
             return []
         finally:

@@ -16,10 +16,11 @@ pytestmark = pytest.mark.usefixtures("instrumented")
 LIFE = [
     "nats.stream.created",
     "nats.consumer.created",
+    "nats.fetch.first",
+    "nats.publish.summary",
     "nats.consumer.final",
     "nats.consumer.deleted",
     "nats.stream.deleted",
-    "nats.publish.summary",
 ]
 
 

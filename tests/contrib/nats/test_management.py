@@ -130,7 +130,12 @@ async def test_the_final_numbers_are_the_servers_own(logs: JobLogs, connect: Con
         f"Deleting consumer c of NATS stream {stream}: delivered 7, acknowledged up to 3, "
         "3 not acknowledged, 1 redelivered, 4 not delivered yet"
     )
-    assert logs.events(own)[-3:] == ["nats.consumer.final", "nats.consumer.deleted", "nats.publish.summary"]
+    assert logs.events(own)[-4:] == [
+        "nats.publish.summary",
+        "nats.fetch.summary",
+        "nats.consumer.final",
+        "nats.consumer.deleted",
+    ]
 
 
 async def test_deleting_the_stream_alone_tells_all_its_consumers(logs: JobLogs, connect: Connect, own: str) -> None:

@@ -88,6 +88,8 @@ def duration(value: float | None) -> str:
     """A duration in words."""
     if not value:
         return "none"
+    if value < 0.9995:
+        return f"{value * 1000:.0f} ms" if value >= 0.0015 else "1 ms"
     if value < 120:
         return f"{value:.3g} s"
     if value < 7200:

@@ -18,11 +18,15 @@ from typing import Any, Final
 
 from ..._pipeline.resolve import guard_services
 from ...exceptions import ConfigurationError, MissingExtraError
+from .acks import acknowledging
+from .connections import connecting, losing, reconnecting
+from .drift import comparing
+from .fetching import closing, fetching
 from .management import requesting
-from .messages import Coroutine, masked, subscribing, waiting
+from .messages import masked, subscribing, waiting
 from .naming import NamePatterns
-from .publishing import publishing, publishing_async
-from .state import Settings, State
+from .publishing import answering, publishing, publishing_async
+from .state import Coroutine, Settings, State
 
 __all__ = ["instrument", "uninstrument"]
 
@@ -45,6 +49,9 @@ def instrument(**options: Any) -> None:
     - `events`: whether to log lifecycle events on the logger `joblog_router.nats`, True by default. False
       leaves the guards alone: no callback and no task of nats-py inherits the job of whoever connected or
       subscribed.
+    - `task_id_keys`: the keys of a JSON payload that name the task, `("id", "task_id", "image_id")` by default: the
+      id stands in the line about messages that were given up, if it is short plain text. An empty list: no payload
+      is ever read.
 
     Process-wide. Called again, it changes the options that are given and leaves the others. Connections that
     are open already are covered too, except for the callbacks they have: those run in no job. Raises
@@ -92,18 +99,25 @@ class _Installation:
         # recognised.
         codes = {code for owner, names in loops for name in names if (code := _code(owner, name)) is not None}
         self._end_guard = guard_services(codes) if had_clients else None
-        internal = frozenset(
-            function
-            for owner, name in ((client, "_request_sub_callback"), (jetstream, "_handle_async_reply"))
-            if (function := vars(owner).get(name)) is not None
-        )
+        replies = ((client, "_request_sub_callback"), (jetstream, "_handle_async_reply"))
+        before = [vars(owner).get(name) for owner, name in replies]
+        self._patch(jetstream, "_handle_async_reply", answering)
+        internal = frozenset(filter(None, before + [vars(owner).get(name) for owner, name in replies]))
+        special = {"_wait_for_msgs": waiting, "_attempt_reconnect": reconnecting}
         for owner, names in loops:
             for name in names:
-                self._patch(owner, name, waiting if name == "_wait_for_msgs" else masked)
-        self._patch(client, "connect", masked)
+                self._patch(owner, name, special.get(name, masked))
+        self._patch(client, "connect", connecting)
+        self._patch(client, "_process_op_err", losing)
         self._patch(client, "force_reconnect", masked)
         self._patch(client, "subscribe", lambda state, original: subscribing(state, original, internal))
         self._patch(client, "request", requesting)
+        self._patch(client, "publish", acknowledging)
+        self._patch(client, "close", closing)
+        self._patch(client, "drain", closing)
+        self._patch(getattr(jetstream, "PullSubscription", None), "fetch", fetching)
+        self._patch(jetstream, "pull_subscribe", comparing)
+        self._patch(jetstream, "subscribe", comparing)
         self._patch(jetstream, "publish", publishing)
         self._patch(jetstream, "publish_async", publishing_async)
 
@@ -132,7 +146,7 @@ def _code(owner: Any, name: str) -> CodeType | None:
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """The options as `Settings` takes them. Raises ConfigurationError."""
-    known = {"patterns", "header", "events"}
+    known = {"patterns", "header", "events", "task_id_keys"}
     unknown = sorted(set(options) - known)
     if unknown:
         raise ConfigurationError(f"NATS: no option {unknown[0]!r}; there are: {', '.join(sorted(known))}")
@@ -148,4 +162,9 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(options["events"], bool):
             raise ConfigurationError(f"NATS: events must be True or False, not {options['events']!r}")
         changes["events"] = options["events"]
+    if "task_id_keys" in options:
+        keys = options["task_id_keys"]
+        if not isinstance(keys, list | tuple) or not all(isinstance(key, str) and key for key in keys):
+            raise ConfigurationError(f"NATS: task_id_keys must be a list of the payload's keys, not {keys!r}")
+        changes["task_id_keys"] = tuple(keys)
     return changes

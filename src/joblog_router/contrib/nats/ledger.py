@@ -7,6 +7,7 @@ made, or else per job.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 
@@ -30,17 +31,21 @@ class Ledger:
     """Of one scope (`lasting` False), or of a job outside any scope that could end (`lasting` True).
 
     `said`: what needs no second line. `subjects`: stream to its subjects, as met here. `sums`: what is summed
-    up when it closes.
+    up when it closes, `run`: of a job the sum that grew last, and how often in a row. `clients`: the connections
+    that the scope has work on.
     """
 
-    __slots__ = ("at_close", "closed", "lasting", "said", "subjects", "sums")
+    __slots__ = ("at_close", "clients", "closed", "job", "lasting", "run", "said", "subjects", "sums")
 
-    def __init__(self, lasting: bool) -> None:
+    def __init__(self, job: str, lasting: bool) -> None:
+        self.job = job
         self.lasting = lasting
+        self.clients: weakref.WeakSet[Any] = weakref.WeakSet()
         self.closed = False
         self.said: set[Hashable] = set()
         self.subjects: dict[str, list[str]] = {}
         self.sums: dict[Hashable, Any] = {}
+        self.run: dict[str, tuple[Any, int]] = {}
         self.at_close: list[Callable[[JobScope], None]] = []
 
     def say(self, what: Hashable) -> bool:
@@ -72,7 +77,7 @@ class Ledgers:
                 return self.of_job(root.job_id)
         ledger = self._open.get(root)
         if ledger is None:
-            ledger = Ledger(lasting=False)
+            ledger = Ledger(root.job_id, lasting=False)
             if root.closed:
                 ledger.closed = True
                 return ledger
@@ -84,10 +89,18 @@ class Ledgers:
         """The ledger of a job outside any scope that could end."""
         ledger = self._lasting.get(job)
         if ledger is None:
-            ledger = self._lasting[job] = Ledger(lasting=True)
+            ledger = self._lasting[job] = Ledger(job, lasting=True)
             while len(self._lasting) > _MAX_LASTING:
                 self._lasting.pop(next(iter(self._lasting)), None)
         return ledger
+
+    def open_ones(self) -> list[Ledger]:
+        """Those of all open scopes."""
+        return list(self._open.values())
+
+    def jobs_on(self, client: Any) -> list[str]:
+        """The jobs whose open scopes have work on a connection, each once."""
+        return list(dict.fromkeys(ledger.job for ledger in self.open_ones() if client in ledger.clients))
 
     def _close(self, scope: JobScope) -> None:
         ledger = self._open.pop(scope, None)

@@ -104,16 +104,19 @@ def tell_consumer(job: str, target: Target, reply: dict[str, Any], is_new: bool)
 def tell_final(job: str, target: Target, reply: dict[str, Any]) -> None:
     """The last numbers of a consumer that is about to be deleted, alone or with its stream."""
     counters = consumer_counters(reply)
+    given_up = _given_up(reply)
     tell(
         job,
         logging.INFO,
         "nats.consumer.final",
-        "Deleting %s: %s",
+        "Deleting %s: %s%s",
         target,
         _numbers(counters),
+        f", {given_up} given up after {(reply.get('config') or {}).get('max_deliver')} attempts" if given_up else "",
         **target.fields,
         **consumer_config(reply),
         **counters,
+        given_up=given_up or None,
     )
 
 
@@ -145,7 +148,7 @@ def tell_refused(job: str, target: Target, action: str, refusal: Refusal) -> Non
         logging.WARNING,
         f"nats.{target.kind}.{'delete_failed' if action == 'DELETE' else 'failed'}",
         "Could not %s %s: %s",
-        action.lower(),
+        "look up" if action == "INFO" else action.lower(),
         target,
         refusal.description + code,
         error=refusal.error,
@@ -153,6 +156,12 @@ def tell_refused(job: str, target: Target, action: str, refusal: Refusal) -> Non
         description=refusal.description,
         **target.fields,
     )
+
+
+def _given_up(reply: dict[str, Any]) -> int:
+    """How many messages the server gave up: counted as delivered again for ever, and waited for no more."""
+    has_limit = ((reply.get("config") or {}).get("max_deliver") or 0) > 1
+    return (reply.get("num_redelivered") or 0) if has_limit and not reply.get("num_ack_pending") else 0
 
 
 def _numbers(counters: dict[str, Any]) -> str:

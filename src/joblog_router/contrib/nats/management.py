@@ -16,7 +16,10 @@ import time
 from typing import Any, Final, NamedTuple
 
 from ...context import JobScope, current_job
+from .acks import confirmed
+from .drift import found, is_watched
 from .events import LOGGER, timestamp
+from .fetching import ending, limits_of
 from .ledger import Ledger, open_part
 from .lifecycle import (
     Refusal,
@@ -28,9 +31,10 @@ from .lifecycle import (
     tell_refused,
     tell_stream,
 )
-from .messages import Coroutine
 from .ownership import StreamKey, is_ownable, server_of
-from .state import State, quietly
+from .publishing import settle
+from .state import Coroutine, State, quietly
+from .vanishing import is_missing, vanished
 
 _CALL: Final = re.compile(
     r"(\$JS\.(?:[^.]+\.)?API)\.(STREAM|CONSUMER)\.(?:DURABLE\.)?(CREATE|UPDATE|INFO|DELETE)"
@@ -41,6 +45,8 @@ _TOLERANCE: Final = 0.002
 _CLOCK_TOLERANCE: Final = 0.1
 _MAX_WAIT: Final = 1.0
 _MAX_FINAL: Final = 50
+_ERROR: Final = b'"error":'
+_ERROR_WITHIN: Final = 200
 
 
 class Call(NamedTuple):
@@ -71,19 +77,26 @@ class Timing(NamedTuple):
 
 def requesting(state: State, original: Coroutine) -> Coroutine:
     """`Client.request`, its JetStream API calls told where they are about a job."""
+    state.request = original
 
     @functools.wraps(original)
     async def request(self: Any, *args: Any, **kwargs: Any) -> Any:
         subject = args[0] if args else kwargs.get("subject")
+        if type(subject) is str and subject.startswith("$JS.ACK."):
+            return await confirmed(state, original(self, *args, **kwargs), self, subject)
         if type(subject) is not str or not subject.startswith("$JS.") or not state.active:
             return await original(self, *args, **kwargs)
         call = quietly(_call, self, subject)
         if call is None:
             return await original(self, *args, **kwargs)
         scope = current_job()
+        if scope is not None:
+            quietly(state.works_on, scope, self)
         if call.action == "DELETE" and state.settings.events:
+            quietly(settle, state, call.key)
             ask = functools.partial(original, self, timeout=_wait(kwargs.get("timeout")))
             consumers = await _ask_for_consumers(state, self, ask, call, scope)
+            quietly(ending, state, call.key, call.consumer, consumers or [])
             if consumers:
                 quietly(_tell_final, state, call, scope, consumers)
         sent, started = time.time(), time.monotonic()
@@ -108,10 +121,17 @@ def _call(client: Any, subject: str) -> Call | None:
 
 
 def _answered(state: State, call: Call, scope: JobScope | None, reply: Any, timing: Timing) -> None:
-    if call.action == "INFO" and (scope is None or _is_said(state, call, scope)):
+    is_told = call.action == "INFO" and (scope is None or _is_said(state, call, scope))
+    if is_told and not is_watched() and _ERROR not in reply.data[:_ERROR_WITHIN]:
         return
     body = json.loads(reply.data)
     refused = body.get("error")
+    if is_missing(refused) and call.action != "DELETE":
+        vanished(state, call.key)
+    if call.action == "INFO" and call.consumer and not refused:
+        found(call.key.stream, body.get("config") or {})
+    if is_told and not refused:
+        return
     if scope is not None and call.action != "DELETE" and not refused:
         state.owners.used(call.key, scope.job_id)
     if call.action == "CREATE" and call.consumer and state.owners:
@@ -120,7 +140,7 @@ def _answered(state: State, call: Call, scope: JobScope | None, reply: Any, timi
     if call.action == "DELETE":
         _deleted(state, call, scope, refused)
     elif refused:
-        if call.action != "INFO":
+        if call.action != "INFO" or refused.get("code") != 404:
             _refused(state, call, scope, _refusal(refused))
     elif call.is_about_stream:
         _stream(state, call, scope, body, _is_new(state, call, body, timing))
@@ -158,6 +178,8 @@ def _stream(state: State, call: Call, scope: JobScope | None, body: dict[str, An
     if is_new and scope is not None and is_ownable(config, scope.job_id, state.settings.patterns):
         state.owners.learn(call.key, scope.job_id)
     subjects = list(config.get("subjects") or ())
+    if is_new:
+        vanished(state, call.key, "was created again")
     job = state.owner_of_event(call.key, scope, subjects=subjects)
     if scope is not None:
         state.ledgers.of(scope).subjects[call.key.stream] = subjects
@@ -169,6 +191,7 @@ def _stream(state: State, call: Call, scope: JobScope | None, body: dict[str, An
 
 def _consumer(state: State, call: Call, scope: JobScope | None, body: dict[str, Any], is_new: bool) -> None:
     config = body.get("config") or {}
+    state.learn_limits(call.key, call.consumer, limits_of(config))
     filters = [*(config.get("filter_subjects") or ()), *filter(None, [config.get("filter_subject")])]
     job = state.owner_of_event(call.key, scope, consumer=call.consumer, subjects=filters)
     if job is None or not state.settings.events:
@@ -222,8 +245,6 @@ def _refused(state: State, call: Call, scope: JobScope | None, refusal: Refusal)
 
 
 def _unanswered(state: State, call: Call, scope: JobScope | None, error: Exception) -> None:
-    if call.action == "INFO":
-        return
     what = "no answer in time, outcome unknown" if isinstance(error, TimeoutError) else str(error)
     name = type(error).__name__
     _refused(state, call, scope, Refusal(None, f"{name} ({what})" if what else name, error))

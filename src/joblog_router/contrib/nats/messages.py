@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from ...context import JobScope, current_job, detached
+from .advisories import heard, is_advisory
 from .ledger import MessageScope, open_part
 from .naming import job_in_header
 from .ownership import server_of
-from .state import State, quietly
+from .state import Coroutine, State, quietly
 
-Coroutine = Callable[..., Awaitable[Any]]
 Wrapped = TypeVar("Wrapped", bound=Coroutine)
 
 # The exception that a callback raised last in this task, and the job of its message: nats-py hands the
@@ -105,6 +104,8 @@ def _bind(state: State, client: Any, inbox: str, callback: Coroutine) -> Corouti
         if not state.active:
             return await callback(message, *args, **kwargs)
         job = quietly(_owner, state, client, message, inbox, creator)
+        if state.settings.events and is_advisory(message.subject):
+            quietly(heard, state, server_of(client), [message])
         try:
             with MessageScope(job, creator) if job else detached():
                 return await callback(message, *args, **kwargs)

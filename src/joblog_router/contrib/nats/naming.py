@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ...exceptions import ConfigurationError
 
@@ -95,6 +95,31 @@ def stream_of_reply(reply: str) -> tuple[str, str] | None:
     if len(tokens) >= 11:
         return tokens[4], tokens[5]
     return None
+
+
+class Delivery(NamedTuple):
+    """What a `$JS.ACK` reply subject says about one delivery of a message. `attempt` is 1 for the first."""
+
+    stream: str
+    consumer: str
+    attempt: int
+    stream_seq: int
+    consumer_seq: int
+
+
+def delivery_of_reply(reply: str) -> Delivery | None:
+    """The delivery that a message's reply subject describes; None for core messages."""
+    if not reply.startswith("$JS.ACK."):
+        return None
+    tokens = reply.split(".")
+    if len(tokens) >= 11:
+        del tokens[2:4]
+    elif len(tokens) != 9:
+        return None
+    try:
+        return Delivery(tokens[2], tokens[3], int(tokens[4]), int(tokens[5]), int(tokens[6]))
+    except ValueError:
+        return None
 
 
 def stream_of_subject(subject: str) -> tuple[str, str] | None:

@@ -1,7 +1,8 @@
-"""What a scope published into JetStream: failures at once, all the rest in one summary when the scope closes.
+"""What a scope published into JetStream: failures at once, progress now and then, and a summary at the end.
 
 Wraps `JetStreamContext.publish` and `publish_async`; runs on the event loop, once per message, and logs none
-of them.
+of them. The end is the end of the scope, the last of the expected messages, the deletion of the stream, or that
+the scope goes on with another stream.
 """
 
 from __future__ import annotations
@@ -9,131 +10,22 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import threading
 import time
-from collections import Counter
 from typing import Any, Final, NamedTuple
 
 from ...context import JobScope, current_job
+from .consumption import is_milestone
 from .events import tell
 from .ledger import Ledger, open_part
-from .messages import Coroutine
 from .naming import job_in_header
 from .ownership import StreamKey, server_of
-from .state import CONFLICT, State, quietly
+from .state import CONFLICT, Coroutine, Settings, State, quietly
+from .sums import Failure, Sum, expected_of
+from .vanishing import look_for, replaced, starts_over
 
 _MAX_SUMS: Final = 1_000
-
-
-class Failure(NamedTuple):
-    """One message that was not acknowledged."""
-
-    error: BaseException
-    subject: str
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether the message may be stored all the same: it was sent, and nobody heard what became of it."""
-        return isinstance(self.error, TimeoutError | asyncio.CancelledError)
-
-
-class Sum:
-    """What one scope published into one stream for one job."""
-
-    __slots__ = (
-        "_lock",
-        "accepted",
-        "duplicates",
-        "errors",
-        "first_seq",
-        "job",
-        "last_seq",
-        "started",
-        "stopped",
-        "stream",
-        "unknown",
-    )
-
-    def __init__(self, job: str, stream: str | None) -> None:
-        self.job = job
-        self.stream = stream
-        self.accepted = self.duplicates = self.unknown = 0
-        self.first_seq = self.last_seq = 0
-        self.errors: Counter[str] = Counter()
-        self.started = self.stopped = 0.0
-        self._lock = threading.Lock()  # a scope may be carried into a thread with a loop of its own
-
-    def add(self, started: float) -> None:
-        """Count the time of one message."""
-        self.started = min(self.started, started) if self.started else started
-        self.stopped = time.monotonic()
-
-    def add_accepted(self, ack: Any, started: float) -> None:
-        """Count a message that the stream acknowledged."""
-        with self._lock:
-            self.add(started)
-            self.accepted += 1
-            if ack.duplicate:
-                self.duplicates += 1
-            else:
-                self.first_seq = min(self.first_seq, ack.seq) if self.first_seq else ack.seq
-                self.last_seq = max(self.last_seq, ack.seq)
-
-    def add_failure(self, failure: Failure, started: float) -> int:
-        """Count a message that was not acknowledged; how many of its error there are now."""
-        with self._lock:
-            self.add(started)
-            self.unknown += failure.is_unknown
-            self.errors[type(failure.error).__name__] += 1
-            return self.errors[type(failure.error).__name__]
-
-    def tell(self) -> None:
-        """The summary line."""
-        failed, total = sum(self.errors.values()), self.accepted + sum(self.errors.values())
-        text, args = "Published %d of %d messages", [self.accepted, total]
-        if not failed:
-            text, args = "Published %d message" + ("s" if total != 1 else ""), [total]
-        more: list[Any] = []
-        if self.stream is not None:
-            text += " to NATS stream %s"
-            more.append(self.stream)
-        if self.first_seq:
-            # Others publish into the stream as well: then the numbers are not all ours.
-            gapless = self.last_seq - self.first_seq + 1 == self.accepted - self.duplicates
-            text += " (stream_seq %d-%d)" if gapless else " (between stream_seq %d and %d)"
-            more += [self.first_seq, self.last_seq]
-        text += " in %.3g s"
-        more.append(self.stopped - self.started)
-        if self.duplicates:
-            text += ", %d of them stored before"
-            more.append(self.duplicates)
-        errors = ", ".join(f"{name} {count}" for name, count in self.errors.most_common())
-        if failed > self.unknown:
-            text += "; %d failed"
-            more.append(failed - self.unknown)
-        if self.unknown:
-            text += "; %d without an acknowledgement in time, outcome unknown"
-            more.append(self.unknown)
-        if errors:
-            text += " (%s)"
-            more.append(errors)
-        tell(
-            self.job,
-            logging.WARNING if failed else logging.INFO,
-            "nats.publish.summary",
-            text,
-            *args,
-            *more,
-            stream=self.stream,
-            accepted=self.accepted,
-            failed=failed - self.unknown,
-            unknown=self.unknown,
-            duplicates=self.duplicates,
-            first_seq=self.first_seq or None,
-            last_seq=self.last_seq or None,
-            duration=round(self.stopped - self.started, 3),
-            errors=errors or None,
-        )
+# So many messages in a row into another stream: the scope is done with the one before.
+_SWITCHED: Final = 10
 
 
 class Attempt(NamedTuple):
@@ -173,10 +65,14 @@ def publishing(state: State, original: Coroutine) -> Coroutine:
         if scope is None or not state.active:
             return await original(self, *args, **kwargs)
         attempt = Attempt(getattr(self, "_nc", None), scope, args, kwargs, time.monotonic())
+        if state.last_use[0] is not scope or state.last_use[1] is not attempt.client:
+            quietly(state.works_on, scope, attempt.client)
         try:
             ack = await original(self, *args, **kwargs)
         except (Exception, asyncio.CancelledError) as error:
-            quietly(_failed, state, attempt, error)
+            gone = quietly(_failed, state, attempt, error)
+            if gone is not None:
+                await look_for(state, attempt.client, gone)
             raise
         quietly(_accepted, state, attempt, ack)
         return ack
@@ -185,55 +81,202 @@ def publishing(state: State, original: Coroutine) -> Coroutine:
 
 
 def publishing_async(state: State, original: Coroutine) -> Coroutine:
-    """`JetStreamContext.publish_async`, noticed as another job's use of a stream."""
+    """`JetStreamContext.publish_async`, counted when its future is done; what never is, is pending at the end."""
 
     @functools.wraps(original)
     async def publish_async(self: Any, *args: Any, **kwargs: Any) -> Any:
-        future = await original(self, *args, **kwargs)
         scope = current_job()
-        if scope is not None and state.active and state.owners:
-            attempt = Attempt(getattr(self, "_nc", None), scope, args, kwargs, 0.0)
-            quietly(future.add_done_callback, functools.partial(_acknowledged, state, attempt))
+        if scope is None or not state.active:
+            return await original(self, *args, **kwargs)
+        attempt = Attempt(getattr(self, "_nc", None), scope, args, kwargs, time.monotonic())
+        if state.last_use[0] is not scope or state.last_use[1] is not attempt.client:
+            quietly(state.works_on, scope, attempt.client)
+        try:
+            future = await original(self, *args, **kwargs)
+        except (Exception, asyncio.CancelledError) as error:
+            quietly(_failed, state, attempt, error)
+            raise
+        quietly(_wait, state, attempt, future)
         return future
 
     return publish_async
 
 
-def _acknowledged(state: State, attempt: Attempt, future: Any) -> None:
+def answering(state: State, original: Coroutine) -> Coroutine:
+    """`JetStreamContext._handle_async_reply`: what a stream refuses is raised there, and its future left pending."""
+
+    @functools.wraps(original)
+    async def handle_async_reply(self: Any, message: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await original(self, message, *args, **kwargs)
+        except Exception as error:
+            if state.active:
+                quietly(_refused, state, self, message, error)
+            raise
+
+    return handle_async_reply
+
+
+def _refused(state: State, jetstream: Any, message: Any, error: Exception) -> None:
+    token = message.subject[len(jetstream._async_reply_prefix) :]
+    future = jetstream._publish_async_futures.get(token)
+    known = state.unanswered.pop(future, None) if future is not None else None
+    if known is None:
+        return
+    attempt, waiting = known
+    if waiting is not None:
+        waiting.pending -= 1
+    _failed(state, attempt, error)
+
+
+def settle(state: State, key: StreamKey) -> None:
+    """Sum up what was published into a stream: it is about to be deleted, or is gone."""
+    for ledger in state.ledgers.open_ones():
+        for booked in list(ledger.sums.values()):
+            if booked.stream == key.stream:
+                _settle(ledger, booked)
+
+
+def _wait(state: State, attempt: Attempt, future: Any) -> None:
+    waiting = None
+    if state.settings.events:
+        waiting = _sum(state, attempt, _expected_key(state, attempt))[1]
+        if waiting is not None:
+            waiting.pending += 1
+    state.unanswered[future] = (attempt, waiting)
+    future.add_done_callback(functools.partial(_acknowledged, state))
+
+
+def _acknowledged(state: State, future: Any) -> None:
+    quietly(_resolved, state, future)
+
+
+def _resolved(state: State, future: Any) -> None:
+    known = state.unanswered.pop(future, None)
+    if known is None:
+        return
+    attempt, waiting = known
+    if waiting is not None:
+        waiting.pending -= 1
+    if not state.active:
+        return
+    if future.cancelled():
+        _failed(state, attempt, asyncio.CancelledError())
+        return
     # `future.exception()` would mark a failure as seen: asyncio would not report one that nobody looked at.
-    if not future.cancelled() and getattr(future, "_exception", None) is None:
-        quietly(_used, state, attempt, future.result())
+    error = getattr(future, "_exception", None)
+    if error is not None:
+        _failed(state, attempt, error)
+    else:
+        _accepted(state, attempt, future.result())
 
 
-def _used(state: State, attempt: Attempt, ack: Any) -> StreamKey:
-    key = StreamKey(server_of(attempt.client) if state.owners else "", ack.stream)
-    state.owners.used(key, attempt.scope.job_id)
-    return key
+class Booking(NamedTuple):
+    """Where the last message was booked: the next one, of the same scope and subject, mostly goes there too."""
+
+    settings: Settings
+    scope: JobScope
+    subject: str
+    stream: str
+    ledger: Ledger
+    booked: Sum
+
+    def fits(self, state: State, attempt: Attempt, ack: Any) -> bool:
+        """Whether nothing has changed that the answer depends on."""
+        return (
+            self.scope is attempt.scope
+            and self.stream == ack.stream
+            and self.subject == attempt.subject
+            and not (self.booked.is_told or self.ledger.closed or self.scope.closed or state.owners)
+            and self.settings is state.settings
+            and not attempt.headers
+        )
 
 
 def _accepted(state: State, attempt: Attempt, ack: Any) -> None:
-    key = _used(state, attempt, ack)
-    if state.settings.events:
-        booked = _sum(state, attempt, key)[1]
-        if booked is not None:
-            booked.add_accepted(ack, attempt.started)
-
-
-def _failed(state: State, attempt: Attempt, error: BaseException) -> None:
+    last = state.last_booking
+    if last is not None and last.fits(state, attempt, ack) and not starts_over(last.booked, ack, attempt.started):
+        progress = last.booked.add_accepted(ack, attempt.started)
+        if progress is not None:
+            last.booked.tell_progress(progress)
+        _go_on(last.ledger, last.booked)
+        return
+    key = StreamKey(server_of(attempt.client) if state.owners else "", ack.stream)
+    state.owners.used(key, attempt.scope.job_id)
     if not state.settings.events:
         return
-    stream = attempt.stream or _stream_of(state.ledgers.of(attempt.scope), attempt.subject)
-    key = StreamKey(server_of(attempt.client) if state.owners else "", stream or "")
     ledger, booked = _sum(state, attempt, key)
     if booked is None:
         return
+    if starts_over(booked, ack, attempt.started):
+        replaced(ledger, booked, "was created again")
+        ledger, booked = _sum(state, attempt, key)
+        if booked is None:
+            return
+    progress = booked.add_accepted(ack, attempt.started)
+    if progress is not None:
+        booked.tell_progress(progress)
+    if not ledger.lasting and not attempt.headers:
+        state.last_booking = Booking(state.settings, attempt.scope, attempt.subject, ack.stream, ledger, booked)
+    _go_on(ledger, booked)
+
+
+def _go_on(ledger: Ledger, booked: Sum) -> None:
+    """Sum up what is over: all that was expected is there, or the scope has turned to another stream."""
+    if ledger.lasting or ledger.closed:
+        return
+    if booked.is_complete:
+        _settle(ledger, booked)
+        return
+    before, run = ledger.run.get(booked.job, (booked, 0))
+    run = run + 1 if before is booked else 1
+    ledger.run[booked.job] = (booked, run)
+    if run == _SWITCHED:
+        for other in list(ledger.sums.values()):
+            # Who goes back and forth gets no line for each time.
+            if (
+                other is not booked
+                and other.job == booked.job
+                and not other.pending
+                and ledger.say(("switched", other.job, other.stream))
+            ):
+                _settle(ledger, other)
+
+
+def _settle(ledger: Ledger, booked: Sum) -> None:
+    ledger.sums.pop((booked.job, booked.stream), None)
+    if booked.is_complete:
+        ledger.said.add(("complete", booked.job, booked.stream))
+    if not ledger.lasting:
+        booked.tell()
+
+
+def _failed(state: State, attempt: Attempt, error: BaseException) -> StreamKey | None:
+    """Count and tell a failure. The stream, where it took messages before and may be gone: once for each."""
+    if not state.settings.events:
+        return None
+    key = _expected_key(state, attempt)
+    ledger, booked = _sum(state, attempt, key)
+    if booked is None:
+        return None
     failure = Failure(error, attempt.subject)
     count = booked.add_failure(failure, attempt.started)
-    if isinstance(error, asyncio.CancelledError):
-        return
     # Where no summary will come, the tenth, the hundredth, … tell how it goes on.
-    if count == 1 or (ledger.lasting and str(count).strip("0") == "1"):
+    if ledger.lasting:
+        is_telling = is_milestone(count)
+    else:
+        is_telling = count == 1 and ledger.say(("failed", booked.job, booked.stream, type(error)))
+    if is_telling and not isinstance(error, asyncio.CancelledError):
         _tell_failure(booked, failure, count)
+    _go_on(ledger, booked)
+    is_unheard = type(error).__name__ == "NoStreamResponseError" and booked.accepted > 0
+    return key if is_unheard and ledger.say(("unheard", key.stream, booked.first_seq)) else None
+
+
+def _expected_key(state: State, attempt: Attempt) -> StreamKey:
+    """The stream that should take the message, as far as known."""
+    stream = attempt.stream or _stream_of(state.ledgers.of(attempt.scope), attempt.subject)
+    return StreamKey(server_of(attempt.client) if state.owners else "", stream or "")
 
 
 def _tell_failure(booked: Sum, failure: Failure, count: int) -> None:
@@ -281,13 +324,14 @@ def _sum(state: State, attempt: Attempt, key: StreamKey) -> tuple[Ledger, Sum | 
     stream = key.stream or None
     booked = ledger.sums.get((job, stream))
     if booked is None:
-        if not ledger.lasting and not ledger.sums:
+        if not ledger.lasting and ledger.say("sums"):
             ledger.at_close.append(lambda _: _tell_sums(ledger))
         while len(ledger.sums) >= _MAX_SUMS:
-            oldest = ledger.sums.pop(next(iter(ledger.sums)))
-            if not ledger.lasting:
-                oldest.tell()
-        booked = ledger.sums[job, stream] = Sum(job, stream)
+            _settle(ledger, ledger.sums[next(iter(ledger.sums))])
+        total = expected_of(attempt.scope.fields) if job == attempt.scope.job_id else 0
+        if ("complete", job, stream) in ledger.said:
+            total = 0
+        booked = ledger.sums[job, stream] = Sum(job, stream, total)
     return ledger, booked
 
 

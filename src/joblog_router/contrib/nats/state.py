@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+import weakref
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
 from ..._pipeline.report import report_once
 from ..._pipeline.resolve import conflicts
 from ...context import JobScope
+from .consumption import Consumption, Limits
 from .ledger import Ledgers
 from .naming import DEFAULT_HEADER, NamePatterns, stream_of_reply, stream_of_subject
 from .ownership import Owners, StreamKey
 
+Coroutine = Callable[..., Awaitable[Any]]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -25,6 +28,8 @@ R = TypeVar("R")
 CONFLICT: Final = ""
 
 _MAX_BIRTHS: Final = 20_000
+_MAX_CONSUMPTIONS: Final = 2_000
+DEFAULT_TASK_ID_KEYS: Final = ("id", "task_id", "image_id")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,18 +39,43 @@ class Settings:
     patterns: NamePatterns = dataclasses.field(default_factory=NamePatterns)
     header: str = DEFAULT_HEADER
     events: bool = True
+    task_id_keys: tuple[str, ...] = DEFAULT_TASK_ID_KEYS
 
 
 class State:
     """One installation. `active` is False once it ended: what it left in running tasks is inert then."""
 
-    __slots__ = ("_births", "active", "ledgers", "owners", "settings")
+    __slots__ = (
+        "_births",
+        "active",
+        "consumptions",
+        "last_booking",
+        "last_use",
+        "ledgers",
+        "limits",
+        "lost",
+        "owners",
+        "request",
+        "settings",
+        "unanswered",
+    )
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.active = True
         self.owners = Owners()
         self.ledgers = Ledgers()
+        # `Client.request` as it was, for our own questions.
+        self.request: Coroutine | None = None
+        self.consumptions: dict[tuple[StreamKey, str, str], Consumption] = {}
+        self.limits: dict[tuple[StreamKey, str], Limits] = {}
+        # What the last publish was booked under, and the scope and connection it used: mostly those of the next.
+        self.last_booking: Any = None
+        self.last_use: tuple[JobScope | None, Any] = (None, None)
+        # Clients that lost their connection, and when (monotonic).
+        self.lost: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+        # Futures of asynchronous publishes to what is known of them.
+        self.unanswered: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = weakref.WeakKeyDictionary()
         self._births: dict[tuple[StreamKey, str], str] = {}
 
     def owner(self, key: StreamKey, *, consumer: str = "", subject: str = "", header: str | None = None) -> str | None:
@@ -94,6 +124,48 @@ class State:
         if len(named) == 1:
             return named.pop()
         return None if scope is None else scope.job_id
+
+    def works_on(self, scope: JobScope, client: Any) -> None:
+        """A scope uses a connection."""
+        ledger = self.ledgers.of(scope)
+        if client not in ledger.clients:
+            ledger.clients.add(client)
+        if not ledger.lasting:
+            self.last_use = (scope, client)
+            if ledger.say("last use"):
+                ledger.at_close.append(self._forget_last)
+
+    def _forget_last(self, _: JobScope) -> None:
+        self.last_use = (None, None)
+        self.last_booking = None
+
+    def consumption(self, job: str, key: StreamKey, consumer: str) -> Consumption:
+        """The tally of what this process takes from a consumer for a job."""
+        taken = self.consumptions.get((key, consumer, job))
+        if taken is None:
+            taken = self.consumptions[key, consumer, job] = Consumption(job, key, consumer)
+            while len(self.consumptions) > _MAX_CONSUMPTIONS:
+                self.consumptions.pop(next(iter(self.consumptions)), None)
+        if taken.limits is None:
+            taken.limits = self.limits.get((key, consumer))
+        return taken
+
+    def learn_limits(self, key: StreamKey, consumer: str, limits: Limits) -> None:
+        """What a consumer's description says of its limits."""
+        self.limits.pop((key, consumer), None)
+        self.limits[key, consumer] = limits
+        while len(self.limits) > _MAX_BIRTHS:
+            self.limits.pop(next(iter(self.limits)), None)
+        for taken in self.consumptions_of(key, consumer):
+            taken.limits = limits
+
+    def consumptions_of(self, key: StreamKey, consumer: str = "") -> list[Consumption]:
+        """The tallies of a stream's consumers, or of one of them."""
+        return [
+            taken
+            for (at, name, _), taken in list(self.consumptions.items())
+            if at == key and (not consumer or name == consumer)
+        ]
 
     def is_known_birth(self, key: StreamKey, consumer: str, created: str) -> bool:
         """Whether a stream or consumer of that very creation time was met before. Remembers it."""

@@ -1,0 +1,230 @@
+"""What this process took from one consumer for one job: the tally behind the lines about fetches and acks.
+
+Kept by `fetching`, `acks` and `exhaustion` on the event loop. Lines that could come often are paced here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import Any, Final, NamedTuple
+
+from .events import tell
+from .naming import Delivery
+from .ownership import StreamKey
+
+_MAX_KEPT: Final = 10_000
+_MAX_LISTED: Final = 1_000
+_MAX_SHOWN: Final = 3
+_SHORTEST_PACE: Final = 0.4
+_LONGEST_PACE: Final = 60.0
+_LINES_PER_PACE: Final = 10
+
+
+class Pace:
+    """Whether it is time for another line: at once at first, ever more rarely where it goes on and on."""
+
+    __slots__ = ("_last", "_lines")
+
+    def __init__(self) -> None:
+        self._last = float("-inf")
+        self._lines = 0
+
+    def is_due(self) -> bool:
+        """True where enough time has passed since the last line."""
+        pause = min(float(_SHORTEST_PACE * 2 ** min(self._lines // _LINES_PER_PACE, 20)), _LONGEST_PACE)
+        return bool(time.monotonic() - self._last >= pause)
+
+    def told(self) -> None:
+        """A line was told."""
+        self._last = time.monotonic()
+        self._lines += 1
+
+
+class Limits(NamedTuple):
+    """What the consumer's configuration says; 0 where it sets no limit. `ack_wait` is seconds."""
+
+    max_deliver: int
+    ack_wait: float
+    max_ack_pending: int
+
+
+class LastAttempt(NamedTuple):
+    """A message that was delivered as often as it may be, and when (monotonic; sent back: an `ack_wait` ago)."""
+
+    task: str | None
+    received: float
+
+
+class Consumption:
+    """The tally of one consumer's messages of one job in this process. `worker` is who fetched last."""
+
+    __slots__ = (
+        "acked",
+        "ask_after",
+        "asked",
+        "client",
+        "consumer",
+        "ended",
+        "failed_acks",
+        "failures",
+        "fetches",
+        "fetches_of_client",
+        "given_up",
+        "given_up_pace",
+        "job",
+        "key",
+        "last_attempts",
+        "limits",
+        "messages",
+        "naked",
+        "redelivered",
+        "redeliveries",
+        "redelivery_pace",
+        "shortage",
+        "terminated",
+        "to_give_up",
+        "told_fetches",
+        "worker",
+    )
+
+    def __init__(self, job: str, key: StreamKey, consumer: str) -> None:
+        self.job = job
+        self.key = key
+        self.consumer = consumer
+        self.worker = ""
+        self.client = 0
+        self.fetches = self.fetches_of_client = self.told_fetches = self.messages = 0
+        self.acked = self.naked = self.terminated = self.failed_acks = 0
+        self.redelivered = 0
+        self.redeliveries: dict[int, int] = {}
+        self.redelivery_pace = Pace()
+        self.limits: Limits | None = None
+        self.last_attempts: dict[int, LastAttempt] = {}
+        self.given_up: dict[int, None] = {}
+        self.to_give_up: dict[int, tuple[int, str | None]] = {}
+        self.ended: dict[int, None] = {}
+        self.given_up_pace = Pace()
+        self.failures: Counter[str] = Counter()
+        self.asked = float("-inf")
+        self.ask_after = 0.0
+        self.shortage = ""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields that say which consumer it is."""
+        return {"stream": self.key.stream, "consumer": self.consumer, "worker": self.worker or None}
+
+    def of_max(self, attempt: int) -> str:
+        """An attempt in words."""
+        limit = self.limits.max_deliver if self.limits is not None else 0
+        return f"attempt {attempt} of {limit}" if limit else f"attempt {attempt}"
+
+    def add_redelivery(self, delivery: Delivery) -> None:
+        """A message came again."""
+        self.redelivered += 1
+        if len(self.redeliveries) < _MAX_KEPT:
+            self.redeliveries[delivery.stream_seq] = delivery.attempt
+
+    def end(self, seq: int) -> None:
+        """A message was terminated, which is told once."""
+        self.ended[seq] = None
+        while len(self.ended) > _MAX_KEPT:
+            self.ended.pop(next(iter(self.ended)))
+
+    def tell_first_fetch(self, batch: int, deliveries: list[Delivery]) -> None:
+        """The first messages that this worker took for the job."""
+        first, last = deliveries[0].consumer_seq, deliveries[-1].consumer_seq
+        tell(
+            self.job,
+            logging.INFO,
+            "nats.fetch.first",
+            "Worker %s fetched its first batch from %s: %s of %s messages asked for (consumer_seq %s)",
+            self.worker,
+            self.key.stream,
+            len(deliveries),
+            batch,
+            f"{first}-{last}" if last > first else first,
+            **self.fields,
+            batch=batch,
+            messages=len(deliveries),
+            consumer_seq=first,
+            last_consumer_seq=last,
+            stream_seq=deliveries[0].stream_seq,
+        )
+
+    def tell_tally(self, event: str = "nats.fetch.progress") -> None:
+        """What was fetched so far, unless the last line has said it."""
+        if self.fetches < 2 or self.fetches == self.told_fetches:
+            return
+        self.told_fetches = self.fetches
+        parts = [f"{self.messages:,} messages in {self.fetches:,} fetches", f"{self.acked:,} acknowledged"]
+        parts += [
+            f"{count:,} {what}"
+            for count, what in (
+                (self.redelivered, "of them delivered again"),
+                (self.naked, "sent back"),
+                (self.terminated, "terminated"),
+                (self.failed_acks, "acknowledgements failed"),
+            )
+            if count
+        ]
+        tell(
+            self.job,
+            logging.INFO,
+            event,
+            "Worker %s has taken %s from %s",
+            self.worker,
+            ", ".join(parts),
+            self.key.stream,
+            **self.fields,
+            fetches=self.fetches,
+            messages=self.messages,
+            acknowledged=self.acked,
+            redelivered=self.redelivered,
+            naked=self.naked,
+            terminated=self.terminated,
+            failed=self.failed_acks or None,
+        )
+
+    def tell_redeliveries(self) -> None:
+        """The messages that came again since the last such line, the worst of them first."""
+        if not self.redeliveries:
+            return
+        found = sorted(self.redeliveries.items(), key=lambda item: (-item[1], item[0]))
+        self.redeliveries = {}
+        self.redelivery_pace.told()
+        seq, attempt = found[0]
+        tell(
+            self.job,
+            logging.WARNING,
+            "nats.redelivery",
+            "Redelivery of %s message%s on %s: %s",
+            f"{len(found):,}",
+            "s" if len(found) > 1 else "",
+            self.key.stream,
+            shown([f"seq {seq} ({self.of_max(attempt)})" for seq, attempt in found]),
+            **self.fields,
+            count=len(found),
+            stream_seq=seq,
+            attempt=attempt,
+            max_deliver=self.limits.max_deliver or None if self.limits is not None else None,
+            stream_seqs=listed(sorted(seq for seq, _ in found)),
+        )
+
+
+def shown(items: list[str]) -> str:
+    """A list in words, cut where it gets long."""
+    text = ", ".join(items[:_MAX_SHOWN])
+    return f"{text}, … {len(items) - _MAX_SHOWN:,} more" if len(items) > _MAX_SHOWN else text
+
+
+def listed(items: list[Any]) -> str:
+    """A list as one field: at most a thousand, since a field holds no more."""
+    return ", ".join(map(str, items[:_MAX_LISTED]))
+
+
+def is_milestone(count: int) -> bool:
+    """1, 10, 100, …: what goes on and on is told ever more rarely."""
+    return count > 0 and str(count).rstrip("0") == "1"

@@ -1,0 +1,313 @@
+"""What a worker fetches: its first batch, what came again, what was given up, and why nothing came.
+
+Wraps `PullSubscription.fetch`, and `Client.close` for the last words; runs on the event loop, once per fetch. Where
+no scope is open the job is the one that stream or consumer name. At most one request of ours per empty fetch, paced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+import time
+from typing import Any, Final, NamedTuple
+
+from ...context import JobScope, current_job
+from .advisories import heard, is_advisory
+from .consumption import Consumption, Limits, is_milestone
+from .events import LOGGER, consumer_counters, seconds, tell
+from .exhaustion import infer, note_last_attempt, overdue, tell_given_up
+from .naming import Delivery, delivery_of_reply, job_in_header
+from .ownership import StreamKey, server_of
+from .shortage import explain, tell_shortage
+from .state import Coroutine, State, quietly, report_failure
+
+_MAX_WAIT: Final = 1.0
+# Between two questions about one consumer, in seconds: where messages have just run out; where some did; without
+# that; and where nothing changes.
+_AT_LEAST: Final = 0.2
+_SOON: Final = 1.0
+_FIRST_INTERVAL: Final = 10.0
+_LONGEST_INTERVAL: Final = 60.0
+# Nobody answered: the account may lack the permission, which the application's error callback would hear of.
+_UNANSWERED: Final = 600.0
+_SERVERS: Final = "$JS.EVENT."
+
+
+class Pull(NamedTuple):
+    """One call of `fetch`. `started` is monotonic; `batch` and `timeout` are the caller's."""
+
+    subscription: Any
+    scope: JobScope | None
+    started: float
+    batch: Any
+    timeout: Any
+
+    @property
+    def key(self) -> StreamKey:
+        """The stream it asks."""
+        return StreamKey(server_of(self.subscription._nc), self.subscription._stream or "")
+
+
+def fetching(state: State, original: Coroutine) -> Coroutine:
+    """`PullSubscription.fetch`, told in batches."""
+
+    @functools.wraps(original)
+    async def fetch(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not state.active or not state.settings.events:
+            return await original(self, *args, **kwargs)
+        pull = Pull(
+            self,
+            current_job(),
+            time.monotonic(),
+            args[0] if args else kwargs.get("batch", 1),
+            args[1] if len(args) > 1 else kwargs.get("timeout", 5),
+        )
+        if pull.scope is not None:
+            quietly(state.works_on, pull.scope, self._nc)
+        try:
+            messages = await original(self, *args, **kwargs)
+        except TimeoutError:
+            await _nothing_came(state, pull)
+            raise
+        except Exception as error:
+            quietly(_failed, state, pull, error)
+            raise
+        if messages:
+            await _came(state, pull, messages)
+        else:
+            await _nothing_came(state, pull)
+        return messages
+
+    return fetch
+
+
+def closing(state: State, original: Coroutine) -> Coroutine:
+    """`Client.close` and `drain`: the last words about what this client fetched."""
+
+    @functools.wraps(original)
+    async def close(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if state.active:
+            quietly(_client_ends, state, self)
+        return await original(self, *args, **kwargs)
+
+    return close
+
+
+def ending(state: State, key: StreamKey, consumer: str, infos: list[dict[str, Any]]) -> None:
+    """A consumer, or a stream with all of them, is about to be deleted: what is not told yet is told now."""
+    by_name = {str(info.get("name") or ""): info for info in infos}
+    for taken in state.consumptions_of(key, consumer):
+        info = by_name.get(taken.consumer)
+        if info is not None:
+            infer(taken, overdue(taken, time.monotonic()), consumer_counters(info))
+        _finish(taken)
+        state.consumptions.pop((taken.key, taken.consumer, taken.job), None)
+
+
+def limits_of(config: dict[str, Any]) -> Limits:
+    """The limits in a consumer's configuration."""
+    waits = [config.get("ack_wait") or 0, *(config.get("backoff") or ())]
+    return Limits(
+        max(config.get("max_deliver") or 0, 0),
+        float(seconds(max(waits)) or 0),
+        max(config.get("max_ack_pending") or 0, 0),
+    )
+
+
+async def _came(state: State, pull: Pull, messages: Any) -> None:
+    """Book a batch. Asks for the consumer's limits once, where something comes again and they are not known."""
+    try:
+        advisories = [message for message in messages if is_advisory(message.subject)]
+        if advisories:
+            heard(state, pull.key.server, advisories)
+        groups = _by_job(state, pull, messages)
+        for job, group in groups.items():
+            taken = _taken(state, pull, job)
+            taken.ask_after = 0.0
+            comes_again = any(delivery.attempt > 1 for delivery, _ in group)
+            late = overdue(taken, pull.started)
+            info = None
+            if (comes_again and taken.limits is None) or late:
+                info = await _ask(state, pull, taken, _pause(taken, late))
+            _book(state, taken, group, pull.batch)
+            if info:
+                infer(taken, late, consumer_counters(info))
+            _pay_out(taken)
+            _finish_with(state, pull.scope, taken)
+    except Exception as error:
+        report_failure(_came, error)
+
+
+async def _nothing_came(state: State, pull: Pull) -> None:
+    """Say why a fetch was empty: at the first, and whenever the reason changes."""
+    try:
+        subscription, scope, key = pull.subscription, pull.scope, pull.key
+        job = state.owner_of_event(key, scope, consumer=subscription._consumer or "")
+        if job is None or not LOGGER.isEnabledFor(logging.INFO):
+            return
+        taken = _taken(state, pull, job)
+        late = overdue(taken, pull.started)
+        info = await _ask(state, pull, taken, _pause(taken, late) if late else max(taken.ask_after, _SOON))
+        if info is None:
+            return
+        if info:
+            infer(taken, late, consumer_counters(info))
+        taken.tell_redeliveries()
+        tell_given_up(taken, source="inferred")
+        taken.tell_tally()
+        shortage = explain(info or None)
+        if shortage.words != taken.shortage:
+            taken.shortage = shortage.words
+            taken.ask_after = _FIRST_INTERVAL
+            tell_shortage(taken, shortage, info or None, pull.batch)
+        else:
+            taken.ask_after = min(max(taken.ask_after, _FIRST_INTERVAL) * 2, _LONGEST_INTERVAL)
+        _finish_with(state, scope, taken)
+    except Exception as error:
+        report_failure(_nothing_came, error)
+
+
+def _pause(taken: Consumption, late: list[int]) -> float:
+    """How long to wait between two questions: less where something ran out since the last one."""
+    if taken.limits is None or not late:
+        return _SOON
+    ran_out = max(taken.last_attempts[seq].received for seq in late) + taken.limits.ack_wait
+    return _AT_LEAST if taken.asked < ran_out else _SOON
+
+
+async def _ask(state: State, pull: Pull, taken: Consumption, interval: float) -> dict[str, Any] | None:
+    """The consumer's description; empty if it is gone; None if it is not time to ask, or nobody answered."""
+    client, timeout, now = pull.subscription._nc, pull.timeout, time.monotonic()
+    if state.request is None or now - taken.asked < interval or not client.is_connected:
+        return None
+    taken.asked = now
+    wait = min(timeout, _MAX_WAIT) if isinstance(timeout, int | float) else _MAX_WAIT
+    prefix = pull.subscription._nms.partition(".CONSUMER.MSG.NEXT.")[0]
+    subject = f"{prefix}.CONSUMER.INFO.{taken.key.stream}.{taken.consumer}"
+    try:
+        async with asyncio.timeout(wait):
+            reply = await state.request(client, subject, b"", timeout=wait)
+        body = json.loads(reply.data)
+    except Exception:
+        taken.asked = now + _UNANSWERED
+        return None
+    error = body.get("error")
+    if error:
+        return {} if error.get("code") == 404 else None
+    state.learn_limits(taken.key, taken.consumer, limits_of(body.get("config") or {}))
+    taken.limits = state.limits[taken.key, taken.consumer]
+    return dict(body)
+
+
+def _by_job(state: State, pull: Pull, messages: Any) -> dict[str, list[tuple[Delivery, Any]]]:
+    """The messages of each job, with their deliveries. What is nobody's is left out."""
+    subscription, scope, key = pull.subscription, pull.scope, pull.key
+    if scope is not None:
+        state.owners.used(key, scope.job_id)
+    owner = state.owner(key, consumer=subscription._consumer or "")
+    groups: dict[str, list[tuple[Delivery, Any]]] = {}
+    for message in messages:
+        delivery = delivery_of_reply(message.reply or "")
+        if delivery is None:
+            continue
+        job = owner
+        if job is None and not message.subject.startswith(_SERVERS):
+            header = job_in_header(message.headers, state.settings.header)
+            job = state.owner_of_message(key.server, message.subject, message.reply, header)
+            if job is None and scope is not None:
+                job = scope.job_id
+        if job:
+            groups.setdefault(job, []).append((delivery, message.data))
+    return groups
+
+
+def _taken(state: State, pull: Pull, job: str) -> Consumption:
+    subscription = pull.subscription
+    client = subscription._nc
+    taken = state.consumption(job, pull.key, subscription._consumer or "")
+    name = client.options.get("name")
+    taken.worker = str(name) if name else str(subscription._deliver).rpartition(".")[2]
+    if taken.client != id(client):
+        taken.client = id(client)
+        taken.fetches_of_client = 0
+    return taken
+
+
+def _book(state: State, taken: Consumption, group: list[tuple[Delivery, Any]], batch: Any) -> None:
+    taken.fetches += 1
+    taken.fetches_of_client += 1
+    taken.messages += len(group)
+    for delivery, payload in group:
+        if delivery.attempt > 1:
+            taken.add_redelivery(delivery)
+        note_last_attempt(taken, delivery, payload, state.settings.task_id_keys)
+    if taken.fetches == 1:
+        taken.told_fetches = 1
+        taken.tell_first_fetch(batch, [delivery for delivery, _ in group])
+    elif is_milestone(taken.fetches):
+        taken.tell_tally()
+
+
+def _pay_out(taken: Consumption) -> None:
+    if taken.redeliveries and taken.redelivery_pace.is_due():
+        taken.tell_redeliveries()
+    if taken.to_give_up and taken.given_up_pace.is_due():
+        tell_given_up(taken, source="inferred")
+
+
+def _finish_with(state: State, scope: JobScope | None, taken: Consumption) -> None:
+    """Have the rest told when the scope closes, if there is one."""
+    if scope is None or scope.closed:
+        return
+    ledger = state.ledgers.of(scope)
+    if not ledger.lasting and ledger.say(("taken", taken.key, taken.consumer, taken.job)):
+        ledger.at_close.append(lambda _: _finish(taken))
+
+
+def _finish(taken: Consumption) -> None:
+    taken.tell_redeliveries()
+    tell_given_up(taken, source="inferred")
+    taken.tell_tally("nats.fetch.summary")
+
+
+def _client_ends(state: State, client: Any) -> None:
+    for taken in list(state.consumptions.values()):
+        if taken.client != id(client):
+            continue
+        taken.tell_redeliveries()
+        tell_given_up(taken, source="inferred")
+        # Who opens a client for each fetch gets no line for each.
+        if taken.fetches_of_client > 1:
+            taken.tell_tally("nats.fetch.summary")
+
+
+def _failed(state: State, pull: Pull, error: Exception) -> None:
+    key = pull.key
+    job = state.owner_of_event(key, pull.scope, consumer=pull.subscription._consumer or "")
+    if job is None:
+        return
+    taken = _taken(state, pull, job)
+    name = type(error).__name__
+    taken.failures[name] += 1
+    count = taken.failures[name]
+    if not is_milestone(count):
+        return
+    what = getattr(error, "description", None) or str(error)
+    if getattr(error, "code", None) is None and name == "ServiceUnavailableError":
+        what = "nobody answers, the consumer or its stream is gone"  # a 503 of the connection, not of the stream
+    tell(
+        job,
+        logging.WARNING,
+        "nats.fetch.failed",
+        "Fetching from %s failed: %s%s",
+        key.stream,
+        f"{name} ({what})" if what else name,
+        f", {count:,} times so far" if count > 1 else "",
+        error=error,
+        **taken.fields,
+        count=count,
+        error_type=name,
+        err_code=getattr(error, "err_code", None),
+    )

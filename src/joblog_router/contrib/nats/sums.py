@@ -1,0 +1,258 @@
+"""What one scope published into one stream: its progress now and then, and its sum when that is over.
+
+Called by `publishing` on the event loop, once per message; logs at 100, 200, 500, 1,000, … messages, or at every
+tenth of the total where the scope says `expected`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from typing import Any, Final, NamedTuple
+
+from .events import duration, tell
+
+_FIRST_PROGRESS: Final = 100
+# With a total: not oftener than this many messages.
+_MIN_STEP: Final = 10
+
+
+class Failure(NamedTuple):
+    """One message that was not acknowledged."""
+
+    error: BaseException
+    subject: str
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the message may be stored all the same: it was sent, and nobody heard what became of it."""
+        return isinstance(self.error, TimeoutError | asyncio.CancelledError)
+
+
+class Progress(NamedTuple):
+    """What was stored since the last such line."""
+
+    accepted: int
+    first_seq: int
+    last_seq: int
+    seconds: float
+    duplicates: int
+    since: int
+
+
+class Sum:
+    """What one scope published into one stream for one job. `expected`: how many messages it will be, 0 if unknown.
+
+    `pending` counts asynchronous publishes without an answer so far.
+    """
+
+    __slots__ = (
+        "_lock",
+        "_next",
+        "_told_duplicates",
+        "accepted",
+        "duplicates",
+        "errors",
+        "expected",
+        "first_seq",
+        "is_told",
+        "job",
+        "last_seq",
+        "last_stored",
+        "pending",
+        "since",
+        "since_first_seq",
+        "since_last_seq",
+        "since_started",
+        "started",
+        "stopped",
+        "stream",
+        "unknown",
+    )
+
+    def __init__(self, job: str, stream: str | None, expected: int = 0) -> None:
+        self.job = job
+        self.stream = stream
+        self.expected = expected
+        self.accepted = self.duplicates = self.unknown = self.pending = 0
+        self.first_seq = self.last_seq = 0
+        self.errors: Counter[str] = Counter()
+        self.started = self.stopped = self.last_stored = 0.0
+        self.is_told = False
+        self.since = self.since_first_seq = self.since_last_seq = self._told_duplicates = 0
+        self.since_started = 0.0
+        self._next = milestone_after(0, expected)
+        self._lock = threading.Lock()  # a scope may be carried into a thread with a loop of its own
+
+    @property
+    def failed(self) -> int:
+        """How many messages were not acknowledged, for whatever reason."""
+        return sum(self.errors.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every expected message has had its answer."""
+        return bool(self.expected) and self.accepted + self.failed >= self.expected
+
+    def add(self, started: float) -> None:
+        """Count the time of one message."""
+        self.started = min(self.started, started) if self.started else started
+        self.since_started = min(self.since_started, started) if self.since_started else started
+        self.stopped = time.monotonic()
+
+    def add_accepted(self, ack: Any, started: float) -> Progress | None:
+        """Count a message that the stream acknowledged. What to tell, if it is time for that."""
+        with self._lock:
+            self.add(started)
+            self.accepted += 1
+            self.since += 1
+            if ack.duplicate:
+                self.duplicates += 1
+            else:
+                seq = ack.seq
+                self.first_seq = min(self.first_seq, seq) if self.first_seq else seq
+                self.since_first_seq = min(self.since_first_seq, seq) if self.since_first_seq else seq
+                self.since_last_seq = max(self.since_last_seq, seq)
+                if seq > self.last_seq:
+                    self.last_seq = seq
+                    self.last_stored = self.stopped
+            if self.accepted < self._next:
+                return None
+            self._next = milestone_after(self.accepted, self.expected)
+            progress = Progress(
+                self.accepted,
+                self.since_first_seq,
+                self.since_last_seq,
+                self.stopped - self.since_started,
+                self.duplicates - self._told_duplicates,
+                self.since,
+            )
+            self.since = self.since_first_seq = self.since_last_seq = 0
+            self.since_started = 0.0
+            self._told_duplicates = self.duplicates
+            return progress
+
+    def add_failure(self, failure: Failure, started: float) -> int:
+        """Count a message that was not acknowledged; how many of its error there are now."""
+        with self._lock:
+            self.add(started)
+            self.unknown += failure.is_unknown
+            self.errors[type(failure.error).__name__] += 1
+            return self.errors[type(failure.error).__name__]
+
+    def tell_progress(self, progress: Progress) -> None:
+        """The line that tells how far it is."""
+        counted = f"{progress.accepted:,}"
+        of = f" of {self.expected:,}" if self.expected else ""
+        rate = round(progress.since / progress.seconds) if progress.seconds > 0 else None
+        tell(
+            self.job,
+            logging.INFO,
+            "nats.publish.progress",
+            "Queued %s%s messages to %s%s%s",
+            counted,
+            of,
+            self.stream,
+            _range(progress.first_seq, progress.last_seq, progress.since - progress.duplicates),
+            f", {rate:,}/s" if rate is not None else "",
+            stream=self.stream,
+            accepted=progress.accepted,
+            expected=self.expected or None,
+            first_seq=progress.first_seq or None,
+            last_seq=progress.last_seq or None,
+            rate=rate,
+            failed=self.failed or None,
+        )
+
+    def tell(self) -> None:
+        """The summary line; nothing where nothing was published, and never a second one."""
+        with self._lock:
+            if self.is_told or not (self.accepted or self.errors or self.pending):
+                return
+            self.is_told = True
+        failed, total = self.failed, self.accepted + self.failed + self.pending
+        if failed or self.pending:
+            text = f"Published {self.accepted:,} of {total:,} messages"
+        else:
+            text = f"Published {total:,} message" + ("s" if total != 1 else "")
+        args: list[Any] = [text]
+        text = "%s"
+        if self.stream is not None:
+            text += " to NATS stream %s"
+            args.append(self.stream)
+        seconds = self.stopped - self.started if self.started else None
+        text += "%s"
+        args.append(_range(self.first_seq, self.last_seq, self.accepted - self.duplicates))
+        if seconds is not None:
+            text += " in %s"
+            args.append(duration(seconds))
+        if self.duplicates:
+            text += ", %s of them stored before"
+            args.append(f"{self.duplicates:,}")
+        if failed > self.unknown:
+            text += "; %s failed"
+            args.append(f"{failed - self.unknown:,}")
+        if self.unknown:
+            text += "; %s without an acknowledgement in time, outcome unknown"
+            args.append(f"{self.unknown:,}")
+        if self.pending:
+            text += "; %s without an acknowledgement so far, outcome unknown"
+            args.append(f"{self.pending:,}")
+        errors = ", ".join(f"{name} {count}" for name, count in self.errors.most_common())
+        if errors:
+            text += " (%s)"
+            args.append(errors)
+        tell(
+            self.job,
+            logging.WARNING if failed or self.pending else logging.INFO,
+            "nats.publish.summary",
+            text,
+            *args,
+            stream=self.stream,
+            accepted=self.accepted,
+            expected=self.expected or None,
+            failed=failed - self.unknown,
+            unknown=self.unknown + self.pending,
+            duplicates=self.duplicates,
+            first_seq=self.first_seq or None,
+            last_seq=self.last_seq or None,
+            duration=None if seconds is None else round(seconds, 3),
+            errors=errors or None,
+        )
+
+
+def milestone_after(count: int, expected: int) -> int:
+    """The next number of messages after `count` that is worth a line.
+
+    The last of the expected ones is not: the summary tells it.
+    """
+    if expected and count < expected:
+        step = max(-(-expected // 10), _MIN_STEP)
+        following = (count // step + 1) * step
+        if following < expected:
+            return following
+        count = expected
+    scale = _FIRST_PROGRESS
+    while True:
+        for factor in (1, 2, 5):
+            if scale * factor > count:
+                return scale * factor
+        scale *= 10
+
+
+def expected_of(fields: Any) -> int:
+    """The total that `job_context(..., expected=1200)` promises; 0 where it says none."""
+    value = fields.get("expected")
+    return value if type(value) is int and value > 0 else 0
+
+
+def _range(first: int, last: int, count: int) -> str:
+    if not first:
+        return ""
+    # Others publish into the stream as well: then the numbers are not all ours.
+    if last - first + 1 == count:
+        return f" (stream_seq {first}-{last})" if last > first else f" (stream_seq {first})"
+    return f" (between stream_seq {first} and {last})"

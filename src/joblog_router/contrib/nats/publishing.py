@@ -199,7 +199,8 @@ def _accepted(state: State, attempt: Attempt, ack: Any) -> None:
         progress = last.booked.add_accepted(ack, attempt.started)
         if progress is not None:
             last.booked.tell_progress(progress)
-        _go_on(last.ledger, last.booked)
+        if last.booked.expected or last.ledger.run.get(last.booked.job, (None, 0)) != (last.booked, _SWITCHED):
+            _go_on(last.ledger, last.booked)
         return
     key = StreamKey(server_of(attempt.client) if state.owners else "", ack.stream)
     state.owners.used(key, attempt.scope.job_id)
@@ -230,7 +231,7 @@ def _go_on(ledger: Ledger, booked: Sum) -> None:
         return
     before, run = ledger.run.get(booked.job, (booked, 0))
     run = run + 1 if before is booked else 1
-    ledger.run[booked.job] = (booked, run)
+    ledger.run[booked.job] = (booked, min(run, _SWITCHED))
     if run == _SWITCHED:
         for other in list(ledger.sums.values()):
             # Who goes back and forth gets no line for each time.

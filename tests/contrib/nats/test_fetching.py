@@ -296,10 +296,10 @@ async def test_a_fetch_that_fails_is_told(logs: JobLogs, connect: Connect, own: 
 async def test_a_shared_streams_messages_stay_apart(logs: JobLogs, connect: Connect, own: str) -> None:
     """From a stream of all jobs each message's line goes to the job it names, not to whoever fetches."""
     js = (await connect(name="w")).jetstream()
-    await js.add_stream(name=own, subjects=["job.*." + own])
-    subscription = await js.pull_subscribe(f"job.*.{own}", durable="all", config=ConsumerConfig(max_deliver=9))
+    await js.add_stream(name=own, subjects=[f"{own}.job.*.go"])
+    subscription = await js.pull_subscribe(f"{own}.job.*.go", durable="all", config=ConsumerConfig(max_deliver=9))
     for job in ("A1", "B2"):
-        await js.publish(f"job.{job}.{own}", b"")
+        await js.publish(f"{own}.job.{job}.go", b"")
     with job_context("C3"):
         for _ in range(2):
             for message in await subscription.fetch(2):

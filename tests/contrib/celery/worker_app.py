@@ -46,6 +46,8 @@ log = logging.getLogger("shop.work")
 receivers = logging.getLogger("shop.receivers")
 task_log = get_task_logger("shop.tasks")
 
+kept: list[Any] = []
+
 app = Celery("worker_app", broker=os.environ["BROKER"], backend=os.environ.get("BACKEND", os.environ["BROKER"]))
 app.conf.update(
     worker_hijack_root_logger=os.environ.get("HIJACK", "1") == "1",
@@ -180,14 +182,18 @@ def summary(results: list[Any], name: str) -> None:
     log.info("summary of %s", name)
 
 
-@app.task
-def connects_a_receiver(job_id: Any) -> None:
+@app.task(bind=True)
+def connects_a_receiver(self: Any, job_id: Any, leave: bool = False) -> None:
+    kept.append(self.request)
+
     @signals.task_postrun.connect(weak=False, dispatch_uid="late")
     def late(**_: Any) -> None:
         signals.task_postrun.disconnect(dispatch_uid="late")
         receivers.info("postrun, connected by a task")
         job = current_job()
         receivers.info("the job is %s", job and job.job_id)
+        if leave:
+            job_context("left by a receiver").__enter__()
 
 
 @app.task

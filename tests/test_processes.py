@@ -182,6 +182,29 @@ if __name__ == "__main__":
         assert set(messages.values()) == {1}
 
 
+def test_a_child_of_multiprocessing_that_configures_itself_stores_its_lines(tmp_path: Path) -> None:
+    """A handler made inside the child, with none in the parent, is flushed when the child ends."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import logging, multiprocessing, sys
+def work(directory):
+    from joblog_router import JobLogHandler, job_context
+    logging.getLogger().addHandler(JobLogHandler(sink="jsonl", options={"directory": directory}))
+    with job_context(7):
+        for number in range(3):
+            logging.warning("item %d", number)
+if __name__ == "__main__":
+    process = multiprocessing.get_context(sys.argv[2]).Process(target=work, args=(sys.argv[1],))
+    process.start()
+    process.join()
+"""
+    )
+    for method in ("fork", "spawn", "forkserver"):
+        result = run_script(script, str(tmp_path / method), method)
+        assert len(stored(tmp_path / method)) == 3, (method, result.stderr)
+
+
 def test_a_fork_does_not_wait_for_a_stuck_sink(tmp_path: Path) -> None:
     """With a sink that hangs a fork waits a second at most, and the child logs on its own."""
     result = run_python(

@@ -407,6 +407,35 @@ def test_numbers_that_arrive_out_of_order_are_stored_in_order(recording: Recordi
     channel.awake = False
 
 
+def test_a_job_the_sink_can_never_store_does_not_hold_up_the_others(recording: Recording) -> None:
+    """Lines of a job that is refused with and without their contents are given up once another job's are taken."""
+    recording.fail = lambda entries: (
+        LookupError("no such job") if any(entry.job_id == "deleted" for entry in entries) else None
+    )
+    before = stats()
+    for _ in range(3):
+        with job_context("deleted"):
+            for number in range(600):
+                log.info("%d", number)
+        with job_context("good"):
+            log.info("kept")
+    assert flush(15)
+    assert [entry.message for entry in recording.written] == ["kept"] * 3
+    assert stats()["quarantined"] - before["quarantined"] == 1800
+
+
+@pytest.mark.parametrize("error", [ConnectionError("reset by peer"), RuntimeError("in passing")])
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_store_that_fails_in_passing_loses_no_line(recording: Recording, failures: int, error: Exception) -> None:
+    """One or two failed calls are no proof against a line."""
+    left = [error] * failures
+    recording.fail = lambda entries: left.pop() if left else None
+    with job_context(1):
+        log.warning("payment 17 failed")
+    assert flush(10)
+    assert [entry.message for entry in recording.written] == ["payment 17 failed"]
+
+
 collected: list[Entry] = []
 gate = threading.Event()
 

@@ -136,9 +136,13 @@ class Channel:
         """Let logging threads append as many as fit beside what is waiting for the sink."""
         self.room = self.capacity - len(self.ready) - len(self._held)
 
+    def has_lines(self) -> bool:
+        """Whether lines wait to be stored."""
+        return bool(self.is_converting or self.buffer or self._held or self.ready)
+
     def is_empty(self) -> bool:
-        """Whether nothing waits."""
-        return not (self.is_converting or self.buffer or self._held or self.ready)
+        """Whether nothing is left to do: no line waits, and no tally is owed."""
+        return not (self.has_lines() or self.folder.owes())
 
     def waiting(self) -> int:
         """How many entries are captured and neither stored nor given up."""

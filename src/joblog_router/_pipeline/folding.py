@@ -28,13 +28,14 @@ _FORGET = 5.0
 enabled = True
 _FORGET_UNSCOPED = 60.0
 _MAX_RUNS = 10_000
-_SHAPE_LENGTH = 300
+_LONGEST = 300
 _MAX_TEXT = 500
 # This library's own lines are sums already.
 _OWN = "joblog_router."
 
+# Quoted values (not apostrophes inside words), long hexadecimal ids, and runs that begin with a digit.
 _VALUES = re.compile(
-    r"""'[^']{0,200}'|"[^"]{0,200}"|\b[0-9a-fA-F]{8}[0-9a-fA-F-]*\b|\d[\w.:/-]*""",
+    r"""(?<!\w)'[^']{0,200}'(?!\w)|"[^"]{0,200}"|\b[0-9a-fA-F]{8}[0-9a-fA-F-]*\b|\d[0-9A-Za-z]*""",
 )
 
 
@@ -73,9 +74,15 @@ class Folder:
 
     def pass_on(self, entry: Entry, scope: JobScope) -> Entry | None:
         """What is to be stored for this line: the line itself, a tally row in its place, or nothing yet."""
-        if entry.level >= logging.WARNING or entry.exception is not None or entry.logger.startswith(_OWN):
+        if entry.level > logging.INFO or entry.exception is not None or len(entry.message) > _LONGEST:
             return entry
-        key = (entry.job_id, entry.path, entry.line, entry.level, shape_of(entry.message))
+        if entry.logger.startswith(_OWN):
+            return entry
+        shape = shape_of(entry.message)
+        if entry.fields:
+            # Words in `extra` tell lines apart as words in the text do.
+            shape += "".join(f"\0{name}={_shape_of_value(value)}" for name, value in entry.fields.items())
+        key = (entry.job_id, entry.path, entry.line, entry.level, shape)
         run = self._runs.get(key)
         if run is None:
             run = self._runs[key] = _Run()
@@ -98,6 +105,10 @@ class Folder:
             return self._tell(key, run)
         self._untold[key] = run
         return None
+
+    def owes(self) -> bool:
+        """Whether lines were folded that no tally row has told yet."""
+        return bool(self._untold)
 
     def due(self, everything: bool = False) -> Iterator[TallyRow]:
         """Tally rows whose time has come, or all that are owed (for a flush). Their `seq` is for the caller to set."""
@@ -150,8 +161,14 @@ class Folder:
 
 
 def shape_of(message: str) -> str:
-    """`message` with its numbers, ids and quoted values masked; only the beginning of a long one counts."""
-    return _VALUES.sub("#", message[:_SHAPE_LENGTH])
+    """`message` with its numbers, ids and quoted values masked."""
+    return _VALUES.sub("#", message)
+
+
+def _shape_of_value(value: object) -> str:
+    if isinstance(value, str):
+        return shape_of(value[:_LONGEST])
+    return str(value) if isinstance(value, bool) or value is None else type(value).__name__
 
 
 def _fold_id(entry: Entry, key: _Key) -> str:

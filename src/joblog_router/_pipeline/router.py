@@ -87,6 +87,9 @@ class Router:
         if util is not None and self._hooked:
             # It forgets finalizers at the start of a child, and then calls what is registered for this.
             util.register_after_fork(self, Router._add_finalizer)
+            process: Any = sys.modules.get("multiprocessing.process")
+            if process is not None and process.parent_process() is not None:
+                self._add_finalizer()  # a child that is past its start already
 
     def _add_finalizer(self) -> None:
         util: Any = sys.modules["multiprocessing.util"]

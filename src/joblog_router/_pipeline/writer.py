@@ -29,6 +29,9 @@ from .text import clean
 LINGER = 0.05
 BATCH = 500
 _CONVERT = 2000
+# How far to look for an entry that tells whether a job or the sink is at fault, and how many jobs to ask.
+_FAR = 5000
+_SUSPECTS = 6
 _FIRST_BACKOFF = 0.25
 _LAST_BACKOFF = 30.0
 _FLUSH_RETRY = 0.1
@@ -142,7 +145,7 @@ class Writer:
 
     def _until_retry(self) -> float | None:
         now = time.monotonic()
-        pending = [channel for channel in self._channels() if not channel.is_empty()]
+        pending = [channel for channel in self._channels() if channel.has_lines()]
         if pending and self._tickets:
             return _FLUSH_RETRY
         times = [channel.retry_at if channel.failing else now + LINGER for channel in pending]
@@ -198,11 +201,11 @@ class Writer:
             self._idle_at[channel] = time.monotonic() + _IDLE
         try:
             channel.sink.write(batch)
-        except SinkUnavailableError as error:
+        except (SinkUnavailableError, OSError) as error:
             self._back_off(channel, error)
             return False
         except Exception as error:
-            return self._write_one_by_one(channel, batch, error)
+            return self._write_one_by_one(channel, error)
         self._done(channel, len(batch), lines=_lines_in(batch))
         return True
 
@@ -244,41 +247,66 @@ class Writer:
         if entry is not None:
             channel.ready.append(entry)
 
-    def _write_one_by_one(self, channel: Channel, batch: list[Entry], error: Exception) -> bool:
+    def _write_one_by_one(self, channel: Channel, error: Exception) -> bool:
         """Find the entries a sink cannot store: they are set aside, the rest is written in order.
 
-        An entry that is refused alone is offered without its contents: if that is taken it was the contents, and the
-        job's log says that a line is missing there; if not it is the sink, and everything waits.
+        An entry that is refused alone is offered without its contents: if that is taken, the contents were at fault and
+        the job's log says that a line is missing. If not, an entry of another job tells whether it is the job or the
+        sink; where it is the sink, everything waits.
         """
-        handled = lines = 0
-        unavailable: Exception | None = None
-        for entry in batch:
+        handled = lines = tries = 0
+        suspects: list[tuple[Entry, Exception]] = []
+        stopped: Exception | None = None
+        for entry in list(islice(channel.ready, _FAR)):
+            if suspects and any(entry.job_id == suspect.job_id for suspect, _ in suspects):
+                suspects.append((entry, suspects[0][1]))
+                continue
             try:
-                if self._store_one(channel, entry):
-                    lines += not isinstance(entry, TallyRow)
-            except Exception as reason:
-                unavailable = reason
+                is_stored = self._store_one(channel, entry)
+            except (SinkUnavailableError, OSError) as unavailable:
+                stopped = unavailable
                 break
-            handled += 1
+            except Exception as refusal:
+                suspects.append((entry, refusal))
+                tries += 1
+                if tries == _SUSPECTS:
+                    break
+                continue
+            for suspect, reason in suspects:
+                self._set_aside(channel, suspect, reason)
+            handled += len(suspects) + 1
+            lines += is_stored and not isinstance(entry, TallyRow)
+            suspects.clear()
+            tries = 0
+            if handled >= BATCH:
+                break
         if handled:
             self._done(channel, handled, lines)
-        if unavailable is not None:
-            self._back_off(channel, unavailable if isinstance(unavailable, SinkUnavailableError) else error)
+        if stopped is not None or suspects:
+            self._back_off(channel, stopped or error)
             return False
         return True
 
     def _store_one(self, channel: Channel, entry: Entry) -> bool:
-        """Whether the sink has `entry`; if not it is set aside. Raises where it seems to be the sink's fault."""
-        try:
-            channel.sink.write([entry])
-            return True
-        except SinkUnavailableError:
-            raise
-        except EntryRefusedError as error:
-            reason: Exception = error
-        except Exception as error:
-            reason = error
-            channel.sink.write([_without_contents(entry)])
+        """Whether the sink has `entry`; if not it is set aside. Raises where it may be the sink's fault."""
+        reason: Exception | None = None
+        for _ in range(2):  # once more: what failed in passing is no reason to lose a line
+            try:
+                channel.sink.write([entry])
+                return True
+            except (SinkUnavailableError, OSError):
+                raise
+            except EntryRefusedError as error:
+                self._set_aside(channel, entry, error)
+                return False
+            except Exception as error:
+                reason = error
+        channel.sink.write([_without_contents(entry)])
+        self._set_aside(channel, entry, reason)
+        return False
+
+    @staticmethod
+    def _set_aside(channel: Channel, entry: Entry, reason: Exception | None) -> None:
         if not isinstance(entry, TallyRow):
             channel.quarantined += 1
         report_once(
@@ -286,7 +314,6 @@ class Writer:
             f"sink {channel.name!r} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}): "
             f"{reason!r}. Such lines are set aside and counted as quarantined",
         )
-        return False
 
     def _done(self, channel: Channel, count: int, lines: int) -> None:
         """The first `count` entries need no more work; `lines` lines among them are in the store."""
@@ -320,11 +347,12 @@ class Writer:
 
 
 def _without_contents(entry: Entry) -> Entry:
+    counts = {name: entry.fields[name] for name in ("fold", "folded")} if isinstance(entry, TallyRow) else {}
     return entry._replace(
         logger="joblog_router",
         message="A line of this job could not be stored: the log's store refused its contents.",
         exception=None,
-        fields={},
+        fields=counts,
         path="",
     )
 

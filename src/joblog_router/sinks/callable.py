@@ -16,7 +16,8 @@ class CallableSink:
     """Calls `target` with a list of entries, on the writer thread; at least once for each entry.
 
     `target` is a callable or its dotted path, imported when the first entries come: the configuration is read before
-    an application's own modules can be imported. If it raises, the entries are offered again, alone if need be.
+    an application's own modules can be imported. If it raises, the entries are offered again, alone if need be: raise
+    EntryRefusedError for a line (a job) that can never be stored, OSError or SinkUnavailableError while nothing can.
     """
 
     def __init__(self, target: str | Callable[[list[Entry]], Any]) -> None:

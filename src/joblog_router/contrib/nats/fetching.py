@@ -13,7 +13,7 @@ import logging
 import time
 from typing import Any, Final, NamedTuple
 
-from ...context import JobScope, current_job
+from ...context import JobScope, current_job, detached
 from .advisories import heard, is_advisory
 from .consumption import Consumption, Limits, is_milestone
 from .events import LOGGER, consumer_counters, seconds, tell
@@ -75,7 +75,7 @@ def fetching(state: State, original: Coroutine) -> Coroutine:
             quietly(_failed, state, pull, error)
             raise
         if messages:
-            await _came(state, pull, messages)
+            _came(state, pull, messages)
         else:
             await _nothing_came(state, pull)
         return messages
@@ -116,7 +116,22 @@ def limits_of(config: dict[str, Any]) -> Limits:
     )
 
 
-async def _came(state: State, pull: Pull, messages: Any) -> None:
+# Questions on their way: asyncio holds its tasks by weak references only.
+_questions: Final[set[asyncio.Task[None]]] = set()
+
+
+async def _ask_beside(state: State, pull: Pull, taken: Consumption, late: Any) -> None:
+    """Learn the consumer's limits and what is overdue, while the application goes on."""
+    try:
+        info = await _ask(state, pull, taken, _pause(taken, late))
+        if info:
+            infer(taken, late, consumer_counters(info))
+            _pay_out(taken)
+    except Exception as error:
+        report_failure(_ask_beside, error)
+
+
+def _came(state: State, pull: Pull, messages: Any) -> None:
     """Book a batch. Asks for the consumer's limits once, where something comes again and they are not known."""
     try:
         advisories = [message for message in messages if is_advisory(message.subject)]
@@ -128,12 +143,13 @@ async def _came(state: State, pull: Pull, messages: Any) -> None:
             taken.ask_after = 0.0
             comes_again = any(delivery.attempt > 1 for delivery, _ in group)
             late = overdue(taken, pull.started)
-            info = None
             if (comes_again and taken.limits is None) or late:
-                info = await _ask(state, pull, taken, _pause(taken, late))
+                # Not awaited: the application has its messages waiting, and may give up while we ask.
+                with detached():
+                    question = asyncio.get_running_loop().create_task(_ask_beside(state, pull, taken, late))
+                _questions.add(question)
+                question.add_done_callback(_questions.discard)
             _book(state, taken, group, pull.batch)
-            if info:
-                infer(taken, late, consumer_counters(info))
             _pay_out(taken)
             _finish_with(state, pull.scope, taken)
     except Exception as error:

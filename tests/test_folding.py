@@ -290,3 +290,19 @@ def test_words_in_extra_and_long_texts_are_not_folded_away() -> None:
             log.info("x" * 301)
             log.log(25, "success")
     assert len(entries(1)) == 60
+
+
+def test_a_flush_without_a_writer_thread_tells_what_is_owed() -> None:
+    """Where no thread can be started, as at the end of a process, the caller's drain tells the tallies too."""
+    from joblog_router._pipeline.router import router
+
+    configure(fold=True)
+    assert router._writer.pause(5)
+    try:
+        with job_context(1):
+            for number in range(30):
+                log.info("line %d", number)
+        rows = entries(1)
+    finally:
+        router._writer.resume()
+    assert shown(rows)[-1].fields["folded"] == 30 - KEPT

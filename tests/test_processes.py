@@ -286,7 +286,7 @@ def busy(index):
             # A fresh logger needs logging's lock, which dictConfig holds.
             logging.getLogger(f"fresh.{index}.{made[index] % 500}").info("line %d", made[index])
             made[index] += 1
-            time.sleep(0.0003)
+            time.sleep(0.0003)  # the pace of a busy thread
 threads = [threading.Thread(target=busy, args=(index,)) for index in range(4)]
 for thread in threads:
     thread.start()

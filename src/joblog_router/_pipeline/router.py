@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 import weakref
-from contextvars import Context
 from typing import Any, Protocol
 
 from .. import context
@@ -145,10 +144,6 @@ class Router:
         self._stuck = []
         for channel in self._snapshot():
             channel.begin(self._next_origin())
-            forked = getattr(channel.sink, "forked", None)
-            if forked is not None:
-                with contextlib.suppress(Exception):
-                    forked()
         for handler in list(self._renewals):
             handler.renew()
         for tally in (resolve.late, resolve.conflicts, resolve.foreign_service):
@@ -185,7 +180,8 @@ class Router:
         ticket = Ticket(time.monotonic() + timeout, on_done)
         self._writer.wake(ticket)
         if not self._writer.is_running():
-            return self._drain_here()
+            self._writer.drain()
+            return not self._waiting()
         done.wait(timeout)
         return bool(answer and answer[0])
 
@@ -293,16 +289,6 @@ class Router:
             channel.sink.close()
         except Exception as error:
             report_once(("close", channel.key, repr(error)), f"closing sink {channel.name!r} failed: {error!r}")
-
-    def _drain_here(self) -> bool:
-        """Write what waits on the calling thread, the writer being gone. In an empty context: see Writer."""
-        if not self._writer._round_lock.acquire(timeout=1):
-            return False
-        try:
-            Context().run(self._writer.round)
-        finally:
-            self._writer._round_lock.release()
-        return not self._waiting()
 
     def _at_exit(self) -> None:
         """Store what waits: as long as that goes on, but not for ever."""

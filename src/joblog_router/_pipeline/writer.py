@@ -135,6 +135,9 @@ class Writer:
                 self._take_signal(self._signals.get(timeout=left))
             except Empty:
                 break
+        self._take_signals()
+
+    def _take_signals(self) -> None:
         with contextlib.suppress(Empty):
             while True:
                 self._take_signal(self._signals.get_nowait())
@@ -152,6 +155,16 @@ class Writer:
         times += self._idle_at.values()
         times += [due for channel in self._channels() if (due := channel.folder.next_due()) is not None]
         return max(0.0, min(times) - now) if times else None
+
+    def drain(self) -> None:
+        """Do a round on the calling thread, where the writer's own is gone. In an empty context, as there."""
+        if not self._round_lock.acquire(timeout=1):
+            return
+        try:
+            self._take_signals()
+            Context().run(self.round)
+        finally:
+            self._round_lock.release()
 
     def round(self) -> None:
         """Write what waits in every channel whose time has come, answer tickets, print reports."""

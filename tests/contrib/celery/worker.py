@@ -29,7 +29,7 @@ def until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> 
     deadline = time.monotonic() + timeout
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-        time.sleep(0.01)
+        time.sleep(0.01)  # another process writes the file; up to a deadline
     return found
 
 
@@ -158,7 +158,7 @@ class Worker:
         deadline = time.monotonic() + TIMEOUT
         while not is_there():
             assert time.monotonic() < deadline, f"no {message!r} in job {job!r}: {self.lines(job)}\n{self.text()}"
-            time.sleep(0.01)
+            time.sleep(0.01)  # another process writes the file; up to a deadline
         return self.lines(job)
 
     def wait_for_output(self, text: str) -> None:

@@ -151,18 +151,18 @@ def ends(job_id: Any, how: str) -> None:
         os._exit(3)
     if how == "be killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    time.sleep(60)  # ended from outside: that is the test
 
 
 @app.task(soft_time_limit=1)
 def soft_limited(job_id: Any) -> None:
-    time.sleep(60)
+    time.sleep(60)  # ended from outside: that is the test
 
 
 @app.task(time_limit=1)
 def hard_limited(job_id: Any) -> None:
     log.info("works for long")
-    time.sleep(60)
+    time.sleep(60)  # ended from outside: that is the test
 
 
 @app.task

@@ -35,8 +35,9 @@ ALL = Selection()
 class Page(NamedTuple):
     """Some lines of one job, oldest first (by created, origin, seq), and where to go on.
 
-    `cursor` is given to `after` for what came since. It is opaque text for URLs, bounded in length. `earlier` is given
-    to `before` for older lines, None where there are none. `more` says that `after(cursor)` has lines right now.
+    `cursor` is given to `after` for what came since; "" stands before the first line. It is opaque text for URLs,
+    bounded in length. `earlier` is given to `before` for older lines, None where there are none. `more` says that
+    `after(cursor)` has lines right now.
     """
 
     entries: Sequence[Entry]
@@ -75,10 +76,11 @@ class Store(Protocol):
     def after(
         self, job_id: str, cursor: str, selection: Selection = ALL, limit: int = 1000, namespace: str | None = None
     ) -> Page:
-        """What became readable since `cursor`, in the order in which it did: never a line left out or given twice.
+        """What became readable since `cursor`, page by page in the order in which it did, within a page by time.
 
-        The cursor moves past lines that `selection` leaves out, too. Tallies come as they are written: a reader shows
-        the newest of each fold.
+        Never a line left out or given twice; what `newest` or `before` have given counts as given. The cursor moves
+        past lines that `selection` leaves out, too. Tallies come as they are written: a reader shows the newest of
+        each fold.
         """
 
     def before(

@@ -10,7 +10,7 @@ import binascii
 import json
 import logging
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 from ..entry import Entry
@@ -160,7 +160,7 @@ class Counting:
     def add(self, entry: Entry) -> None:
         """Count one entry."""
         fold = fold_of(entry)
-        self.add_many(entry.level, entry.origin, 0 if fold else 1, entry.created, entry.created)
+        self.add_many(entry.level, entry.origin, 1, entry.created, entry.created)
         if fold:
             self.add_tally(fold, entry.level, entry.fields["folded"])
         if entry.level >= logging.ERROR and (
@@ -170,17 +170,24 @@ class Counting:
 
     def add_many(self, level: int, origin: str, count: int, first: float, last: float) -> None:
         """Count lines of one level and origin."""
-        if count:
-            self._levels[level] = self._levels.get(level, 0) + count
+        self._levels[level] = self._levels.get(level, 0) + count
         self._origins[origin] = None
         self._first = first if self._first is None else min(self._first, first)
         self._last = last if self._last is None else max(self._last, last)
 
     def add_tally(self, fold: str, level: int, folded: object) -> None:
-        """Count a tally; of those of one run the largest counts, as they only grow."""
+        """Say that a line counted is a tally: it counts as the lines it stands for.
+
+        Of those of one run the largest counts, as they only grow.
+        """
+        self._levels[level] = self._levels.get(level, 0) - 1
         count = folded if type(folded) is int else 0
         if count > self._tallies.get(fold, (level, 0))[1]:
             self._tallies[fold] = (level, count)
+
+    def has_errors(self) -> bool:
+        """Whether a line of level ERROR or above was counted."""
+        return any(level >= logging.ERROR and count > 0 for level, count in self._levels.items())
 
     def summary(self, first_error: Entry | None = None) -> Summary:
         """The sums."""
@@ -190,7 +197,7 @@ class Counting:
         return Summary(
             self._job_id,
             sum(levels.values()),
-            dict(sorted(levels.items())),
+            {level: count for level, count in sorted(levels.items()) if count},
             self._first,
             self._last,
             first_error or self._first_error,
@@ -216,10 +223,3 @@ def marks_of(value: object) -> dict[str, int]:
     if not isinstance(value, dict) or not all(isinstance(key, str) and is_number(at) for key, at in value.items()):
         raise ValueError("not positions by origin")
     return dict(value)
-
-
-def numbers_of(values: Sequence[object]) -> list[int]:
-    """Checked positions out of a cursor. Raises ValueError."""
-    if not all(is_number(value) for value in values):
-        raise ValueError("not positions")
-    return [value for value in values if type(value) is int]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import NoneType
 from typing import Any, Final, TypeAlias
@@ -17,7 +17,9 @@ from django.conf import settings
 from django.core.signals import setting_changed
 
 from ..._pipeline import folding
+from ...context import use_namespace
 from ...exceptions import ConfigurationError
+from ...sinks.opening import use_default
 
 __all__ = ["ALIAS", "SETTING", "JobLogSettings", "current", "database_alias", "migrate_command"]
 
@@ -39,12 +41,22 @@ class JobLogSettings:
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
       for `joblog_router.contrib.nats.instrument` insists on it.
     - `CELERY`: the same for Celery and `joblog_router.contrib.celery.instrument`.
+    - `STORE`: what readers read, as `joblog_router.sinks.open_store` takes it; None takes the first sink of the
+      handlers that can be read, else the table.
+    - `NAMESPACE`: whose jobs they are, part of every key: text, or a callable that is called where a scope is opened
+      and where a reader runs (a tenant's schema).
+    - `JOB_MODEL`: "app.Model" of the jobs: with a job its log is deleted, and what is older than it is not shown.
+    - `JOB_CREATED`: the field of JOB_MODEL that tells since when a job exists; None looks for one, False for none.
     """
 
     DATABASE: str | None = None
     FOLD: bool = True
     NATS: Choice = None
     CELERY: Choice = None
+    STORE: Any = None
+    NAMESPACE: str | Callable[[], object] = ""
+    JOB_MODEL: str | None = None
+    JOB_CREATED: str | bool | None = None
 
 
 _KEYS: Final = tuple(field.name for field in fields(JobLogSettings))
@@ -54,7 +66,12 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "FOLD": ((bool,), "True or False"),
     "NATS": _CHOICE,
     "CELERY": _CHOICE,
+    "STORE": ((object,), "the name of a store"),
+    "NAMESPACE": ((str, Callable), "text or a callable"),  # type: ignore[dict-item]
+    "JOB_MODEL": ((str, NoneType), "the name of a model like 'app.Model', or None"),
+    "JOB_CREATED": ((str, bool, NoneType), "the name of a field, None or False"),
 }
+_MAY_BE_EMPTY: Final = frozenset({"NAMESPACE"})
 
 
 @functools.cache
@@ -71,7 +88,7 @@ def current() -> JobLogSettings:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ConfigurationError(f"{SETTING} has no setting {key!r}.{hint} Known: {', '.join(_KEYS)}")
         types, wanted = _TYPES[key]
-        if not isinstance(value, types) or value == "":
+        if not isinstance(value, types) or (value == "" and key not in _MAY_BE_EMPTY):
             raise ConfigurationError(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}")
     return JobLogSettings(**given)
 
@@ -89,6 +106,12 @@ def migrate_command(alias: str) -> str:
 def apply() -> None:
     """Hand over what the core keeps for itself, as it knows no Django settings."""
     folding.enabled = current().FOLD
+    use_namespace(current().NAMESPACE)
+    use_default(_store)
+
+
+def _store() -> tuple[object, object]:
+    return current().STORE, "django"
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

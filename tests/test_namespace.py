@@ -134,7 +134,7 @@ def test_a_namespace_has_a_folder_of_its_own(tmp_path: Path) -> None:
     assert [entry.message for entry in store.newest("../1").entries] == ["of ", "of None"]  # type: ignore[attr-defined]
 
 
-def test_a_callable_that_fails_costs_the_namespace_and_not_the_job(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_callable_that_fails_costs_the_namespace_and_not_the_job(capfd: pytest.CaptureFixture[str]) -> None:
     """Nothing is raised into the block; it is said once."""
     configure()
 
@@ -146,4 +146,4 @@ def test_a_callable_that_fails_costs_the_namespace_and_not_the_job(capsys: pytes
         with job_context(1):
             logger.info("x")
     assert found() == [("", "1", "x")] * 2
-    assert capsys.readouterr().err.count("no tenant") == 1
+    assert capfd.readouterr().err.count("no tenant") == 1

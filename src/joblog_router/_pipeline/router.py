@@ -18,7 +18,7 @@ import weakref
 from typing import Any, Protocol
 
 from .. import context
-from . import resolve
+from . import resolve, switch
 from .channel import Channel
 from .naming import LoggerNames
 from .report import has_waiting, report_once, use_writer
@@ -98,6 +98,15 @@ class Router:
         """Call `handler.renew()` in the child of every fork."""
         self._renewals.add(handler)
 
+    def renew_handlers(self) -> None:
+        """Have every handler make its capturing function anew."""
+        for handler in list(self._renewals):
+            handler.renew()
+
+    def wake_writer(self) -> None:
+        """Start the writer's thread if there is none."""
+        self._writer.wake()
+
     def before_fork(self) -> None:
         """End the writer thread: no thread, lock or connection in use is copied. A stuck sink is not waited for."""
         if not self._writer.pause(FORK_TIMEOUT):
@@ -144,8 +153,7 @@ class Router:
         self._stuck = []
         for channel in self._snapshot():
             channel.begin(self._next_origin())
-        for handler in list(self._renewals):
-            handler.renew()
+        self.renew_handlers()
         for tally in (resolve.late, resolve.conflicts, resolve.foreign_service):
             tally.reset()
         if self._hooked:
@@ -325,6 +333,7 @@ def _host() -> str:
 
 
 router = Router()
+switch.on_turn(router.renew_handlers)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(

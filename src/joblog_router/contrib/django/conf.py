@@ -11,17 +11,22 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import NoneType
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.db import connections
 
-from ..._pipeline import folding
+from ..._pipeline import folding, switch
+from ..._pipeline.dotted import load
 from ...context import use_namespace
 from ...exceptions import ConfigurationError
 from ...sinks.opening import use_default
 
-__all__ = ["ALIAS", "SETTING", "JobLogSettings", "current", "database_alias", "migrate_command"]
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+__all__ = ["ALIAS", "SETTING", "JobLogSettings", "current", "database_alias", "loaded", "migrate_command"]
 
 SETTING: Final = "JOBLOG_ROUTER"
 ALIAS: Final = "joblog"
@@ -36,6 +41,12 @@ class JobLogSettings:
 
     - `DATABASE`: alias of the database that holds the job logs; None takes "joblog" if DATABASES has it, else
       "default".
+    - `ENABLED`: False captures nothing, at run time too; a function without parameters (or its dotted path) is asked
+      once a second, on the writer's thread.
+    - `PERMISSION`: who may see a job's log in the browser: a function `(request, job_id)` (or its dotted path) that
+      gives False, True ("all": the lines for everybody) or "staff" (every line). None lets staff with the permission
+      to view job log entries see every line.
+    - `CSP`: the Content-Security-Policy header of the page; None is a strict one, False sets none.
     - `FOLD`: whether many similar DEBUG and INFO lines of a job become the first few and a tally; a handler's
       `fold` beats it.
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
@@ -50,6 +61,9 @@ class JobLogSettings:
     """
 
     DATABASE: str | None = None
+    ENABLED: bool | str | Callable[[], object] = True
+    PERMISSION: str | Callable[[HttpRequest, str], object] | None = None
+    CSP: str | bool | None = None
     FOLD: bool = True
     NATS: Choice = None
     CELERY: Choice = None
@@ -63,6 +77,9 @@ _KEYS: Final = tuple(field.name for field in fields(JobLogSettings))
 _CHOICE: Final = ((bool, Mapping, NoneType), "True, False, None or a dictionary of options")
 _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "DATABASE": ((str, NoneType), "the name of an alias in DATABASES, or None"),
+    "ENABLED": ((bool, str, Callable), "True, False, a function or its dotted path"),  # type: ignore[dict-item]
+    "PERMISSION": ((str, Callable, NoneType), "a function, its dotted path, or None"),  # type: ignore[dict-item]
+    "CSP": ((str, bool, NoneType), "the header's value, False or None"),
     "FOLD": ((bool,), "True or False"),
     "NATS": _CHOICE,
     "CELERY": _CHOICE,
@@ -108,9 +125,35 @@ def apply() -> None:
     folding.enabled = current().FOLD
     use_namespace(current().NAMESPACE)
     use_default(_store)
+    enabled = current().ENABLED
+    switch.use(enabled if isinstance(enabled, bool) else _ask_whether_enabled)
+
+
+def _ask_whether_enabled() -> bool:
+    """Ask the project's function. On the writer's thread, whose connections to databases it may have opened."""
+    enabled = current().ENABLED
+    try:
+        return bool(enabled) if isinstance(enabled, bool) else bool(loaded("ENABLED")())
+    finally:
+        for connection in connections.all(initialized_only=True):
+            connection.close()
+
+
+def loaded(key: str) -> Any:
+    """The function that the setting `key` names or is. Raises ConfigurationError where it cannot be had."""
+    given = getattr(current(), key)
+    if isinstance(given, str):
+        try:
+            given = load(given)
+        except Exception as error:
+            raise ConfigurationError(f"{SETTING}[{key!r}]: {given!r} cannot be imported: {error}") from error
+    if not callable(given):
+        raise ConfigurationError(f"{SETTING}[{key!r}] must be a function or its dotted path, not {given!r}")
+    return given
 
 
 def _store() -> tuple[object, object]:
+    """For `open_store`: what STORE says, and what is read where no handler's sink can be read."""
     return current().STORE, "django"
 
 

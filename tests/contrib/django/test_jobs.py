@@ -266,6 +266,9 @@ def test_a_namespace_is_part_of_every_key(project: Project) -> None:
         assert [entry.message for entry in store.newest("1").entries] == ["of b"]
         assert [entry.message for entry in store.newest("1", namespace="a").entries] == ["of a", "of a, later"]
         assert [entry.message for entry in store.newest("2", namespace="a").entries] == ["of a, addressed"]
+        from joblog_router.contrib.django.models import JobLogEntry
+        assert JobLogEntry.objects.for_job(1).get().message == "of b"
+        assert JobLogEntry.objects.for_job(1, namespace="a").count() == 2
         assert store.delete("1") == 1
         Tenant.name = "a"
         assert len(store.newest("1").entries) == 2

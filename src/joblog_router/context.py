@@ -12,12 +12,14 @@ import contextlib
 import functools
 import inspect
 import itertools
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast, overload
 
+from ._pipeline.generators import ENTERING, GENERATOR, HOLDING, Held, hold, let_go, on_stack
 from ._pipeline.primitives import freeze_fields
 from ._pipeline.report import report_once
 from ._pipeline.text import clean
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+# Anything with `streaming_content`, as Django's streaming responses have it.
+Response = TypeVar("Response")
 
 _NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
 
@@ -37,6 +41,7 @@ _NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
 _current: ContextVar[JobScope | None] = ContextVar("joblog_router.job", default=None)
 _get = _current.get
 _set = _current.set
+_getframe = sys._getframe
 
 # Set by `_pipeline.resolve.guard_services`: tells in which task a scope is opened while service loops are guarded.
 _home_of: Callable[[], object] | None = None
@@ -55,7 +60,19 @@ class JobScope:
     that a stamped record still names its job behind a process boundary.
     """
 
-    __slots__ = ("_at_close", "_captured", "_home", "_n", "_numbers", "_outer", "closed", "fields", "job_id", "parent")
+    __slots__ = (
+        "_at_close",
+        "_captured",
+        "_held",
+        "_home",
+        "_n",
+        "_numbers",
+        "_outer",
+        "closed",
+        "fields",
+        "job_id",
+        "parent",
+    )
 
     # False for a scope that is expected to be seen after its end: its records are no sign of a mistake.
     _counts_late: ClassVar[bool] = True
@@ -76,6 +93,8 @@ class JobScope:
         self._home: object = None
         # What the variable held before, to be put back.
         self._outer: JobScope | None = None
+        # Set for a scope that a generator holds open between its items.
+        self._held: Held | None = None
         # Counts for sinks beyond the first; each store's lines have numbers without a gap of their own.
         self._numbers: dict[str, Callable[[], int]] | None = None
 
@@ -133,6 +152,7 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
         self._at_close = None
         self._home = None
         self._outer = None
+        self._held = None
         self._numbers = None
         self._again = None
         self._entered = False
@@ -143,8 +163,9 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
             return self._enter_again()
         self._entered = True
         outer = self._outer = _get()
-        if outer is not None and outer.closed:
-            outer = still_open(outer)
+        if HOLDING or (outer is not None and outer.closed):
+            outer = current_job()
+            self._outer = _get()
         self.parent = outer
         name = self.job_id
         if not name:
@@ -163,6 +184,14 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
             self._n = itertools.count(1).__next__
         if _home_of is not None:
             self._home = _home_of()
+        try:
+            entered_from = _getframe(1)
+        except ValueError:
+            entered_from = None  # called by C code on an empty stack
+        if entered_from is not None:
+            code = entered_from.f_code
+            if code.co_flags & GENERATOR or code.co_name in ENTERING:
+                self._held = hold(self, entered_from)
         self.closed = False
         _set(self)
         return self
@@ -171,18 +200,23 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         current = _get()
-        if self._again and current is not self:
-            self._again_of(current).__exit__(exc_type, exc, tb)
+        if self._again and (leaving := self._leaving(current)) is not self:
+            leaving.__exit__(exc_type, exc, tb)
             return
         if self._at_close is not None:
             _run_at_close(self)
         self.closed = True
         self._home = None
+        if self._held is not None:
+            let_go(self, self._held)
         # By value, not by token: `reset()` refuses a foreign context and would bring a closed scope back after
         # another order of closing. Whoever else holds this scope finds it closed.
         if current is self:
-            _put_back(self)
-        self._outer = None
+            _set(_before(self))
+        elif current is not None and current._held is not None:
+            _take_from_below(self, current)
+        if self._held is None:
+            self._outer = None
         if self.parent is not None and self.parent.closed:
             # Scopes closed in another order than opened must not keep each other alive.
             self.parent = _open_ancestor(self.parent)
@@ -208,13 +242,22 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
         self._again.append(again)
         return again.__enter__()
 
-    def _again_of(self, current: JobScope | None) -> job_context:
-        """Which of this object's further scopes a `with` leaves: that of the running context, else the newest."""
+    def _leaving(self, current: JobScope | None) -> job_context:
+        """Which of this object's scopes a `with` leaves: its generator's, else the running context's, else the newest.
+
+        A further one is taken off the list.
+        """
         again = self._again or []
-        for position, scope in enumerate(again):
-            if scope is current:
-                return again.pop(position)
-        return again.pop()
+        leaving = self if current is self or not again else again[-1]
+        leaving = next((scope for scope in again if scope is current), leaving)
+        for frame in on_stack() if HOLDING else ():
+            scopes = [scope for scope in (self, *again) if scope._held is not None and scope._held.frame is frame]
+            if scopes:
+                leaving = scopes[-1]
+                break
+        if leaving is not self:
+            again.remove(leaving)
+        return leaving
 
     @staticmethod
     def of(parameter: str, /, **fields: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -280,17 +323,22 @@ class detached:  # noqa: N801 - a context manager, named like contextlib's
     def __enter__(self) -> None:
         mask = JobScope("")
         mask.closed = True
-        outer = mask._outer = _get()
-        mask.parent = still_open(outer) if outer is not None and outer.closed else outer
+        mask.parent = current_job()
+        mask._outer = _get()
         _set(mask)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        mask = _get()
+        current = mask = _get()
+        while mask is not None and mask._held is not None:
+            mask = mask._outer
         # Left in another context than it was entered in, there is nothing of ours to take away.
         if mask is not None and type(mask) is JobScope and not mask.job_id:
-            _put_back(mask)
+            if mask is current:
+                _set(_before(mask))
+            else:
+                _take_from_below(mask, current)
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -304,6 +352,8 @@ class detached:  # noqa: N801 - a context manager, named like contextlib's
 def current_job() -> JobScope | None:
     """The scope that is open here, or None. A closed one gives way to the scope around it if the job is the same."""
     scope = _get()
+    if HOLDING or (scope is not None and scope._held is not None):
+        scope = among_generators(scope)
     if scope is None or not scope.closed:
         return scope
     return still_open(scope)
@@ -349,54 +399,107 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
 def wrap_stream(job_id: object, iterable: Iterable[T], /, **fields: Any) -> Iterator[T]: ...
 @overload
 def wrap_stream(job_id: object, iterable: AsyncIterable[T], /, **fields: Any) -> AsyncIterator[T]: ...
-def wrap_stream(
-    job_id: object, iterable: Iterable[T] | AsyncIterable[T], /, **fields: Any
-) -> Iterator[T] | AsyncIterator[T]:
+@overload
+def wrap_stream(job_id: object, iterable: Response, /, **fields: Any) -> Response: ...
+def wrap_stream(job_id: object, iterable: Any, /, **fields: Any) -> Any:
     """Run a generator's or other iterator's own code in a job, step by step, and its consumer's code outside it.
 
-    For generators and streaming bodies: the scope is open while an item is made and closed while the consumer
-    has it, so the consumer's lines stay in the consumer's own job. Takes sync and async iterables and gives the
-    same kind; closing the result closes the source.
+    For generators and streaming bodies: the code that makes an item runs in the job, the consumer's code does not,
+    so the consumer's lines stay in the consumer's own job. One scope is open from the first item to the last, so that
+    tasks the source starts keep the job until then. Takes sync and async iterables and gives the same kind; closing
+    the result closes the source. A Django streaming response is changed in place and given back.
     """
+    scope = job_context(job_id, **fields)
+    if hasattr(iterable, "streaming_content"):
+        return _wrap_response(scope, iterable)
     if isinstance(iterable, AsyncIterable):
-        return _wrap_async(job_context(job_id, **fields), iterable)
-    return _wrap_sync(job_context(job_id, **fields), iterable)
+        return _wrap_async(scope, iterable)
+    return _wrap_sync(scope, iterable)
+
+
+def _wrap_response(scope: job_context, response: Any) -> Any:
+    content = response.streaming_content
+    wrap = _wrap_async if isinstance(content, AsyncIterable) else _wrap_sync
+    response.streaming_content = wrap(scope, content)
+    return response
 
 
 def _wrap_sync(scope: job_context, iterable: Iterable[T]) -> Iterator[T]:
-    with scope:
-        source = iter(iterable)
+    step = _Step(scope)
+    source: Iterator[T] | None = None
     try:
+        with step:
+            source = iter(iterable)
         while True:
-            with scope:
+            with step:
                 try:
                     item = next(source)
                 except StopIteration:
                     return
             yield item
     finally:
-        close = getattr(source, "close", None)
-        if close is not None:
-            with scope:
-                close()
+        try:
+            close = getattr(source, "close", None)
+            if close is not None:
+                with step:
+                    close()
+        finally:
+            step.end()
 
 
 async def _wrap_async(scope: job_context, iterable: AsyncIterable[T]) -> AsyncIterator[T]:
-    with scope:
-        source = aiter(iterable)
+    step = _Step(scope)
+    source: AsyncIterator[T] | None = None
     try:
+        with step:
+            source = aiter(iterable)
         while True:
-            with scope:
+            with step:
                 try:
                     item = await anext(source)
                 except StopAsyncIteration:
                     return
             yield item
     finally:
-        close = getattr(source, "aclose", None)
-        if close is not None:
-            with scope:
-                await close()
+        try:
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                with step:
+                    await close()
+        finally:
+            step.end()
+
+
+class _Step:
+    """`with` around each step of a stream: its scope stays open all the time, in the variable only inside."""
+
+    __slots__ = ("_before", "_scope")
+
+    def __init__(self, scope: job_context) -> None:
+        self._scope = scope
+        self._before: JobScope | None = None
+
+    def __enter__(self) -> None:
+        self._before = _get()
+        if self._scope._entered:
+            _set(self._scope)
+        else:
+            self._open()
+
+    def __exit__(self, *exc_info: object) -> None:
+        if _get() is self._scope:
+            _set(self._before)
+
+    def end(self) -> None:
+        """Close the scope; what is in the variable is the consumer's."""
+        before = _get()
+        _set(self._scope)
+        self._scope.__exit__(None, None, None)
+        _set(before)
+
+    def _open(self) -> None:
+        # In a function of its own, which is no generator: this scope needs none of the care for those.
+        self._scope.__enter__()
 
 
 def still_open(scope: JobScope) -> JobScope | None:
@@ -412,12 +515,18 @@ def before_close(scope: JobScope, callback: Callable[[JobScope], None]) -> None:
     scope._at_close.append(callback)
 
 
+# What is open here cannot be known: code that inherited the scope of a generator which runs elsewhere or not at all.
+UNKNOWN = JobScope("")
+UNKNOWN.closed = True
+
+
 def forget_all() -> None:
     """No context of this process has a job any more: in the child of a fork, whose parent goes on with them.
 
     A new variable, because contexts of tasks and threads that were copied too cannot be reached one by one.
     """
     global _current, _get, _set
+    HOLDING.clear()
     scope = _get()
     while scope is not None:
         scope.closed = True
@@ -434,16 +543,63 @@ def opening_task() -> object:
     return asyncio.current_task()
 
 
-def _put_back(scope: JobScope) -> None:
-    """Have the variable hold what it held before `scope`.
+def among_generators(scope: JobScope | None) -> JobScope | None:
+    """What counts here while generators hold scopes open, with `scope` in the variable: maybe closed, maybe UNKNOWN.
+
+    A scope that a generator holds counts while that one's frame is on the stack; elsewhere in the task or thread that
+    opened it the scope before it does, in other tasks and threads nobody can know.
+    """
+    running = on_stack() if HOLDING else []
+    inherited = scope
+    while inherited is not None and (held := inherited._held) is not None:
+        if not inherited.closed and held.frame in running:
+            break
+        if not held.is_openers():
+            inherited = UNKNOWN
+            break
+        inherited = inherited._outer
+    if scope is not None and scope.closed and scope._held is not None:
+        _set(_without_released(scope))
+    if not running or not (scopes := HOLDING.get(running[0])):
+        return inherited
+    # The innermost generator's own scope, unless another one was opened by what it has called.
+    inside = inherited
+    while inside is not None:
+        if inside._held is not None and inside._held.frame is running[0]:
+            return scopes[-1] if inside is inherited else inherited
+        inside = inside.parent
+    return scopes[-1]
+
+
+def _before(scope: JobScope) -> JobScope | None:
+    """What the variable is to hold when `scope` is left: what it held before.
 
     If that was closed meanwhile, its job goes on only in an open scope of the same job around it. What was closed
     before already stays, so that a task that outlived its job does not get into another job by opening a scope.
     """
     outer = scope._outer
-    if outer is not None and outer.closed and scope.parent is outer:
-        outer = still_open(outer)
-    _set(outer)
+    if outer is not None and outer.closed:
+        if outer._held is not None:
+            return _without_released(outer)
+        if scope.parent is outer:
+            return still_open(outer)
+    return outer
+
+
+def _without_released(scope: JobScope | None) -> JobScope | None:
+    """`scope`, or what the variable held before it where a generator of this task or thread has closed it since."""
+    while scope is not None and scope.closed and scope._held is not None and scope._held.is_openers():
+        scope = _before(scope)
+    return scope
+
+
+def _take_from_below(scope: JobScope, current: JobScope | None) -> None:
+    """`scope` is left while generators begun inside it hold theirs above it: theirs lead to what was before it."""
+    while current is not None and current._held is not None:
+        if current._outer is scope:
+            current._outer = _before(scope)
+            return
+        current = current._outer
 
 
 async def _awaited_in(scope: AbstractContextManager[Any], coroutine: Coroutine[Any, Any, Any]) -> Any:

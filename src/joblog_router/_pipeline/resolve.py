@@ -13,7 +13,8 @@ from types import CodeType
 from typing import Any, Final
 
 from .. import context
-from ..context import JobScope, opening_task, still_open
+from ..context import UNKNOWN, JobScope, among_generators, current_job, opening_task, still_open
+from .generators import HOLDING
 from .primitives import field_name, freeze
 from .report import report_once
 from .stats import Tally
@@ -60,6 +61,7 @@ class Captured:
 late = Tally()
 conflicts = Tally()
 foreign_service = Tally()
+generators = Tally()
 
 # A bare record: how many attributes it has, and the last of them. Whatever stands behind that one in a record's
 # __dict__ was added: extra, a record factory's attributes, a formatter's, our stamp.
@@ -81,11 +83,11 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
     scope = _get_scope()
     if scope is None:
         # Not by __dict__: making a record's dictionary costs as much as all the rest of this path.
-        if hasattr(record, STAMP) or hasattr(record, "job_log_id"):
+        if HOLDING or hasattr(record, STAMP) or hasattr(record, "job_log_id"):
             return _resolve_added(record, record.__dict__, None)
         return None
     added = record.__dict__
-    if len(added) != BARE_LENGTH:
+    if len(added) != BARE_LENGTH or HOLDING:
         return _resolve_added(record, added, scope)
     if scope.closed or (SERVICES and _get_running_loop() is not None):
         return _check_scope(record, scope)
@@ -108,14 +110,18 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
         return None
     if "job_log_id" in added:
         # Before the scope is judged: an addressed record is not late, wherever it comes from.
-        if scope is not None and scope.closed:
-            scope = still_open(scope)
+        if HOLDING or (scope is not None and scope.closed):
+            scope = current_job()
         scope = added[STAMP] = _addressed(added["job_log_id"], scope)
         return None if scope is NO_JOB else scope
+    if HOLDING:
+        scope = among_generators(scope)
     if scope is not None and (scope.closed or SERVICES):
         scope = _check_scope(record, scope)
     if record.name == _ASYNCIO:
         return None  # see _ASYNCIO
+    if HOLDING and STAMP not in added:
+        added[STAMP] = NO_JOB if scope is None else scope  # the stack is walked once
     if scope is not None:
         for key in _evidence:
             if key in added and not _agrees(added[key], scope):
@@ -165,7 +171,14 @@ def _agrees(value: object, scope: JobScope) -> bool:
 
 def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
     """A scope that is closed, or that a long-lived service may merely have inherited."""
+    if scope.closed and scope._held is not None:
+        settled = among_generators(scope)
+        if settled is None:
+            return None
+        scope = settled
     if not scope.job_id:
+        if scope is UNKNOWN:
+            generators.add()
         return None  # `detached()`, or a job without an id
     if SERVICES and _is_service_loop(scope):
         foreign_service.add()

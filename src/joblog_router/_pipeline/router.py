@@ -146,7 +146,7 @@ class Router:
             channel.begin(self._next_origin())
         for handler in list(self._renewals):
             handler.renew()
-        for tally in (resolve.late, resolve.conflicts, resolve.foreign_service):
+        for tally in (resolve.late, resolve.conflicts, resolve.foreign_service, resolve.generators):
             tally.reset()
         if self._hooked:
             use_writer(self._writer.wake)
@@ -240,6 +240,7 @@ class Router:
             "late": resolve.late.value(),
             "conflicts": resolve.conflicts.value(),
             "services": resolve.foreign_service.value(),
+            "generators": resolve.generators.value(),
         }
 
     @staticmethod
@@ -352,8 +353,9 @@ def stats() -> dict[str, Any]:
 
     `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row),
     `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink refused that one line). `late` records came
-    from closed scopes, `conflicts` named another job than the one open, `services` came from shared service loops:
-    these three are in no job's log. A Celery task whose message names another job than its argument is a conflict,
+    from closed scopes, `conflicts` named another job than the one open, `services` came from shared service loops,
+    `generators` from tasks or threads that inherited the scope of a generator that was not running: these four are in
+    no job's log. A Celery task whose message names another job than its argument is a conflict,
     too, and runs in the argument's.
     """
     return router.stats()

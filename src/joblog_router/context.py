@@ -487,7 +487,10 @@ class _Step:
             self._open()
 
     def __exit__(self, *exc_info: object) -> None:
-        if _get() is self._scope:
+        current = _get()
+        while current is not None and current._held is not None:
+            current = current._outer  # of the source itself, which runs no longer
+        if current is self._scope:
             _set(self._before)
 
     def end(self) -> None:

@@ -42,6 +42,7 @@ _current: ContextVar[JobScope | None] = ContextVar("joblog_router.job", default=
 _get = _current.get
 _set = _current.set
 _getframe = sys._getframe
+_count = itertools.count
 
 # Set by `_pipeline.resolve.guard_services`: tells in which task a scope is opened while service loops are guarded.
 _home_of: Callable[[], object] | None = None
@@ -129,66 +130,60 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
     follow into plain threads, executors and timers: wrap those callables in `carry()`.
     """
 
-    __slots__ = ("_again", "_entered", "_given")
+    # Slots that only few scopes need are left empty until then: opening a scope is paid per job step.
+    __slots__ = ("_again", "_given")
 
-    _again: list[job_context] | None
-    _entered: bool
+    # None until entered; then the scopes of further `with` blocks on this object.
+    _again: tuple[job_context, ...] | None
+    # The fields as given, where `fields` has inherited more.
     _given: Mapping[str, Any]
 
     def __init__(self, job_id: object, /, **fields: Any) -> None:
         if type(job_id) is int:
-            name = str(job_id)
+            self.job_id = str(job_id)
         elif type(job_id) is str:
-            name = clean(job_id)
+            self.job_id = clean(job_id)
         else:
-            name = _job_name(job_id)
-        # The rest repeats JobScope.__init__: opening a scope is paid per job step, a super() call shows there.
-        self.job_id = name
-        self.fields = freeze_fields(fields) if fields else _NO_FIELDS
+            self.job_id = _job_name(job_id)
+        self.fields = _own_fields(fields) if fields else _NO_FIELDS
         self.parent = None
         self.closed = True
-        self._n = _no_number
         self._captured = None
         self._at_close = None
-        self._home = None
-        self._outer = None
         self._held = None
         self._numbers = None
         self._again = None
-        self._entered = False
-        self._given = self.fields
 
     def __enter__(self) -> JobScope:
-        if self._entered:
+        if self._again is not None:
             return self._enter_again()
-        self._entered = True
+        self._again = ()
         outer = self._outer = _get()
         if HOLDING or (outer is not None and outer.closed):
             outer = current_job()
             self._outer = _get()
-        self.parent = outer
         name = self.job_id
         if not name:
+            self.parent = outer
+            self._n = _no_number
             _report_unsaved()
             _set(self)  # closed and without an id: what is logged inside is about no job
             return self
-        if outer is not None and outer.job_id == name:
-            # One job, one count: a gap in `n` means a loss whichever of them logged.
-            self._n = outer._n
-            if outer._numbers is None:
-                outer._numbers = {}
-            self._numbers = outer._numbers
-            if outer.fields:
-                self.fields = MappingProxyType({**outer.fields, **self._given})
-        if self._n is _no_number:
-            self._n = itertools.count(1).__next__
+        if outer is None:
+            self._n = _count(1).__next__
+        else:
+            self.parent = outer
+            if outer.job_id == name:
+                self._continue(outer)
+            else:
+                self._n = _count(1).__next__
         if _home_of is not None:
             self._home = _home_of()
         try:
             entered_from = _getframe(1)
         except ValueError:
-            entered_from = None  # called by C code on an empty stack
-        if entered_from is not None:
+            pass  # called by C code on an empty stack
+        else:
             code = entered_from.f_code
             if code.co_flags & GENERATOR or code.co_name in ENTERING:
                 self._held = hold(self, entered_from)
@@ -206,20 +201,24 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
         if self._at_close is not None:
             _run_at_close(self)
         self.closed = True
-        self._home = None
-        if self._held is not None:
-            let_go(self, self._held)
+        held = self._held
+        if held is not None:
+            let_go(self, held)
         # By value, not by token: `reset()` refuses a foreign context and would bring a closed scope back after
         # another order of closing. Whoever else holds this scope finds it closed.
         if current is self:
-            _set(_before(self))
+            outer = self._outer
+            _set(outer if outer is None or not outer.closed else _before(self))
         elif current is not None and current._held is not None:
             _take_from_below(self, current)
-        if self._held is None:
+        if held is None:
             self._outer = None
-        if self.parent is not None and self.parent.closed:
+        if _home_of is not None:
+            self._home = None
+        parent = self.parent
+        if parent is not None and parent.closed:
             # Scopes closed in another order than opened must not keep each other alive.
-            self.parent = _open_ancestor(self.parent)
+            self.parent = _open_ancestor(parent)
 
     async def __aenter__(self) -> JobScope:
         return self.__enter__()
@@ -229,25 +228,35 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
     ) -> None:
         self.__exit__(exc_type, exc, tb)
 
+    def _continue(self, outer: JobScope) -> None:
+        """Go on for the same job. One job, one count: a gap in `n` means a loss whichever of them logged."""
+        self._n = outer._n if outer._n is not _no_number else _count(1).__next__
+        if outer._numbers is None:
+            outer._numbers = {}
+        self._numbers = outer._numbers
+        if outer.fields:
+            self._given = self.fields
+            self.fields = MappingProxyType({**outer.fields, **self.fields})
+
     def _enter_again(self) -> JobScope:
         """A second `with` on the same object opens a scope of its own: the first may still be seen by others."""
         again = job_context(self.job_id)
-        again.fields = again._given = self._given
-        again._n = self._n
-        if self._numbers is None:
-            self._numbers = {}
-        again._numbers = self._numbers
-        if self._again is None:
-            self._again = []
-        self._again.append(again)
-        return again.__enter__()
+        again.fields = getattr(self, "_given", self.fields)
+        self._again = (*(self._again or ()), again)
+        again.__enter__()
+        if again.parent is None or again.parent.job_id != again.job_id:
+            again._n = self._n
+            if self._numbers is None:
+                self._numbers = {}
+            again._numbers = self._numbers
+        return again
 
     def _leaving(self, current: JobScope | None) -> job_context:
         """Which of this object's scopes a `with` leaves: its generator's, else the running context's, else the newest.
 
         A further one is taken off the list.
         """
-        again = self._again or []
+        again = self._again or ()
         leaving = self if current is self or not again else again[-1]
         leaving = next((scope for scope in again if scope is current), leaving)
         for frame in on_stack() if HOLDING else ():
@@ -256,7 +265,7 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
                 leaving = scopes[-1]
                 break
         if leaving is not self:
-            again.remove(leaving)
+            self._again = tuple(scope for scope in again if scope is not leaving)
         return leaving
 
     @staticmethod
@@ -481,10 +490,10 @@ class _Step:
 
     def __enter__(self) -> None:
         self._before = _get()
-        if self._scope._entered:
-            _set(self._scope)
-        else:
+        if self._scope._again is None:
             self._open()
+        else:
+            _set(self._scope)
 
     def __exit__(self, *exc_info: object) -> None:
         current = _get()
@@ -623,6 +632,15 @@ def _run_at_close(scope: JobScope) -> None:
             callback(scope)
         except Exception as error:
             report_once(("at-close", repr(callback)), f"closing job {scope.job_id!r}: {callback!r} failed: {error!r}")
+
+
+def _own_fields(fields: dict[str, Any]) -> Mapping[str, Any]:
+    if "after_end" in fields:
+        # A mark, not a value: there or not.
+        fields["after_end"] = bool(fields["after_end"])
+        if not fields["after_end"]:
+            del fields["after_end"]
+    return freeze_fields(fields)
 
 
 def _job_name(value: object) -> str:

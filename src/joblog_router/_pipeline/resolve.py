@@ -86,14 +86,14 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
         if HOLDING or hasattr(record, STAMP) or hasattr(record, "job_log_id"):
             return _resolve_added(record, record.__dict__, None)
         return None
+    # Before __dict__ is asked for: attributes of a record without a dictionary are found faster.
+    name = record.name
     added = record.__dict__
     if len(added) != BARE_LENGTH or HOLDING:
         return _resolve_added(record, added, scope)
     if scope.closed or (SERVICES and _get_running_loop() is not None):
         return _check_scope(record, scope)
-    if record.name == _ASYNCIO:
-        return None  # see _ASYNCIO
-    return scope
+    return None if name == "asyncio" else scope  # see _ASYNCIO
 
 
 def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobScope | None) -> JobScope | None:
@@ -204,7 +204,7 @@ def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
 
 def _is_service_loop(scope: JobScope) -> bool:
     task = opening_task()
-    if task is None or task is scope._home:
+    if task is None or task is getattr(scope, "_home", None):
         return False
     coroutine = task.get_coro()  # type: ignore[attr-defined]
     return getattr(coroutine, "cr_code", None) in SERVICES

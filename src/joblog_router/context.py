@@ -7,7 +7,6 @@ whatever thread, task or context the application runs on; takes no lock, does no
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
@@ -24,7 +23,7 @@ from ._pipeline.primitives import freeze_fields
 from ._pipeline.report import report_once
 from ._pipeline.text import clean
 
-__all__ = ["JobScope", "carry", "current_job", "detached", "job_context", "wrap_stream"]
+__all__ = ["JobScope", "carry", "current_job", "detached", "job_context", "serves_everybody", "wrap_stream"]
 
 if TYPE_CHECKING:
     from ._pipeline.resolve import Captured
@@ -44,8 +43,12 @@ _set = _current.set
 _getframe = sys._getframe
 _count = itertools.count
 
-# Set by `_pipeline.resolve.guard_services`: tells in which task a scope is opened while service loops are guarded.
+# Set while service loops are guarded: tells in which task or thread a scope is opened.
 _home_of: Callable[[], object] | None = None
+# Set while something is to be done about scopes that have closed: the late policy wants to know when, and
+# `report_tasks` which tasks go on.
+_clock: Callable[[], float] | None = None
+_closing: Callable[[JobScope], None] | None = None
 
 
 def _no_number() -> int:
@@ -64,8 +67,10 @@ class JobScope:
     __slots__ = (
         "_at_close",
         "_captured",
+        "_closed_at",
         "_held",
         "_home",
+        "_late",
         "_n",
         "_numbers",
         "_outer",
@@ -91,11 +96,14 @@ class JobScope:
         self._n: Callable[[], int] = _no_number
         self._captured: Captured | None = None
         self._at_close: list[Callable[[JobScope], None]] | None = None
-        self._home: object = None
         # What the variable held before, to be put back.
         self._outer: JobScope | None = None
         # Set for a scope that a generator holds open between its items.
         self._held: Held | None = None
+        # Empty until needed: `_home`, `_closed_at`, and `_late`, which takes the late records that are kept.
+        self._late: JobScope
+        self._closed_at: float
+        self._home: object
         # Counts for sinks beyond the first; each store's lines have numbers without a gap of their own.
         self._numbers: dict[str, Callable[[], int]] | None = None
 
@@ -123,8 +131,9 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
     `str(job_id)`, without NUL and lone surrogates, which no store can hold; None or "" (a job that was not saved yet)
     opens no job and is reported once. `fields` are put on each record that has no such attribute and into the entry's
     fields; values other than text, numbers, dates and containers of them are kept as the name of their type. Fields of
-    a surrounding scope of the same job are inherited, the inner one's win; another job's are not. Nothing here raises
-    into the block's code.
+    a surrounding scope of the same job are inherited, the inner one's win; another job's are not. `after_end=True`
+    marks the lines of work that comes when the job has ended already, for example a late result; `after_end=False` is
+    no field at all, so that `after_end=job.is_finished` will do. Nothing here raises into the block's code.
 
     Thread and async rules: follows `await`, `create_task`, `asyncio.to_thread` and asgiref's `sync_to_async`; does not
     follow into plain threads, executors and timers: wrap those callables in `carry()`.
@@ -215,6 +224,10 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
             self._outer = None
         if _home_of is not None:
             self._home = None
+        if _clock is not None:
+            self._closed_at = _clock()
+        if _closing is not None:
+            _closing(self)
         parent = self.parent
         if parent is not None and parent.closed:
             # Scopes closed in another order than opened must not keep each other alive.
@@ -356,6 +369,35 @@ class detached:  # noqa: N801 - a context manager, named like contextlib's
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.__exit__(exc_type, exc, tb)
+
+
+def serves_everybody(function: Callable[P, R]) -> Callable[P, R]:
+    """Declare that a function or coroutine function serves every job: it runs in none, whoever starts it.
+
+    For the target of a thread or task that lives long: a poller, a queue's worker, a refresher. What it starts belongs
+    to nobody either; around the work for one job it opens `job_context(...)`. Where the function is not yours, the
+    setting `services` names it.
+    """
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def serve_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with detached():
+                return await function(*args, **kwargs)
+
+        return serve_async  # type: ignore[return-value]
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"serves_everybody: {getattr(function, '__qualname__', function)} is a generator function, its body runs "
+            "inside its consumer's code. Declare the function that consumes it"
+        )
+
+    @functools.wraps(function)
+    def serve(*args: P.args, **kwargs: P.kwargs) -> R:
+        with detached():
+            return function(*args, **kwargs)
+
+    return serve
 
 
 def current_job() -> JobScope | None:
@@ -548,11 +590,23 @@ def forget_all() -> None:
     _set = _current.set
 
 
-def opening_task() -> object:
-    """The asyncio task that runs here, or None outside a loop. Never raises."""
-    if asyncio._get_running_loop() is None:
-        return None
-    return asyncio.current_task()
+def late_twin(scope: JobScope) -> JobScope:
+    """Takes the late records of the closed `scope` that are kept: its job, its count, and the field `late`."""
+    twin = getattr(scope, "_late", None)
+    if twin is None:
+        twin = JobScope(scope.job_id, MappingProxyType({**scope.fields, "late": True}))
+        twin._n = scope._n
+        if scope._numbers is None:
+            scope._numbers = {}
+        twin._numbers = scope._numbers
+        scope._late = twin
+    return twin
+
+
+def use_closing(report: Callable[[JobScope], None] | None) -> None:
+    """Call `report(scope)` for every scope that has just closed, on the thread that closed it."""
+    global _closing
+    _closing = report
 
 
 def among_generators(scope: JobScope | None) -> JobScope | None:

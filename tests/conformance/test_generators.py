@@ -685,7 +685,7 @@ def test_a_pytest_yield_fixture_keeps_its_job(job_of_a_fixture: str) -> None:
 
 def test_configured_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that sets up and tears down with generators is named once and keeps their jobs."""
-    from joblog_router._pipeline import generators  # noqa: TID251
+    from joblog_router._pipeline import generators
 
     monkeypatch.setattr(generators, "_drivers", generators._drivers)
     generators.use_drivers([__name__])

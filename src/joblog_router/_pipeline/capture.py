@@ -19,7 +19,7 @@ from .generators import HOLDING
 from .naming import LoggerNames
 from .primitives import freeze
 from .report import report_once
-from .resolve import BARE_LENGTH, SERVICES, STAMP, Captured, extras_of, resolve
+from .resolve import BARE_LENGTH, NAMED, SERVICES, STAMP, Captured, extras_of, resolve
 from .text import MAX_MESSAGE, clip
 
 _get_running_loop = asyncio._get_running_loop
@@ -55,7 +55,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 len(added) == BARE_LENGTH
                 and not scope.closed
                 and not HOLDING
-                and not (SERVICES and _get_running_loop() is not None)
+                and not (SERVICES and (NAMED or _get_running_loop() is not None))
                 and name != "asyncio"
             )
         stamp = more = None

@@ -45,11 +45,11 @@ class Held:
 
     def __init__(self, frame: FrameType) -> None:
         self.frame: FrameType | None = frame
-        self._opener: Callable[[], object] = weakref.ref(_here())
+        self._opener: Callable[[], object] = weakref.ref(here())
 
     def is_openers(self) -> bool:
         """Whether the task or thread that opened the scope runs now."""
-        return self._opener() is _here()
+        return self._opener() is here()
 
 
 def hold(scope: JobScope, entered_from: FrameType) -> Held | None:
@@ -141,7 +141,7 @@ def _is_known(driver: FrameType) -> bool:
     return isinstance(module, str) and any(module == name or module.startswith(name + ".") for name in _drivers)
 
 
-def _here() -> Any:
+def here() -> Any:
     """The task that runs, or else something that stands for the thread."""
     if asyncio._get_running_loop() is not None:
         task = asyncio.current_task()
@@ -150,8 +150,8 @@ def _here() -> Any:
     try:
         return _thread.here
     except AttributeError:
-        here = _thread.here = _Here()
-        return here
+        _thread.here = _Here()
+        return _thread.here
 
 
 class _Here:

@@ -18,7 +18,7 @@ import weakref
 from typing import Any, Protocol
 
 from .. import context
-from . import resolve
+from . import leaks, resolve
 from .channel import Channel
 from .naming import LoggerNames
 from .report import has_waiting, report_once, use_writer
@@ -146,8 +146,9 @@ class Router:
             channel.begin(self._next_origin())
         for handler in list(self._renewals):
             handler.renew()
-        for tally in (resolve.late, resolve.conflicts, resolve.foreign_service, resolve.generators):
+        for tally in (resolve.late, resolve.marked, resolve.conflicts, resolve.foreign_service, resolve.generators):
             tally.reset()
+        leaks.forget()
         if self._hooked:
             use_writer(self._writer.wake)
 
@@ -238,6 +239,7 @@ class Router:
             **counts,
             "waiting": waiting,
             "late": resolve.late.value(),
+            "marked": resolve.marked.value(),
             "conflicts": resolve.conflicts.value(),
             "services": resolve.foreign_service.value(),
             "generators": resolve.generators.value(),
@@ -353,8 +355,8 @@ def stats() -> dict[str, Any]:
 
     `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row),
     `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink refused that one line). `late` records came
-    from closed scopes, `conflicts` named another job than the one open, `services` came from shared service loops,
-    `generators` from tasks or threads that inherited the scope of a generator that was not running: these four are in
+    from closed scopes (`marked` ones too, which the late policy kept), `conflicts` named another job than the one open, `services` came from shared service loops,
+    `generators` from tasks or threads that inherited the scope of a generator that was not running: all but `marked` are in
     no job's log. A Celery task whose message names another job than its argument is a conflict,
     too, and runs in the argument's.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import NoneType
 from typing import Any, Final, TypeAlias
@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 from django.conf import settings
 from django.core.signals import setting_changed
 
-from ..._pipeline import folding
+from ..._pipeline import folding, policy
 from ...exceptions import ConfigurationError
 
 __all__ = ["ALIAS", "SETTING", "JobLogSettings", "current", "database_alias", "migrate_command"]
@@ -39,21 +39,34 @@ class JobLogSettings:
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
       for `joblog_router.contrib.nats.instrument` insists on it.
     - `CELERY`: the same for Celery and `joblog_router.contrib.celery.instrument`.
+    - `LATE`, `LATE_GRACE`, `SERVICES`, `GENERATOR_DRIVERS`, `REPORT_TASKS`: as the handler's keywords of these names
+      in small letters, which beat them.
     """
 
     DATABASE: str | None = None
     FOLD: bool = True
     NATS: Choice = None
     CELERY: Choice = None
+    LATE: Mapping[str, str] | None = None
+    LATE_GRACE: float | None = None
+    SERVICES: Sequence[str] | None = None
+    GENERATOR_DRIVERS: Sequence[str] | None = None
+    REPORT_TASKS: bool | None = None
 
 
 _KEYS: Final = tuple(field.name for field in fields(JobLogSettings))
 _CHOICE: Final = ((bool, Mapping, NoneType), "True, False, None or a dictionary of options")
+_NAMES: Final = ((list, tuple, NoneType), "a list of dotted names, or None")
 _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "DATABASE": ((str, NoneType), "the name of an alias in DATABASES, or None"),
     "FOLD": ((bool,), "True or False"),
     "NATS": _CHOICE,
     "CELERY": _CHOICE,
+    "LATE": ((Mapping, NoneType), "a dictionary of logger names and 'drop' or 'mark', or None"),
+    "LATE_GRACE": ((int, float, NoneType), "a number of seconds, or None"),
+    "SERVICES": _NAMES,
+    "GENERATOR_DRIVERS": _NAMES,
+    "REPORT_TASKS": ((bool, NoneType), "True, False or None"),
 }
 
 
@@ -73,7 +86,20 @@ def current() -> JobLogSettings:
         types, wanted = _TYPES[key]
         if not isinstance(value, types) or value == "":
             raise ConfigurationError(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}")
-    return JobLogSettings(**given)
+    result = JobLogSettings(**given)
+    _attribution(result)  # raises for what the types alone do not show
+    return result
+
+
+def _attribution(given: JobLogSettings) -> policy.Policy:
+    return policy.Policy.of(
+        f"{SETTING}: ",
+        late=given.LATE,
+        late_grace=given.LATE_GRACE,
+        services=given.SERVICES,
+        generator_drivers=given.GENERATOR_DRIVERS,
+        report_tasks=given.REPORT_TASKS,
+    )
 
 
 def database_alias() -> str:
@@ -88,7 +114,9 @@ def migrate_command(alias: str) -> str:
 
 def apply() -> None:
     """Hand over what the core keeps for itself, as it knows no Django settings."""
-    folding.enabled = current().FOLD
+    given = current()
+    folding.enabled = given.FOLD
+    policy.use(policy.SETTINGS, _attribution(given))
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

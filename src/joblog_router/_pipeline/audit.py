@@ -111,8 +111,8 @@ def _buffers(logger: logging.Logger, has_ours: bool) -> Iterator[Finding]:
                 "buffer",
                 _name(logger),
                 f"The {kind} on the logger {_shown(logger)} keeps records and passes them to a job handler later: they "
-                "get the job of whoever makes it flush. Add 'filters': ['job_context'] (joblog_router.JobContextFilter) "
-                f"to the {kind} itself.",
+                "get the job of whoever makes it flush. Add 'filters': ['job_context'] (joblog_router.JobContextFilter)"
+                f" to the {kind} itself.",
             )
         elif isinstance(handler, logging.handlers.QueueHandler):
             targets = getattr(getattr(handler, "listener", None), "handlers", None)

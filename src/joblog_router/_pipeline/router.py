@@ -18,7 +18,7 @@ import weakref
 from typing import Any, Protocol
 
 from .. import context
-from . import resolve, switch
+from . import leaks, resolve, switch
 from .channel import Channel
 from .naming import LoggerNames
 from .report import has_waiting, report_once, use_writer
@@ -154,8 +154,9 @@ class Router:
         for channel in self._snapshot():
             channel.begin(self._next_origin())
         self.renew_handlers()
-        for tally in (resolve.late, resolve.conflicts, resolve.foreign_service):
+        for tally in (resolve.late, resolve.marked, resolve.conflicts, resolve.foreign_service, resolve.generators):
             tally.reset()
+        leaks.forget()
         if self._hooked:
             use_writer(self._writer.wake)
 
@@ -246,8 +247,10 @@ class Router:
             **counts,
             "waiting": waiting,
             "late": resolve.late.value(),
+            "marked": resolve.marked.value(),
             "conflicts": resolve.conflicts.value(),
             "services": resolve.foreign_service.value(),
+            "generators": resolve.generators.value(),
         }
 
     @staticmethod
@@ -361,8 +364,9 @@ def stats() -> dict[str, Any]:
 
     `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row),
     `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink refused that one line). `late` records came
-    from closed scopes, `conflicts` named another job than the one open, `services` came from shared service loops:
-    these three are in no job's log. A Celery task whose message names another job than its argument is a conflict,
-    too, and runs in the argument's.
+    from closed scopes, `marked` too but were kept by the late policy, `conflicts` named another job than the one
+    open, `services` came from shared service loops, `generators` from tasks or threads that inherited the scope of a
+    generator that was not running: these, without `marked`, are in no job's log. A Celery task whose message names
+    another job than its argument is a conflict, too, and runs in the argument's.
     """
     return router.stats()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -17,7 +17,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.db import connections
 
-from ..._pipeline import folding, switch
+from ..._pipeline import folding, policy, switch
 from ..._pipeline.dotted import load
 from ...context import use_namespace
 from ...exceptions import ConfigurationError
@@ -58,6 +58,8 @@ class JobLogSettings:
       and where a reader runs (a tenant's schema).
     - `JOB_MODEL`: "app.Model" of the jobs: with a job its log is deleted, and what is older than it is not shown.
     - `JOB_CREATED`: the field of JOB_MODEL that tells since when a job exists; None looks for one, False for none.
+    - `LATE`, `LATE_GRACE`, `SERVICES`, `GENERATOR_DRIVERS`, `REPORT_TASKS`: as the handler's keywords of these names
+      in small letters, which beat them.
     """
 
     DATABASE: str | None = None
@@ -71,10 +73,16 @@ class JobLogSettings:
     NAMESPACE: str | Callable[[], object] = ""
     JOB_MODEL: str | None = None
     JOB_CREATED: str | bool | None = None
+    LATE: Mapping[str, str] | None = None
+    LATE_GRACE: float | None = None
+    SERVICES: Sequence[str] | None = None
+    GENERATOR_DRIVERS: Sequence[str] | None = None
+    REPORT_TASKS: bool | None = None
 
 
 _KEYS: Final = tuple(field.name for field in fields(JobLogSettings))
 _CHOICE: Final = ((bool, Mapping, NoneType), "True, False, None or a dictionary of options")
+_NAMES: Final = ((list, tuple, NoneType), "a list of dotted names, or None")
 _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "DATABASE": ((str, NoneType), "the name of an alias in DATABASES, or None"),
     "ENABLED": ((bool, str, Callable), "True, False, a function or its dotted path"),  # type: ignore[dict-item]
@@ -87,6 +95,11 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "NAMESPACE": ((str, Callable), "text or a callable"),  # type: ignore[dict-item]
     "JOB_MODEL": ((str, NoneType), "the name of a model like 'app.Model', or None"),
     "JOB_CREATED": ((str, bool, NoneType), "the name of a field, None or False"),
+    "LATE": ((Mapping, NoneType), "a dictionary of logger names and 'drop' or 'mark', or None"),
+    "LATE_GRACE": ((int, float, NoneType), "a number of seconds, or None"),
+    "SERVICES": _NAMES,
+    "GENERATOR_DRIVERS": _NAMES,
+    "REPORT_TASKS": ((bool, NoneType), "True, False or None"),
 }
 _MAY_BE_EMPTY: Final = frozenset({"NAMESPACE"})
 
@@ -107,7 +120,20 @@ def current() -> JobLogSettings:
         types, wanted = _TYPES[key]
         if not isinstance(value, types) or (value == "" and key not in _MAY_BE_EMPTY):
             raise ConfigurationError(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}")
-    return JobLogSettings(**given)
+    result = JobLogSettings(**given)
+    _attribution(result)  # raises for what the types alone do not show
+    return result
+
+
+def _attribution(given: JobLogSettings) -> policy.Policy:
+    return policy.Policy.of(
+        f"{SETTING}: ",
+        late=given.LATE,
+        late_grace=given.LATE_GRACE,
+        services=given.SERVICES,
+        generator_drivers=given.GENERATOR_DRIVERS,
+        report_tasks=given.REPORT_TASKS,
+    )
 
 
 def database_alias() -> str:
@@ -122,7 +148,9 @@ def migrate_command(alias: str) -> str:
 
 def apply() -> None:
     """Hand over what the core keeps for itself, as it knows no Django settings."""
-    folding.enabled = current().FOLD
+    given = current()
+    folding.enabled = given.FOLD
+    policy.use(policy.SETTINGS, _attribution(given))
     use_namespace(current().NAMESPACE)
     use_default(_store)
     enabled = current().ENABLED

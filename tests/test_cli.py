@@ -66,7 +66,8 @@ def _no_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
     """The command in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(SRC), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    environment.pop("PYTHONUNBUFFERED", None)  # so that what is written late is seen
     return subprocess.Popen(
         [sys.executable, "-m", "joblog_router", *map(str, arguments)],
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment, **options},  # type: ignore[call-overload]
@@ -272,6 +273,16 @@ def test_a_closed_pipe_ends_it_quietly(directory: Path) -> None:
     err = process.stderr.read()
     process.stderr.close()
     assert (process.wait(timeout=20), err) == (0, "")
+
+
+def test_a_pipe_that_is_closed_already_is_no_error(directory: Path) -> None:
+    """What fails only when the last buffer is written, too."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = start("tail", "1", "--store", f"jsonl:{directory}", stdout=theirs)
+    os.close(theirs)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
 
 
 def _on_a_terminal(*arguments: object, **environment: str) -> str:

@@ -52,7 +52,7 @@ bind = "127.0.0.1:0"
 workers = 3
 preload_app = True
 max_requests = 20
-graceful_timeout = 20
+graceful_timeout = 3  # a worker that is just being born misses the signal
 control_socket_disable = True
 
 def pre_fork(server, worker):

@@ -63,6 +63,7 @@ def instrument(**options: Any) -> None:
         if _installation is not None:
             state = _installation.state
             state.settings = dataclasses.replace(state.settings, **changes)
+            state.last_booking = None
             return
         _installation = _Installation(Settings(**changes))
 

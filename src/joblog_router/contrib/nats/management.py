@@ -13,6 +13,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 from ...context import JobScope, current_job
@@ -33,7 +34,7 @@ from .lifecycle import (
 )
 from .ownership import StreamKey, is_ownable, server_of
 from .publishing import settle
-from .state import Coroutine, State, quietly
+from .state import Coroutine, State, alike, quietly
 from .vanishing import is_missing, vanished
 
 _CALL: Final = re.compile(
@@ -79,36 +80,52 @@ def requesting(state: State, original: Coroutine) -> Coroutine:
     """`Client.request`, its JetStream API calls told where they are about a job."""
     state.request = original
 
-    @functools.wraps(original)
-    async def request(self: Any, *args: Any, **kwargs: Any) -> Any:
+    async def request(  # noqa: PLR0917 - nats-py's own parameters
+        self: Any, subject: Any, payload: Any, timeout: Any, old_style: Any, headers: Any
+    ) -> Any:
+        if type(subject) is not str or subject[:1] != "$" or not subject.startswith("$JS.") or not state.active:
+            return await original(self, subject, payload, timeout, old_style, headers)
+        send = functools.partial(original, self, subject, payload, timeout, old_style, headers)
+        return await _request(state, self, subject, functools.partial(original, self, timeout=_wait(timeout)), send)
+
+    async def request_anyhow(self: Any, *args: Any, **kwargs: Any) -> Any:
         subject = args[0] if args else kwargs.get("subject")
-        if type(subject) is str and subject.startswith("$JS.ACK."):
-            return await confirmed(state, original(self, *args, **kwargs), self, subject)
         if type(subject) is not str or not subject.startswith("$JS.") or not state.active:
             return await original(self, *args, **kwargs)
-        call = quietly(_call, self, subject)
-        if call is None:
-            return await original(self, *args, **kwargs)
-        scope = current_job()
-        if scope is not None:
-            quietly(state.works_on, scope, self)
-        if call.action == "DELETE" and state.settings.events:
-            quietly(settle, state, call.key)
-            ask = functools.partial(original, self, timeout=_wait(kwargs.get("timeout")))
-            consumers = await _ask_for_consumers(state, self, ask, call, scope)
-            quietly(ending, state, call.key, call.consumer, consumers or [])
-            if consumers:
-                quietly(_tell_final, state, call, scope, consumers)
-        sent, started = time.time(), time.monotonic()
-        try:
-            reply = await original(self, *args, **kwargs)
-        except Exception as error:
-            quietly(_unanswered, state, call, open_part(scope), error)
-            raise
-        quietly(_answered, state, call, open_part(scope), reply, Timing(sent, time.monotonic() - started))
-        return reply
+        send = functools.partial(original, self, *args, **kwargs)
+        ask = functools.partial(original, self, timeout=_wait(kwargs.get("timeout")))
+        return await _request(state, self, subject, ask, send)
 
-    return request
+    return alike(request, request_anyhow, original)
+
+
+async def _request(state: State, client: Any, subject: str, ask: Coroutine, send: Callable[[], Awaitable[Any]]) -> Any:
+    """One request to the JetStream API, or an answer to a message; `send` does what the application asked for.
+
+    `ask` is `Client.request` as it was, for a question of ours that is not told about.
+    """
+    if subject.startswith("$JS.ACK."):
+        return await confirmed(state, send(), client, subject)
+    call = quietly(_call, client, subject)
+    if call is None:
+        return await send()
+    scope = current_job()
+    if scope is not None:
+        quietly(state.works_on, scope, client)
+    if call.action == "DELETE" and state.settings.events:
+        quietly(settle, state, call.key)
+        consumers = await _ask_for_consumers(state, client, ask, call, scope)
+        quietly(ending, state, call.key, call.consumer, consumers or [])
+        if consumers:
+            quietly(_tell_final, state, call, scope, consumers)
+    sent, started = time.time(), time.monotonic()
+    try:
+        reply = await send()
+    except Exception as error:
+        quietly(_unanswered, state, call, open_part(scope), error)
+        raise
+    quietly(_answered, state, call, open_part(scope), reply, Timing(sent, time.monotonic() - started))
+    return reply
 
 
 def _call(client: Any, subject: str) -> Call | None:

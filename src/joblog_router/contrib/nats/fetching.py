@@ -129,8 +129,8 @@ def _came(state: State, pull: Pull, messages: Any) -> None:
         if ((comes_again and taken.limits is None) or late) and _is_time(taken, _pause(taken, late)):
             state.questions.beside(pull.subscription._nc, taken, _learn(state, pull, taken, late))
         _book(state, taken, group, pull.batch)
-        _pay_out(taken)
-        _finish_with(state, pull.scope, taken)
+        pay_out(taken)
+        finish_with(state, pull.scope, taken)
 
 
 async def _learn(state: State, pull: Pull, taken: Consumption, late: list[int]) -> None:
@@ -139,7 +139,7 @@ async def _learn(state: State, pull: Pull, taken: Consumption, late: list[int]) 
         info = await _ask(state, pull, taken)
         if info:
             infer(taken, late, consumer_counters(info))
-            _pay_out(taken)
+            pay_out(taken)
     except Exception as error:
         report_failure(_learn, error)
 
@@ -152,7 +152,7 @@ def _nothing_came(state: State, pull: Pull) -> None:
         return
     taken = _taken(state, pull, job)
     late = overdue(taken, pull.started)
-    _finish_with(state, scope, taken)
+    finish_with(state, scope, taken)
     if _is_time(taken, _pause(taken, late) if late else max(taken.ask_after, _SOON)):
         state.questions.beside(subscription._nc, taken, _explain(state, pull, taken, late))
 
@@ -236,12 +236,17 @@ def _by_job(state: State, pull: Pull, messages: Any) -> dict[str, list[tuple[Del
     return groups
 
 
+def worker_of(client: Any, inbox: Any) -> str:
+    """Who takes messages: the client's name, else the inbox of its subscription."""
+    name = client.options.get("name")
+    return str(name) if name else str(inbox).rpartition(".")[2]
+
+
 def _taken(state: State, pull: Pull, job: str) -> Consumption:
     subscription = pull.subscription
     client = subscription._nc
     taken = state.consumption(job, pull.key, subscription._consumer or "")
-    name = client.options.get("name")
-    taken.worker = str(name) if name else str(subscription._deliver).rpartition(".")[2]
+    taken.worker = worker_of(client, subscription._deliver)
     if taken.client != id(client):
         taken.client = id(client)
         taken.fetches_of_client = 0
@@ -257,20 +262,21 @@ def _book(state: State, taken: Consumption, group: list[tuple[Delivery, Any]], b
             taken.add_redelivery(delivery)
         note_last_attempt(taken, delivery, payload, state.settings.task_id_keys)
     if taken.fetches == 1:
-        taken.told_fetches = 1
+        taken.told_steps = 1
         taken.tell_first_fetch(batch, [delivery for delivery, _ in group])
     elif is_milestone(taken.fetches):
         taken.tell_tally()
 
 
-def _pay_out(taken: Consumption) -> None:
+def pay_out(taken: Consumption) -> None:
+    """Tell what came again and what was given up, as often as that may be told."""
     if taken.redeliveries and taken.redelivery_pace.is_due():
         taken.tell_redeliveries()
     if taken.to_give_up and taken.given_up_pace.is_due():
         tell_given_up(taken, source="inferred")
 
 
-def _finish_with(state: State, scope: JobScope | None, taken: Consumption) -> None:
+def finish_with(state: State, scope: JobScope | None, taken: Consumption) -> None:
     """Have the rest told when the scope closes, if there is one."""
     if scope is None or scope.closed:
         return

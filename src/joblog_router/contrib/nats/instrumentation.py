@@ -26,6 +26,7 @@ from .management import requesting
 from .messages import masked, subscribing, waiting
 from .naming import NamePatterns
 from .publishing import answering, publishing, publishing_async
+from .pushing import receiving
 from .state import Coroutine, Settings, State
 
 __all__ = ["instrument", "uninstrument"]
@@ -117,6 +118,7 @@ class _Installation:
         self._patch(client, "close", closing)
         self._patch(client, "drain", closing)
         self._patch(getattr(jetstream, "PullSubscription", None), "fetch", fetching)
+        self._patch(getattr(jetstream, "PushSubscription", None), "next_msg", receiving)
         self._patch(jetstream, "pull_subscribe", comparing)
         self._patch(jetstream, "subscribe", comparing)
         self._patch(jetstream, "publish", publishing)

@@ -79,7 +79,7 @@ class _Patches:
     def __init__(self) -> None:
         self._active = True
         start = threading.Thread.start
-        submit = ThreadPoolExecutor.submit
+        submit: Any = ThreadPoolExecutor.submit
 
         @functools.wraps(start)
         def start_in_job(thread: threading.Thread) -> None:

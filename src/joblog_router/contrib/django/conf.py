@@ -39,12 +39,19 @@ class JobLogSettings:
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
       for `joblog_router.contrib.nats.instrument` insists on it.
     - `CELERY`: the same for Celery and `joblog_router.contrib.celery.instrument`.
+    - `TASKS`: the same for Django's tasks and `joblog_router.contrib.tasks.instrument`.
+    - `THREADS`: whether threads and pools work for the job that starts or submits, see
+      `joblog_router.contrib.threads.instrument_threads`.
+    - `URLS`: for `JobContextMiddleware`, which argument of which URL names a job: `{"jobs:detail": "pk"}`.
     """
 
     DATABASE: str | None = None
     FOLD: bool = True
     NATS: Choice = None
     CELERY: Choice = None
+    TASKS: Choice = None
+    THREADS: bool = False
+    URLS: Mapping[str, str] | None = None
 
 
 _KEYS: Final = tuple(field.name for field in fields(JobLogSettings))
@@ -54,6 +61,9 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "FOLD": ((bool,), "True or False"),
     "NATS": _CHOICE,
     "CELERY": _CHOICE,
+    "TASKS": _CHOICE,
+    "THREADS": ((bool,), "True or False"),
+    "URLS": ((Mapping, NoneType), "a dictionary of the names of URLs and their arguments that hold a job's id"),
 }
 
 
@@ -73,7 +83,13 @@ def current() -> JobLogSettings:
         types, wanted = _TYPES[key]
         if not isinstance(value, types) or value == "":
             raise ConfigurationError(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}")
+        if key == "URLS" and isinstance(value, Mapping) and not _are_words(value):
+            raise ConfigurationError(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}")
     return JobLogSettings(**given)
+
+
+def _are_words(value: Mapping[Any, Any]) -> bool:
+    return all(isinstance(word, str) and word for pair in value.items() for word in pair)
 
 
 def database_alias() -> str:

@@ -47,5 +47,5 @@ DATABASES = {
 }
 DATABASE_ROUTERS = ["joblog_router.contrib.django.db.JobLogRouter"]
 
-# Tests of nats-py and Celery instrument them themselves.
-JOBLOG_ROUTER = {"NATS": False, "CELERY": False}
+# Tests of nats-py, Celery and Django's tasks instrument them themselves.
+JOBLOG_ROUTER = {"NATS": False, "CELERY": False, "TASKS": False}

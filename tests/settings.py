@@ -87,5 +87,5 @@ if os.environ.get("JOBLOG_TEST_DATABASE") == "postgresql":
         }
 DATABASE_ROUTERS = ["joblog_router.contrib.django.db.JobLogRouter"]
 
-# Tests of nats-py and Celery instrument them themselves.
-JOBLOG_ROUTER = {"NATS": False, "CELERY": False}
+# Tests of nats-py, Celery and Django's tasks instrument them themselves.
+JOBLOG_ROUTER = {"NATS": False, "CELERY": False, "TASKS": False}

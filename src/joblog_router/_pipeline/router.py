@@ -50,6 +50,8 @@ class Router:
         self._origin = _new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
         self._exit_deadline: float | None = None
+        # Our exit function is over: nobody asks to flush what is logged from here on.
+        self._is_past_exit = False
         self._hooked = False
         self._process = os.getpid()
         # What has to be made anew in the child of a fork: each handler's capturing function.
@@ -274,6 +276,9 @@ class Router:
         # A handler that was closed but left on its logger logs again: its channel comes back as it was.
         self._channels.setdefault(channel.key, channel)
         self._writer.wake()
+        if self._is_past_exit and not sys.is_finalizing() and threading.current_thread() is threading.main_thread():
+            # An exit function that was registered before this library's. The process has nothing else to do.
+            self.flush_unless_stuck(EXIT_TIMEOUT)
 
     def _retire(self, channel: Channel) -> None:
         """Close the sink of a channel without users and waiting lines. On the writer thread.
@@ -311,6 +316,7 @@ class Router:
             is_complete = self.flush(EXIT_TIMEOUT)
             if not is_complete and self._waiting_lines() >= before:
                 break
+        self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
         if not is_complete and (left := self._waiting_lines()):
             report_once(("exit",), f"the process ends with {left} job log lines that could not be stored")

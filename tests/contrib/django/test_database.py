@@ -45,6 +45,7 @@ def test_an_alias_of_its_own_waits_for_the_lock_and_reads_beside_the_writer(tmp_
 
 
 @pytest.mark.skipif(django.VERSION < (5, 1), reason="these options came with Django 5.1")
+@pytest.mark.sqlite
 @pytest.mark.django_db(databases=["joblog"])
 def test_the_options_of_the_alias_arrive_in_sqlite() -> None:
     """SQLite says so itself."""
@@ -104,7 +105,9 @@ def test_indexes_and_constraints_have_fixed_names() -> None:
     """What later migrations refer to: indexes for paging in a job's log and for following it, and against copies."""
     with connections["joblog"].cursor() as cursor:
         found = connections["joblog"].introspection.get_constraints(cursor, JobLogEntry._meta.db_table)
-    named = {name: (entry["columns"], entry["unique"]) for name, entry in found.items() if name.startswith("joblog_")}
+    named = {
+        name: (entry["columns"], entry["unique"]) for name, entry in found.items() if name.startswith("joblog_entry")
+    }
     assert named == {
         "joblog_entry_job_created": (["namespace", "job_id", "created", "id"], False),
         "joblog_entry_job_id": (["namespace", "job_id", "id"], False),

@@ -60,6 +60,10 @@ class JobLogSettings:
     - `JOB_CREATED`: the field of JOB_MODEL that tells since when a job exists; None looks for one, False for none.
     - `LATE`, `LATE_GRACE`, `SERVICES`, `GENERATOR_DRIVERS`, `REPORT_TASKS`: as the handler's keywords of these names
       in small letters, which beat them.
+    - `TASKS`: the same for Django's tasks and `joblog_router.contrib.tasks.instrument`.
+    - `THREADS`: whether threads and pools work for the job that starts or submits, see
+      `joblog_router.contrib.threads.instrument_threads`.
+    - `URLS`: for `JobContextMiddleware`, which argument of which URL names a job: `{"jobs:detail": "pk"}`.
     """
 
     DATABASE: str | None = None
@@ -78,6 +82,9 @@ class JobLogSettings:
     SERVICES: Sequence[str] | None = None
     GENERATOR_DRIVERS: Sequence[str] | None = None
     REPORT_TASKS: bool | None = None
+    TASKS: Choice = None
+    THREADS: bool = False
+    URLS: Mapping[str, str] | None = None
 
 
 _KEYS: Final = tuple(field.name for field in fields(JobLogSettings))
@@ -100,6 +107,9 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "SERVICES": _NAMES,
     "GENERATOR_DRIVERS": _NAMES,
     "REPORT_TASKS": ((bool, NoneType), "True, False or None"),
+    "TASKS": _CHOICE,
+    "THREADS": ((bool,), "True or False"),
+    "URLS": ((Mapping, NoneType), "a dictionary of the names of URLs and their arguments that hold a job's id"),
 }
 _MAY_BE_EMPTY: Final = frozenset({"NAMESPACE"})
 
@@ -120,6 +130,8 @@ def current() -> JobLogSettings:
         types, wanted = _TYPES[key]
         if not isinstance(value, types) or (value == "" and key not in _MAY_BE_EMPTY):
             raise ConfigurationError(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}")
+        if key == "URLS" and isinstance(value, Mapping) and not _are_words(value):
+            raise ConfigurationError(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}")
     result = JobLogSettings(**given)
     _attribution(result)  # raises for what the types alone do not show
     return result
@@ -134,6 +146,10 @@ def _attribution(given: JobLogSettings) -> policy.Policy:
         generator_drivers=given.GENERATOR_DRIVERS,
         report_tasks=given.REPORT_TASKS,
     )
+
+
+def _are_words(value: Mapping[Any, Any]) -> bool:
+    return all(isinstance(word, str) and word for pair in value.items() for word in pair)
 
 
 def database_alias() -> str:

@@ -176,7 +176,7 @@ def _report(code: CodeType, driver: FrameType | None) -> None:
     report_once(
         ("generator", code.co_filename, code.co_firstlineno),
         f"the generator {name} ({code.co_filename}:{code.co_firstlineno}) opens a job and yields to {consumer}: the "
-        "job counts while the generator itself runs, not between its items nor in tasks and threads it starts. Leave the "
-        f"scope out of it and iterate wrap_stream(job_id, {code.co_name}(...)); if {consumer} only sets up and tears "
-        "down with it, name its module in generator_drivers",
+        "job counts while the generator itself runs, not between its items nor in tasks and threads it starts. "
+        f"Leave the scope out of it and iterate wrap_stream(job_id, {code.co_name}(...)); if {consumer} only sets up "
+        "and tears down with it, name its module in generator_drivers",
     )

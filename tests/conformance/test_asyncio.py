@@ -303,7 +303,7 @@ def test_a_record_that_names_another_job_is_nobodys(run: Run) -> None:
 
 
 def test_a_reader_callback_registered_in_a_job(run: Run) -> None:
-    """`add_reader` runs in the context of registration: A's while A is open, then nobody's; `detached` says nobody's."""
+    """`add_reader` runs in the context of registration: A's while A is open, then nobody's; or `detached`."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -47,12 +47,11 @@ def test_a_timer_is_lost_without_carry() -> None:
 
 def test_a_pool_is_lost_without_carry() -> None:
     """`submit` and `map` take no context along, and a carried call leaves none behind."""
-    with ThreadPoolExecutor(1) as pool:
-        with job_context("A"):
-            pool.submit(log.info, "lost").result(10)
-            pool.submit(carry(log.info), "carried").result(10)
-            list(pool.map(carry(log.info), ["mapped"]))
-            pool.submit(log.info, "lost again").result(10)
+    with ThreadPoolExecutor(1) as pool, job_context("A"):
+        pool.submit(log.info, "lost").result(10)
+        pool.submit(carry(log.info), "carried").result(10)
+        list(pool.map(carry(log.info), ["mapped"]))
+        pool.submit(log.info, "lost again").result(10)
     assert lines() == [("A", "carried"), ("A", "mapped")]
 
 

@@ -14,4 +14,9 @@ def printable(text: str) -> str:
     """`text` for a terminal: control and bidirectional characters as backslash escapes, tab and newline as they are."""
     if text.isascii() and text.isprintable():
         return text
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+    return _UNPRINTABLE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match[0]
+    return f"\\x{ord(char):02x}" if char <= "\x7f" else char.encode("ascii", "backslashreplace").decode("ascii")

@@ -41,10 +41,12 @@ _thread = threading.local()
 class Held:
     """That a scope was opened in a generator: its frame while it is open, and the task or thread that opened it."""
 
-    __slots__ = ("_opener", "frame")
+    __slots__ = ("_opener", "frame", "twin")
 
     def __init__(self, frame: FrameType) -> None:
         self.frame: FrameType | None = frame
+        # The scope that `carry` takes elsewhere, where this one would not count.
+        self.twin: JobScope | None = None
         self._opener: Callable[[], object] = weakref.ref(here())
 
     def is_openers(self) -> bool:
@@ -82,6 +84,12 @@ def on_stack() -> list[FrameType]:
             found.append(frame)
         frame = frame.f_back
     return found
+
+
+def innermost() -> FrameType | None:
+    """The first of `on_stack()`, if any."""
+    running = on_stack() if HOLDING else None
+    return running[0] if running else None
 
 
 def use_drivers(names: Iterable[str]) -> None:
@@ -168,7 +176,7 @@ def _report(code: CodeType, driver: FrameType | None) -> None:
     report_once(
         ("generator", code.co_filename, code.co_firstlineno),
         f"the generator {name} ({code.co_filename}:{code.co_firstlineno}) opens a job and yields to {consumer}: the "
-        "job counts while the generator itself runs, not between its items nor in tasks and threads it starts. Leave the "
-        f"scope out of it and iterate wrap_stream(job_id, {code.co_name}(...)); if {consumer} only sets up and tears "
-        "down with it, name its module in generator_drivers",
+        "job counts while the generator itself runs, not between its items nor in tasks and threads it starts. "
+        f"Leave the scope out of it and iterate wrap_stream(job_id, {code.co_name}(...)); if {consumer} only sets up "
+        "and tears down with it, name its module in generator_drivers",
     )

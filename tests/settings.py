@@ -32,10 +32,35 @@ USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
+    "django.contrib.admin",
     "django.contrib.contenttypes",
     "django.contrib.auth",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
     "joblog_router.contrib.django",
 ]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "tests.contrib.django.urls"
+STATIC_URL = "/static/"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 # Files for the test databases too: in memory, other processes see nothing and other threads meet table locks.
 DATABASES = {
@@ -62,5 +87,5 @@ if os.environ.get("JOBLOG_TEST_DATABASE") == "postgresql":
         }
 DATABASE_ROUTERS = ["joblog_router.contrib.django.db.JobLogRouter"]
 
-# Tests of nats-py and Celery instrument them themselves.
-JOBLOG_ROUTER = {"NATS": False, "CELERY": False}
+# Tests of nats-py, Celery and Django's tasks instrument them themselves.
+JOBLOG_ROUTER = {"NATS": False, "CELERY": False, "TASKS": False}

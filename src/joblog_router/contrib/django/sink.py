@@ -30,9 +30,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..._pipeline.primitives import freeze
 from ...entry import Entry
 from ...exceptions import ConfigurationError, SinkUnavailableError
-from ...sinks import MemorySink
+from ...sinks import MemorySink, Store
 from . import conf, postgresql
 from .connection import PrivateConnection
+from .delegation import StoreByDelegation
 from .keys import stored_key
 from .postgresql import sqlstate
 
@@ -71,7 +72,7 @@ _NAMES_AT_START: Final = {alias: str(database.get("NAME")) for alias, database i
 _made: Final[weakref.WeakSet[DjangoSink]] = weakref.WeakSet()
 
 
-class DjangoSink:
+class DjangoSink(StoreByDelegation):
     """Adds entries to the table `JobLogEntry`. An entry that is there already is not added twice.
 
     `database` is an alias in DATABASES; without it JOBLOG_ROUTER["DATABASE"] decides, else "joblog" if there
@@ -81,6 +82,8 @@ class DjangoSink:
     In a test run (`manage.py test`, pytest) lines stay in memory, see `entries()`: a line stored by another thread
     would outlive the test's rollback, and one that waits would reach the project's real database after the tests, in
     the log of a real job with the same id. `tests="database"` writes to test databases, never to the real one.
+
+    A store, too: what is read is where lines are written.
     """
 
     def __init__(self, database: str | None = None, tests: str = "memory") -> None:
@@ -126,6 +129,14 @@ class DjangoSink:
     def entries(self, job_id: object = None) -> list[Entry]:
         """What a test run kept in memory, oldest first; only one job's if `job_id` is given. `flush()` before."""
         return self._memory.entries(job_id)
+
+    def _store(self) -> Store:
+        if is_test_run() and not self._is_for_test_database():
+            return self._memory
+        _loaded_model()
+        from .store import DjangoStore
+
+        return DjangoStore(self.alias)
 
     def _is_for_test_database(self) -> bool:
         if self._tests != "database":
@@ -265,7 +276,7 @@ def _lacks_table(error: Error) -> bool:
     )
 
 
-def _unavailable(alias: str, error: Error) -> SinkUnavailableError:
+def _unavailable(alias: str, error: Error, what: str = "does not take job log lines") -> SinkUnavailableError:
     if _lacks_table(error):
         return SinkUnavailableError(
             f"the table of the job logs is missing in database {alias!r} ({_first_line(error)})",
@@ -273,7 +284,7 @@ def _unavailable(alias: str, error: Error) -> SinkUnavailableError:
         )
     place = str(connections.settings[alias].get("NAME") or "")
     return SinkUnavailableError(
-        f"database {alias!r} ({place}) does not take job log lines: {_first_line(error)}",
+        f"database {alias!r} ({place}) {what}: {_first_line(error)}",
         _advice(alias, error),
     )
 

@@ -9,10 +9,11 @@ Importing this package imports the standard library only.
 from __future__ import annotations
 
 from ._pipeline.router import aflush, flush, stats
+from ._pipeline.secrets import register_secret
 from .context import JobScope, carry, current_job, detached, job_context, wrap_stream
 from .entry import Entry
 from .exceptions import ConfigurationError, EntryRefusedError, JobLogError, MissingExtraError, SinkUnavailableError
-from .filters import JobContextFilter
+from .filters import JobContextFilter, JobOnlyFilter
 from .handlers import JobLogHandler
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "JobContextFilter",
     "JobLogError",
     "JobLogHandler",
+    "JobOnlyFilter",
     "JobScope",
     "MissingExtraError",
     "SinkUnavailableError",
@@ -33,6 +35,7 @@ __all__ = [
     "detached",
     "flush",
     "job_context",
+    "register_secret",
     "stats",
     "wrap_stream",
 ]

@@ -53,4 +53,5 @@ class Entry(NamedTuple):
             "origin": self.origin,
             "seq": self.seq,
             "n": self.n,
+            "audience": self.audience,
         }

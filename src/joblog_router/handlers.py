@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Mapping
+from re import Pattern
 from typing import Any
 
 from ._pipeline.capture import make_capture
@@ -15,6 +17,7 @@ from ._pipeline.channel import Channel
 from ._pipeline.naming import LoggerNames
 from ._pipeline.resolve import use_evidence
 from ._pipeline.router import router
+from ._pipeline.rules import Rules
 from ._pipeline.sinks import make_sink
 from .exceptions import ConfigurationError
 from .sinks.base import Sink
@@ -36,6 +39,11 @@ class JobLogHandler(logging.Handler):
     - `capacity`: how many entries may wait in memory while the sink is slow or away; more are dropped and counted.
     - `fold`: whether many similar DEBUG and INFO lines of a job become the first few and a tally (they are counted,
       not stored); on by default, off for the loggers of `unfolded` and below.
+    - `redact`: True masks credentials and registered secrets, a list of regular expressions also what they match
+      (their group `secret`, if they have one), False nothing; the setting `REDACT` by default, which is True.
+    - `staff`: loggers whose lines, and those of the loggers below, only staff may see (`Entry.audience`).
+    - `max_lines`: how many lines of one job this process stores, about: the first and the last half of them, with a
+      marker between that counts the others; 0, the default, stores all.
     - `evidence`: keys of `extra` that name a record's owner, `("job_id",)` by default; process-wide.
 
     Raises ConfigurationError for what the configuration alone shows to be wrong. Afterwards nothing here raises,
@@ -55,10 +63,16 @@ class JobLogHandler(logging.Handler):
         evidence: list[str] | tuple[str, ...] | None = None,
         fold: bool | None = None,
         unfolded: list[str] | None = None,
+        redact: bool | list[str | Pattern[str]] | None = None,
+        staff: list[str] | None = None,
+        max_lines: int | None = None,
         **unknown: Any,
     ) -> None:
         if unknown:
-            known = "level, sink, options, loggers, exclude, capacity, evidence, fold, unfolded, filters, formatter"
+            known = (
+                "level, sink, options, loggers, exclude, capacity, evidence, fold, unfolded, redact, staff, max_lines, "
+                "filters, formatter"
+            )
             raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {known}")
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             raise ConfigurationError(f"JobLogHandler: capacity must be a positive whole number, not {capacity!r}")
@@ -66,6 +80,7 @@ class JobLogHandler(logging.Handler):
         if fold is not None and not isinstance(fold, bool):
             raise ConfigurationError(f"JobLogHandler: fold must be True or False, not {fold!r}")
         kept_whole = None if unfolded is None else LoggerNames.of(unfolded, None, "unfolded")
+        rules = Rules.of(redact, staff, max_lines)
         keys = None if evidence is None else _keys(evidence)
         made = make_sink(sink, options)
         # Last of all checks: logging remembers the handler from here on and would close a half-made one.
@@ -76,10 +91,12 @@ class JobLogHandler(logging.Handler):
         if keys is not None:
             use_evidence(id(self), keys)
         self._channel: Channel = router.open_channel(made, capacity, fold, kept_whole)
+        self._channel.rules = rules
         self._names = names
         self.renew()
         router.renew_after_fork(self)
         self._is_open = True
+        _remember(self, None)
 
     def renew(self) -> None:
         """Make the capturing function anew; for the child of a fork."""
@@ -97,6 +114,10 @@ class JobLogHandler(logging.Handler):
         """Capture `record` if it is about a job; whether it was captured. Called by logging for every record."""
         return self._capture(record)
 
+    def wants(self, record: logging.LogRecord) -> bool:
+        """Whether this handler would take `record`, were it about a job: by its level and its logger's name."""
+        return record.levelno >= self.level and (self._names is None or self._names.wants(record.name))
+
     def emit(self, record: logging.LogRecord) -> None:
         """The same as `handle`, for callers that bypass it."""
         self.handle(record)
@@ -109,9 +130,29 @@ class JobLogHandler(logging.Handler):
         """Leave what waits to the writer. A closed handler that is still on a logger goes on capturing."""
         if self._is_open:
             self._is_open = False
+            _remember(None, self)
             use_evidence(id(self), None)
             router.close_channel(self._channel)
         super().close()
+
+
+# Those that were made and not closed. Replaced as a whole: logging threads read it.
+_open: tuple[weakref.ref[JobLogHandler], ...] = ()
+
+
+def _remember(opened: JobLogHandler | None, closed: JobLogHandler | None) -> None:
+    global _open
+    kept = [reference for reference in _open if reference() not in (None, closed)]
+    _open = (*kept, weakref.ref(opened)) if opened is not None else tuple(kept)
+
+
+def is_wanted(record: logging.LogRecord) -> bool:
+    """Whether an open JobLogHandler would take `record`, were it about a job. For filters, on the logging thread."""
+    for reference in _open:
+        handler = reference()
+        if handler is not None and handler.wants(record):
+            return True
+    return False
 
 
 def _keys(evidence: object) -> list[str]:

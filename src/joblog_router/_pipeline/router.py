@@ -350,8 +350,9 @@ async def aflush(timeout: float = 5.0) -> bool:
 def stats() -> dict[str, Any]:
     """This process's counters since its start.
 
-    `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row),
-    `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink refused that one line). `late` records came
+    `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row, or in
+    the marker of a log that has `max_lines`), `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink
+    refused that one line). `late` records came
     from closed scopes, `conflicts` named another job than the one open, `services` came from shared service loops:
     these three are in no job's log. A Celery task whose message names another job than its argument is a conflict,
     too, and runs in the argument's.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import NoneType
 from typing import Any, Final, TypeAlias
@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 from django.conf import settings
 from django.core.signals import setting_changed
 
-from ..._pipeline import folding
+from ..._pipeline import folding, rules
 from ...exceptions import ConfigurationError
 
 __all__ = ["ALIAS", "SETTING", "JobLogSettings", "current", "database_alias", "migrate_command"]
@@ -36,6 +36,10 @@ class JobLogSettings:
       "default".
     - `FOLD`: whether many similar DEBUG and INFO lines of a job become the first few and a tally; a handler's
       `fold` beats it.
+    - `REDACT`: True masks credentials and registered secrets, a list of regular expressions also what they match,
+      False nothing; a handler's `redact` beats it.
+    - `STAFF`: loggers whose lines, and those of the loggers below, only staff may see; a handler's `staff` beats it.
+    - `MAX_LINES`: how many lines of one job each process stores, about; 0 stores all. A handler's `max_lines` beats it.
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
       for `joblog_router.contrib.nats.instrument` insists on it.
     - `CELERY`: the same for Celery and `joblog_router.contrib.celery.instrument`.
@@ -43,6 +47,9 @@ class JobLogSettings:
 
     DATABASE: str | None = None
     FOLD: bool = True
+    REDACT: bool | Sequence[Any] = True
+    STAFF: Sequence[str] | None = None
+    MAX_LINES: int = 0
     NATS: Choice = None
     CELERY: Choice = None
 
@@ -52,6 +59,9 @@ _CHOICE: Final = ((bool, Mapping, NoneType), "True, False, None or a dictionary 
 _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "DATABASE": ((str, NoneType), "the name of an alias in DATABASES, or None"),
     "FOLD": ((bool,), "True or False"),
+    "REDACT": ((bool, list, tuple), "True, False or a list of regular expressions"),
+    "STAFF": ((list, tuple, NoneType), "a list of logger names"),
+    "MAX_LINES": ((int,), "a whole number"),
     "NATS": _CHOICE,
     "CELERY": _CHOICE,
 }
@@ -89,6 +99,13 @@ def migrate_command(alias: str) -> str:
 def apply() -> None:
     """Hand over what the core keeps for itself, as it knows no Django settings."""
     folding.enabled = current().FOLD
+    rules.use_defaults(_rules())
+
+
+def _rules() -> rules.Rules:
+    """What is done to lines on their way to the store. Raises ConfigurationError."""
+    given = current()
+    return rules.Rules.of(given.REDACT, given.STAFF, given.MAX_LINES, f"{SETTING}: ")
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

@@ -19,7 +19,7 @@ from joblog_router._pipeline import report, secrets
 from joblog_router._pipeline.credentials import MASK, is_sensitive
 from joblog_router._pipeline.own_patterns import PIECE
 from joblog_router._pipeline.redaction import STANDARD, Redactor, make_redactor
-from joblog_router._pipeline.text import MAX_MESSAGE, clip
+from joblog_router._pipeline.text import MAX_FIELD, MAX_MESSAGE, clip
 from tests.helpers import configure, entries, messages
 from tests.planted import INNOCENT, PLANTED, REGISTERED, Planted
 
@@ -240,6 +240,25 @@ def test_secrets_may_be_registered_while_lines_are_written() -> None:
     stored = [entry.message for entry in entries()]
     assert len(stored) == 400
     assert set(stored) == {f"using {MASK} now"}
+
+
+def test_a_secret_that_an_exceptions_text_was_cut_in_is_not_half_shown() -> None:
+    """The cut is in the middle there: before the next exception of the chain."""
+    register_secret("correct horse battery staple")
+    configure()
+    with job_context(1):
+        try:
+            try:
+                raise ValueError("x" * (MAX_FIELD - 40) + " correct horse battery staple")
+            except ValueError as error:
+                raise RuntimeError("then") from error
+        except RuntimeError:
+            log.exception("failed")
+    text = entries(1)[0].exception
+    assert text is not None
+    assert " more characters]" in text
+    assert text.endswith("RuntimeError: then")
+    assert "correct" not in text
 
 
 def test_a_secret_that_a_long_line_was_cut_in_is_not_half_shown() -> None:

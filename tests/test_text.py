@@ -9,7 +9,7 @@ import unicodedata
 import pytest
 
 from joblog_router._pipeline import report
-from joblog_router._pipeline.text import clip, cut_of, printable
+from joblog_router._pipeline.text import CUT, clip, printable
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,5 @@ def test_a_line_of_ours_is_one_line_without_escapes(monkeypatch: pytest.MonkeyPa
 
 def test_where_a_text_was_cut_is_found_again() -> None:
     """The note of `clip`, and nothing that only resembles it."""
-    text = clip("abc def", 4)
-    assert text[: cut_of(text)] == "abc "
-    assert cut_of("abc") == cut_of("… [x more characters]") == cut_of("[5 more characters]") == 0
+    assert CUT.sub("|", clip("abc def", 4) + clip("ghi", 1)) == "abc |g|"
+    assert not CUT.search("abc… [x more characters] [5 more characters]")

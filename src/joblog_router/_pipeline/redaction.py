@@ -15,12 +15,14 @@ from . import report
 from .credentials import MASK, is_sensitive, mask_credentials
 from .own_patterns import compile_patterns, mask_own
 from .secrets import mask_cut_secret, mask_secrets
-from .text import MAX_FIELD, MAX_MESSAGE, clip, cut_of
+from .text import CUT, MAX_FIELD, MAX_MESSAGE, clip
 
 _FAILED: Final = "[redacted: this text could not be searched for secrets]"
 # Masking may bring together what then looks like a pair; more rounds than this change nothing any more.
 _ROUNDS: Final = 3
 _SHORT: Final = 6
+# No credential is recognised in a single word that is shorter.
+_TOKEN: Final = 16
 # A word at the place where a long text was cut may be the beginning of a secret.
 _LONGEST_WORD: Final = 300
 
@@ -38,10 +40,12 @@ class Redactor:
         if len(text) < _SHORT:
             return text
         try:
-            masked = text
+            masked = self._once(text)
+            if masked is text or masked == text:
+                return text
             for _ in range(_ROUNDS):
                 again = self._once(masked)
-                if again is masked or again == masked:
+                if again == masked:
                     break
                 masked = again
             if len(masked) > len(text) and len(masked) > MAX_MESSAGE:
@@ -51,59 +55,71 @@ class Redactor:
         return masked
 
     def _once(self, text: str) -> str:
-        if cut := cut_of(text):
-            text = _without_cut_word(text, cut)
+        if len(text) < _TOKEN and text.isidentifier():
+            return mask_secrets(text)  # a word: most values of fields
+        if " more characters]" in text:
+            text = _without_cut_words(text)
         text = mask_credentials(mask_secrets(text))
         return mask_own(self._own, text) if self._own else text
 
     def fields(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A copy of `fields` in which values under names like `password` are masked whole, and texts searched."""
+        """`fields`, or a copy in which values under names like `password` are masked whole, and texts searched."""
         try:
-            return {self._name(name): self._value(name, value) for name, value in fields.items()}
+            for name, value in fields.items():
+                if self._value(name, value) is not value or self._name(name) is not name:
+                    return {self._name(name): self._value(name, value) for name, value in fields.items()}
         except Exception:
             return {"redaction_error": _FAILED}
+        return fields
 
     def entry(self, entry: Entry) -> Entry:
         """`entry` without secrets in its message, exception, fields and logger's name."""
-        exception = entry.exception
-        return entry._replace(
-            logger=self.text(entry.logger),
-            message=self.text(entry.message),
-            exception=None if exception is None else self.text(exception),
-            fields=self.fields(entry.fields) if entry.fields else entry.fields,
-        )
+        logger, message, exception, fields = entry.logger, entry.message, entry.exception, entry.fields
+        logger = self.text(logger)
+        message = self.text(message)
+        exception = exception and self.text(exception)
+        fields = fields and self.fields(fields)
+        if (logger, message, exception) == (entry.logger, entry.message, entry.exception) and fields is entry.fields:
+            return entry
+        return entry._replace(logger=logger, message=message, exception=exception, fields=fields)
 
     def _name(self, name: str) -> str:
         return name if len(name) < 16 else self.text(name)
 
     def _value(self, name: str, value: Any) -> Any:
-        if isinstance(value, bool) or value is None or value == "":
-            return value
         if is_sensitive(name):
-            return MASK
+            return value if value is None or value == "" or isinstance(value, bool) else MASK
         return self._searched(value)
 
     def _searched(self, value: Any) -> Any:
         kind = type(value)
         if kind is str:
-            masked = self.text(value)
-            return masked if masked is value else clip(masked, MAX_FIELD)
+            text = self.text(value)
+            return text if text is value else clip(text, MAX_FIELD)
+        masked: Any = value
         if kind is dict:
-            return {self._name(str(name)): self._value(str(name), inner) for name, inner in value.items()}
-        if kind is list or kind is tuple:
-            return [self._searched(inner) for inner in value]
-        return value
+            masked = {self._name(str(name)): self._value(str(name), inner) for name, inner in value.items()}
+        elif kind is list:
+            masked = [self._searched(inner) for inner in value]
+        return value if masked == value else masked
 
 
-def _without_cut_word(text: str, cut: int) -> str:
-    """`text`, whose note of what is missing begins at `cut`, without the word that the cut went through."""
-    head = mask_cut_secret(text[:cut])
-    if head.endswith(MASK):
-        return head + text[cut:]
-    begin = max(head.rfind(" "), head.rfind("\n"), head.rfind("\t")) + 1
-    if len(head) - begin < _SHORT or len(head) - begin > _LONGEST_WORD:
-        return head + text[cut:] if begin else text
-    return head[:begin] + MASK + text[cut:]
+def _without_cut_words(text: str) -> str:
+    """`text` without the words that cuts went through: each may be the beginning of a secret."""
+    parts = []
+    at = 0
+    for note in CUT.finditer(text):
+        parts += [_without_last_word(text[at : note.start()]), note[0]]
+        at = note.end()
+    return "".join((*parts, text[at:]))
+
+
+def _without_last_word(text: str) -> str:
+    text = mask_cut_secret(text)
+    begin = max(text.rfind(" "), text.rfind("\n"), text.rfind("\t")) + 1
+    length = len(text) - begin
+    # What is longer than any token is no word: a picture in base64, a line of dots.
+    return text[:begin] + MASK if _SHORT <= length <= _LONGEST_WORD else text
 
 
 def make_redactor(given: Any, setting: str) -> Redactor | None:

@@ -28,18 +28,19 @@ class Rules(NamedTuple):
     max_lines: int | None = None
 
     @classmethod
-    def of(cls, redact: Any, staff: Any, max_lines: Any, where: str = "JobLogHandler: ") -> Rules:
-        """From the settings of a handler or of the project. Raises ConfigurationError."""
+    def of(cls, redact: Any, staff: Any, max_lines: Any, label: str = "JobLogHandler: {}") -> Rules:
+        """From the settings of a handler or of the project, which `label` names. Raises ConfigurationError."""
         redactor: Redactor | bool | None = None
         if redact is not None:
-            redactor = make_redactor(redact, f"{where}redact") or False
+            redactor = make_redactor(redact, label.format("redact")) or False
         if max_lines is not None and (
             isinstance(max_lines, bool) or not isinstance(max_lines, int) or 0 < max_lines < FEWEST or max_lines < 0
         ):
             raise ConfigurationError(
-                f"{where}max_lines must be a whole number of at least {FEWEST}, or 0 for no limit, not {max_lines!r}"
+                f"{label.format('max_lines')} must be a whole number of at least {FEWEST}, or 0 for no limit, "
+                f"not {max_lines!r}"
             )
-        names = None if staff is None else LoggerNames.of(staff, None, "staff", where)
+        names = None if staff is None else LoggerNames.of(staff, None, label.format("staff"), "")
         return cls(redactor, names, max_lines)
 
     def limit(self) -> int:

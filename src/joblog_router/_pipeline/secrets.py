@@ -139,14 +139,14 @@ def mask_secrets(text: str) -> str:
     grams = known.grams
     if grams is not None and grams.isdisjoint([text[at : at + SHORTEST] for at in range(len(text) - SHORTEST + 1)]):
         return text
-    for needle in known.plain:
-        if needle in text:
-            text = text.replace(needle, MASK)
+    text = _replace(text, known.plain)
     if "%" in text or "\\" in text or "+" in text:
-        for needle in known.encoded:
-            if needle in text:
-                text = text.replace(needle, MASK)
-    for needle in known.base64:
+        text = _replace(text, known.encoded)
+    return _replace(text, known.base64)
+
+
+def _replace(text: str, needles: tuple[str, ...]) -> str:
+    for needle in needles:
         if needle in text:
             text = text.replace(needle, MASK)
     return text

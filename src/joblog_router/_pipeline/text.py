@@ -6,9 +6,10 @@ Called on the logging thread for short texts and on the writer thread for messag
 from __future__ import annotations
 
 import re
+from typing import Final
 
-MAX_FIELD = 10_000
-MAX_MESSAGE = 100_000
+MAX_FIELD: Final = 10_000
+MAX_MESSAGE: Final = 100_000
 
 
 def clean(text: str) -> str:
@@ -33,19 +34,12 @@ def clip(text: str, limit: int) -> str:
     return f"{text[:limit]}… [{len(text) - limit} more characters]"
 
 
-def cut_of(text: str) -> int:
-    """Where the note that `clip` left at the end of `text` begins; 0 if `text` was not cut."""
-    if not text.endswith(" more characters]"):
-        return 0
-    note = _NOTE.search(text[-50:])
-    return len(text) - len(note[0]) if note is not None else 0
-
-
-_NOTE = re.compile(r"… \[[0-9]{1,20} more characters\]\Z")
+# The note that `clip` leaves.
+CUT: Final = re.compile(r"… \[[0-9]{1,20} more characters\]")
 
 # What a terminal obeys or what turns text around, hides it or forges lines: C0 and C1 but for tab and newline,
 # directional marks, invisible characters, tags, interlinear notes, separators, lone surrogates.
-_UNPRINTABLE = re.compile(
+_UNPRINTABLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
     "\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )

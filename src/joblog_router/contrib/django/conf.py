@@ -105,7 +105,7 @@ def apply() -> None:
 def _rules() -> rules.Rules:
     """What is done to lines on their way to the store. Raises ConfigurationError."""
     given = current()
-    return rules.Rules.of(given.REDACT, given.STAFF, given.MAX_LINES, f"{SETTING}: ")
+    return rules.Rules.of(given.REDACT, given.STAFF, given.MAX_LINES, f"{SETTING}: {{}}")
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

@@ -62,7 +62,7 @@ def test_the_mark_arrives_in_files_callables_and_loggers(tmp_path: Path) -> None
     speak()
     assert flush(10)
     lines = [json.loads(line) for line in (tmp_path / "1.jsonl").read_text().splitlines()]
-    assert {line["message"]: line["audience"] for line in lines} == EXPECTED
+    assert {line["message"]: line.get("audience", "all") for line in lines} == EXPECTED
     configure(sink="callable", options={"target": f"{__name__}.take"})
     speak()
     assert flush(10)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from joblog_router import ConfigurationError, JobOnlyFilter, job_context
+from joblog_router._pipeline import switch
 from tests.helpers import configure, messages
 
 
@@ -153,3 +154,17 @@ def test_a_wrong_setting_is_an_error_at_start(settings: dict[str, Any], says: st
     """The message names the filter and the setting."""
     with pytest.raises(ConfigurationError, match=says):
         JobOnlyFilter(**settings)
+
+
+def test_while_the_kill_switch_is_off_the_console_shows_all() -> None:
+    """Nothing goes into job logs then, so nothing is withheld."""
+    stream = console()
+    switch.use(False)
+    try:
+        with job_context(7):
+            queue.info("shown")
+    finally:
+        switch.use(True)
+    with job_context(7):
+        queue.info("withheld")
+    assert stream.getvalue() == "INFO app.queue 7 shown\n"

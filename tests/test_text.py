@@ -20,7 +20,7 @@ from joblog_router._pipeline.text import CUT, clip, printable
         ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
         ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
         ("\x9b31m", r"\x9b31m"),
-        ("over\rwritten\b", r"over\x0dwritten\x08"),
+        ("over\rwritten\b", r"over\rwritten\x08"),
         ("user\u202egpj.exe", r"user\u202egpj.exe"),
         ("\u2066a\u2069", r"\u2066a\u2069"),
         ("zero\u200bwidth\ufeff", r"zero\u200bwidth\ufeff"),

@@ -8,9 +8,10 @@ Importing this package imports the standard library only.
 
 from __future__ import annotations
 
+from ._pipeline.leaks import CallSite, LeakReport, leak_report
 from ._pipeline.router import aflush, flush, stats
 from ._pipeline.secrets import register_secret
-from .context import JobScope, carry, current_job, detached, job_context, wrap_stream
+from .context import JobScope, carry, current_job, detached, job_context, serves_everybody, wrap_stream
 from .entry import Entry
 from .exceptions import ConfigurationError, EntryRefusedError, JobLogError, MissingExtraError, SinkUnavailableError
 from .filters import JobContextFilter, JobOnlyFilter
@@ -19,6 +20,7 @@ from .handlers import JobLogHandler
 __version__ = "0.1.0"
 
 __all__ = [
+    "CallSite",
     "ConfigurationError",
     "Entry",
     "EntryRefusedError",
@@ -27,6 +29,7 @@ __all__ = [
     "JobLogHandler",
     "JobOnlyFilter",
     "JobScope",
+    "LeakReport",
     "MissingExtraError",
     "SinkUnavailableError",
     "aflush",
@@ -35,7 +38,9 @@ __all__ = [
     "detached",
     "flush",
     "job_context",
+    "leak_report",
     "register_secret",
+    "serves_everybody",
     "stats",
     "wrap_stream",
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from ._pipeline.naming import LoggerNames
-from ._pipeline.resolve import NO_JOB, STAMP, Captured, resolve
+from ._pipeline.resolve import BARE_LENGTH, NO_JOB, STAMP, Captured, note_unaddressed, resolve
 from .exceptions import ConfigurationError
 from .handlers import is_wanted
 
@@ -29,6 +30,8 @@ class JobContextFilter(logging.Filter):
             scope = None  # an object in extra can make anything fail; the call goes on
         attributes = record.__dict__
         if scope is None:
+            if len(attributes) != BARE_LENGTH:
+                _note(record, attributes)
             attributes.setdefault("job_id", None)
             attributes.setdefault(STAMP, NO_JOB)
             return True
@@ -37,6 +40,13 @@ class JobContextFilter(logging.Filter):
         for name, value in scope.fields.items():
             attributes.setdefault(name, value)
         return True
+
+
+def _note(record: logging.LogRecord, attributes: dict[str, Any]) -> None:
+    try:
+        note_unaddressed(record, attributes)
+    except Exception:
+        pass  # as above
 
 
 class JobOnlyFilter(logging.Filter):

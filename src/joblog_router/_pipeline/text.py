@@ -56,5 +56,4 @@ def printable(text: str) -> str:
 
 
 def _escape(match: re.Match[str]) -> str:
-    char = match[0]
-    return f"\\x{ord(char):02x}" if char <= "\x7f" else char.encode("ascii", "backslashreplace").decode("ascii")
+    return match[0].encode("unicode_escape").decode("ascii")

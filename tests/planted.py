@@ -84,7 +84,7 @@ PLANTED = [
     Planted("private key in JSON, cut", '{"key": "-----BEGIN PRIVATE KEY-----\\n' + _KEY, _KEY),
     Planted("NATS user's seed", f"seed {_SEED}", _SEED),
     Planted("password pair", "login jo password=open-sesame-9 failed", "open-sesame-9"),
-    Planted("password in JSON", 'payload {"user": "jo", "password": "a \\"b\\" c9"}', "c9"),
+    Planted("password in JSON", 'payload {"user": "jo", "password": "a \\"b\\" c9-zq!"}', "c9-zq!"),
     Planted("password in escaped JSON", r'body "{\"db_password\": \"s3 cr3t\"}"', "s3 cr3t"),
     Planted("password in a dictionary", "{'user': 'jo', 'passwd': 'hunter two2'}", "hunter two2"),
     Planted("password in a command line", "running mysqldump --password hunter33 shop", "hunter33"),

@@ -765,3 +765,23 @@ def test_wrap_stream_stepped_by_two_generators() -> None:
     next(first)
     next(second)
     assert lines() == [("W", "source 0"), ("A", "of A"), ("W", "source 1"), ("B", "of B")]
+
+
+def test_closing_a_suspended_generator_inside_another_one() -> None:
+    """A's generator closes one that was begun before it: what A's starts has no job still, not its consumer's."""
+
+    def closing(other: Any) -> Iterator[None]:
+        with job_context("A"):
+            other.close()
+            contextvars.copy_context().run(log.info, "of A")
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(log.info, "whose?"))
+            thread.start()
+            thread.join(10)
+            yield
+
+    with job_context("C"):
+        other = items("B")
+        next(other)
+        list(closing(other))
+        log.info("of C")
+    assert lines() == [("B", "B makes 0"), ("A", "of A"), ("C", "of C")]

@@ -287,6 +287,24 @@ def test_closing_from_a_foreign_context(run: Run) -> None:
     assert lines() == [("A", "A makes 0"), ("E", "of E"), ("C", "of C")]
 
 
+def test_the_variable_is_repaired_once_the_generator_is_closed(run: Run) -> None:
+    """Closed elsewhere, the scope is out of the way: what the consumer starts from then on is the consumer's."""
+
+    async def child() -> None:
+        log.info("child of C")
+
+    async def main() -> None:
+        with job_context("C"):
+            generator = aitems("A")
+            await anext(generator)
+            await asyncio.create_task(generator.aclose())  # type: ignore[attr-defined]
+            log.info("of C")
+            await asyncio.create_task(child())
+
+    run(main())
+    assert lines() == [("A", "A makes 0"), ("C", "of C"), ("C", "child of C")]
+
+
 def test_children_of_a_bare_async_generator_have_no_job(run: Run) -> None:
     """What it starts cannot be told from what its consumer starts: no job, and counted."""
     unknown = Counted("generators")

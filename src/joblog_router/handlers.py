@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ._pipeline import policy
+from ._pipeline import policy, switch
 from ._pipeline.capture import make_capture
 from ._pipeline.channel import Channel
 from ._pipeline.naming import LoggerNames
@@ -107,8 +107,11 @@ class JobLogHandler(logging.Handler):
         self.is_open = True
 
     def renew(self) -> None:
-        """Make the capturing function anew; for the child of a fork."""
-        self._capture = make_capture(self, self._names, self._channel)
+        """Make the capturing function anew: in the child of a fork, and when the kill switch was turned."""
+        if switch.is_on:
+            self._capture = make_capture(self, self._names, self._channel)
+        else:
+            self._capture = switch.make_idle(router.wake_writer)
         if type(self).handle is JobLogHandler.handle:
             # logging calls `handle` on the object: without the method in between a record costs one call less.
             self.handle = self._capture  # type: ignore[method-assign, assignment]

@@ -18,7 +18,7 @@ import weakref
 from typing import Any, Protocol
 
 from .. import context
-from . import leaks, resolve
+from . import leaks, resolve, switch
 from .channel import Channel
 from .naming import LoggerNames
 from .report import has_waiting, report_once, use_writer
@@ -50,6 +50,8 @@ class Router:
         self._origin = _new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
         self._exit_deadline: float | None = None
+        # Our exit function is over: nobody asks to flush what is logged from here on.
+        self._is_past_exit = False
         self._hooked = False
         self._process = os.getpid()
         # What has to be made anew in the child of a fork: each handler's capturing function.
@@ -98,6 +100,15 @@ class Router:
         """Call `handler.renew()` in the child of every fork."""
         self._renewals.add(handler)
 
+    def renew_handlers(self) -> None:
+        """Have every handler make its capturing function anew."""
+        for handler in list(self._renewals):
+            handler.renew()
+
+    def wake_writer(self) -> None:
+        """Start the writer's thread if there is none."""
+        self._writer.wake()
+
     def before_fork(self) -> None:
         """End the writer thread: no thread, lock or connection in use is copied. A stuck sink is not waited for."""
         if not self._writer.pause(FORK_TIMEOUT):
@@ -144,8 +155,7 @@ class Router:
         self._stuck = []
         for channel in self._snapshot():
             channel.begin(self._next_origin())
-        for handler in list(self._renewals):
-            handler.renew()
+        self.renew_handlers()
         for tally in (resolve.late, resolve.marked, resolve.conflicts, resolve.foreign_service, resolve.generators):
             tally.reset()
         leaks.forget()
@@ -266,6 +276,9 @@ class Router:
         # A handler that was closed but left on its logger logs again: its channel comes back as it was.
         self._channels.setdefault(channel.key, channel)
         self._writer.wake()
+        if self._is_past_exit and not sys.is_finalizing() and threading.current_thread() is threading.main_thread():
+            # An exit function that was registered before this library's. The process has nothing else to do.
+            self.flush_unless_stuck(EXIT_TIMEOUT)
 
     def _retire(self, channel: Channel) -> None:
         """Close the sink of a channel without users and waiting lines. On the writer thread.
@@ -303,6 +316,7 @@ class Router:
             is_complete = self.flush(EXIT_TIMEOUT)
             if not is_complete and self._waiting_lines() >= before:
                 break
+        self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
         if not is_complete and (left := self._waiting_lines()):
             report_once(("exit",), f"the process ends with {left} job log lines that could not be stored")
@@ -328,6 +342,7 @@ def _host() -> str:
 
 
 router = Router()
+switch.on_turn(router.renew_handlers)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(

@@ -660,7 +660,7 @@ class _Twin(JobScope):
     __slots__ = ()
 
     def __init__(self, scope: JobScope) -> None:
-        super().__init__(scope.job_id, scope.fields)
+        super().__init__(scope.job_id, scope.fields, scope.namespace)
         self.parent = scope
         self._n = scope._n
         if scope._numbers is None:
@@ -754,14 +754,22 @@ def _without_released(scope: JobScope | None) -> JobScope | None:
 def _leave(scope: JobScope | None, before: JobScope | None) -> None:
     """Put `before` into the variable if `scope` is there, or below those of generators that were begun on top of it.
 
-    Those are found on the stack when they run; here they count no more.
+    Those that are suspended count here no more, and are found on the stack when they run; one that runs right now stays
+    above `before`.
     """
     current = _get()
+    running = on_stack() if HOLDING else []
+    above: JobScope | None = None
     while current is not scope:
         if current is None or current._held is None:
             return
+        if current._held.frame in running:
+            above = current
         current = current._outer
-    _set(before)
+    if above is None:
+        _set(before)
+    else:
+        above._outer = before
 
 
 async def _awaited_in(scope: AbstractContextManager[Any], coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -287,6 +287,24 @@ def test_closing_from_a_foreign_context(run: Run) -> None:
     assert lines() == [("A", "A makes 0"), ("E", "of E"), ("C", "of C")]
 
 
+def test_the_variable_is_repaired_once_the_generator_is_closed(run: Run) -> None:
+    """Closed elsewhere, the scope is out of the way: what the consumer starts from then on is the consumer's."""
+
+    async def child() -> None:
+        log.info("child of C")
+
+    async def main() -> None:
+        with job_context("C"):
+            generator = aitems("A")
+            await anext(generator)
+            await asyncio.create_task(generator.aclose())  # type: ignore[attr-defined]
+            log.info("of C")
+            await asyncio.create_task(child())
+
+    run(main())
+    assert lines() == [("A", "A makes 0"), ("C", "of C"), ("C", "child of C")]
+
+
 def test_children_of_a_bare_async_generator_have_no_job(run: Run) -> None:
     """What it starts cannot be told from what its consumer starts: no job, and counted."""
     unknown = Counted("generators")
@@ -765,3 +783,23 @@ def test_wrap_stream_stepped_by_two_generators() -> None:
     next(first)
     next(second)
     assert lines() == [("W", "source 0"), ("A", "of A"), ("W", "source 1"), ("B", "of B")]
+
+
+def test_closing_a_suspended_generator_inside_another_one() -> None:
+    """A's generator closes one that was begun before it: what A's starts has no job still, not its consumer's."""
+
+    def closing(other: Any) -> Iterator[None]:
+        with job_context("A"):
+            other.close()
+            contextvars.copy_context().run(log.info, "of A")
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(log.info, "whose?"))
+            thread.start()
+            thread.join(10)
+            yield
+
+    with job_context("C"):
+        other = items("B")
+        next(other)
+        list(closing(other))
+        log.info("of C")
+    assert lines() == [("B", "B makes 0"), ("A", "of A"), ("C", "of C")]

@@ -47,7 +47,11 @@ class Held:
         self.frame: FrameType | None = frame
         # The scope that `carry` takes elsewhere, where this one would not count.
         self.twin: JobScope | None = None
-        self._opener: Callable[[], object] = weakref.ref(here())
+        opener = here()
+        try:
+            self._opener: Callable[[], object] = weakref.ref(opener)
+        except TypeError:
+            self._opener = lambda: opener  # a task of somebody's own making
 
     def is_openers(self) -> bool:
         """Whether the task or thread that opened the scope runs now."""
@@ -56,7 +60,11 @@ class Held:
 
 def hold(scope: JobScope, entered_from: FrameType) -> Held | None:
     """Note that `scope` was opened in a generator that its consumer steps; None where it is nobody's business."""
-    frame = _holding_frame(entered_from)
+    try:
+        frame = _holding_frame(entered_from)
+    except Exception as error:
+        report_once(("holding", repr(error)), f"the code that opens job {scope.job_id!r} could not be seen: {error!r}")
+        return None
     if frame is None:
         return None
     HOLDING.setdefault(frame, []).append(scope)

@@ -41,6 +41,7 @@ COMMANDS: Final = (
     Command("stats", "what is in a job's log: counts, times, the first error", "joblog_router._commands.stats"),
     Command("prune", "delete old lines", "joblog_router._commands.prune"),
     Command("delete", "delete the logs of jobs", "joblog_router._commands.delete"),
+    Command("backfill", "take over old lines from a JSON column", "joblog_router._commands.backfill"),
     Command("token", "a token for a worker elsewhere to write a job's log", "joblog_router._commands.token"),
 )
 

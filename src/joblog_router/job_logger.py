@@ -1,4 +1,4 @@
-"""`job.logger` for projects that have one: an attribute that logs into the job's log, without a logger per job for ever.
+"""`job.logger` for projects that have one: it logs into the job's log, without a logger per job for ever.
 
     class Job(models.Model):
         logger = JobLogger("app.jobs")          # job.logger.info(...) is a record of "app.jobs.7", about job 7

@@ -1,7 +1,7 @@
 """Run a program with its output line by line in the job's log.
 
-Blocks the calling thread, like `subprocess.run`; in coroutines use `asyncio.to_thread(run_logged, ...)`, which takes the
-job along.
+Blocks the calling thread, like `subprocess.run`; in coroutines use `asyncio.to_thread(run_logged, ...)`, which takes
+the job along.
 """
 
 from __future__ import annotations

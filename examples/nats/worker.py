@@ -11,6 +11,7 @@ import logging.config
 import sys
 
 import nats
+import nats.aio.client
 
 from joblog_router import aflush, job_context
 from joblog_router.contrib.nats import instrument
@@ -32,7 +33,7 @@ def configure(directory: str) -> None:
     instrument()  # once, before connections are opened
 
 
-async def run(connection: nats.NATS, job_id: int, images: int) -> None:
+async def run(connection: nats.aio.client.Client, job_id: int, images: int) -> None:
     """Queue a job's images and work on them; the stream's name says whose it is."""
     async with job_context(job_id, expected=images):
         jetstream = connection.jetstream()

@@ -345,6 +345,25 @@ assert handler.stats()["sent"] == 11
     assert "15 lines were dropped" in rows[10]
 
 
+def test_the_end_of_a_process_is_held_up_for_three_seconds_at_most(receiver: Receiver, worker: Worker) -> None:
+    """With the server away: what could not be sent stays in the spool, large lines too, and is sent by the next."""
+    receiver.stop()
+    begin = time.monotonic()
+    worker.run(
+        HANDLER
+        + "with joblog_send.job(sys.argv[2]):\n    [log.info('%d %s', number, 'ü' * 90_000) for number in range(9)]",
+        receiver.url,
+        receiver.token(7),
+        str(worker.root / "spool"),
+    )
+    assert time.monotonic() - begin < 10, "three seconds, and the start of Python on a busy machine"
+    receiver.start()
+    out = worker.run(HANDLER + "assert handler.flush(30); print(handler.stats())", receiver.url, "", "spool")
+    assert "'sent': 9" in out
+    assert [row.split()[0] for row in receiver.rows("7")] == [str(number) for number in range(9)]
+    assert "413" not in out
+
+
 def test_a_fork_has_lines_of_its_own(receiver: Receiver, worker: Worker) -> None:
     """Parent and child send what each logged, once, under origins of their own, with the parent's token."""
     worker.run(

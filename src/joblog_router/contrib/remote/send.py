@@ -85,6 +85,7 @@ _MAX_TEXT = 100_000
 _SEGMENT = 1_000_000
 _READ = 256_000
 _LONGEST_ANSWER = 65_536
+_LARGEST = 500_000
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 30.0
 _TOKEN_PAUSE = 5.0
 _EXIT_TIMEOUT = 3.0
@@ -259,7 +260,7 @@ class RemoteJobLogHandler(logging.Handler):
         """Wait until all lines are stored by the server; False if that did not happen in `timeout` seconds."""
         if not any(lane.waiting() for lane in self._all()):
             return True
-        if self._thread is threading.current_thread():
+        if self._is_closed or self._thread is threading.current_thread():
             return False
         if self._thread is None or not self._thread.is_alive():
             self._round(time.monotonic() + timeout)
@@ -346,6 +347,8 @@ class RemoteJobLogHandler(logging.Handler):
         lines = lane.peek(min(self._batch, lane.at_most))
         if not lines:
             return False
+        sizes = itertools.accumulate(map(len, lines))
+        lines = lines[: max(1, sum(size <= _LARGEST for size in sizes))]
         status, answer, retry_after = self._post(lane.token, lines)
         if status == 200:
             self._counts["sent"] += int(answer.get("stored", 0)) + int(answer.get("known", 0))
@@ -609,17 +612,21 @@ class _FileLane(_Lane):
         return sum(segment.lines for segment in list(self._segments))
 
     def peek(self, count: int) -> list[bytes]:
-        found: list[bytes] = []
         self._lengths = []
         if not self._segments:
-            return found
+            return []
         segment = self._segments[0]
+        left = segment.written - segment.offset
         size = _READ
         while True:
-            data = os.pread(segment.fd, min(size, segment.written - segment.offset), segment.offset)
-            if b"\n" in data or len(data) < size:
-                break
-            size *= 2  # a line of many fields
+            found = self._lines_in(os.pread(segment.fd, min(size, left), segment.offset), count)
+            if found or size >= left:
+                return found
+            size *= 2  # a long line
+
+    def _lines_in(self, data: bytes, count: int) -> list[bytes]:
+        """The whole lines in `data`, and in `_lengths` how far each of them reaches on."""
+        found: list[bytes] = []
         skipped = 0
         for line in data.splitlines(keepends=True):
             if not line.endswith(b"\n") or len(found) >= count:

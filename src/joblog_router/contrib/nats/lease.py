@@ -158,7 +158,8 @@ class Lease:
     ) -> dict[str, Any] | None:
         try:
             payload = b"" if body is None else json.dumps(body).encode()
-            reply = await self._client.request(subject, payload, timeout=_WAIT, headers=headers)
+            async with asyncio.timeout(_WAIT):  # sending may block, too
+                reply = await self._client.request(subject, payload, timeout=_WAIT, headers=headers)
             found = json.loads(reply.data)
         except Exception:
             return None

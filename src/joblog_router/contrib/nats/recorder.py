@@ -157,7 +157,8 @@ class Recorder:
     async def _ask(self, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
         try:
             payload = b"" if body is None else json.dumps(body).encode()
-            reply = json.loads((await self._client.request(subject, payload, timeout=_WAIT)).data)
+            async with asyncio.timeout(_WAIT):  # sending may block, too
+                reply = json.loads((await self._client.request(subject, payload, timeout=_WAIT)).data)
         except Exception:
             return None
         return reply if isinstance(reply, dict) else None

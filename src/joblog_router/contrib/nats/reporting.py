@@ -48,9 +48,11 @@ def report(followed: Followed, tasks: dict[int, str], *, is_last: bool = False) 
     """
     telling = _telling(followed)
     before = telling.lines
+    # What was held back belongs before the line that nothing is left.
+    is_over = is_last or _is_newly_drained(followed, telling)
 
     def is_due(kind: str) -> bool:
-        return is_last or telling.paces[kind].is_due()
+        return is_over or telling.paces[kind].is_due()
 
     _tell_workers(followed)
     if followed.redeliveries and is_due("redelivery"):
@@ -297,6 +299,11 @@ def _tell_given_up(followed: Followed, telling: Telling, tasks: dict[int, str]) 
 
 def _task(tasks: dict[int, str], seq: int) -> str:
     return f" (task {tasks[seq]})" if seq in tasks else ""
+
+
+def _is_newly_drained(followed: Followed, telling: Telling) -> bool:
+    known = followed.described
+    return known is not None and known.is_drained and not telling.is_drained and telling.paces["drained"].is_due()
 
 
 def _tell_state(followed: Followed, telling: Telling, known: Described, *, is_last: bool) -> None:

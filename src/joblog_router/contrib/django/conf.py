@@ -45,6 +45,8 @@ class JobLogSettings:
       gives False, True ("all": the lines for everybody) or "staff" (every line). None lets staff with the permission
       to view job log entries see every line.
     - `CSP`: the Content-Security-Policy header of the page; None is a strict one, False sets none.
+    - `STREAMS`: how many pages of this process may follow logs at one time, others ask every few seconds; None is 500
+      under ASGI and 4 under WSGI, where each takes a thread.
     - `FOLD`: whether many similar DEBUG and INFO lines of a job become the first few and a tally; a handler's
       `fold` beats it.
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
@@ -56,6 +58,7 @@ class JobLogSettings:
     ENABLED: bool | str | Callable[[], object] = True
     PERMISSION: str | Callable[[HttpRequest, str], object] | None = None
     CSP: str | bool | None = None
+    STREAMS: int | None = None
     FOLD: bool = True
     NATS: Choice = None
     CELERY: Choice = None
@@ -68,6 +71,7 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "ENABLED": ((bool, str, Callable), "True, False, a function or its dotted path"),  # type: ignore[dict-item]
     "PERMISSION": ((str, Callable, NoneType), "a function, its dotted path, or None"),  # type: ignore[dict-item]
     "CSP": ((str, bool, NoneType), "the header's value, False or None"),
+    "STREAMS": ((int, NoneType), "a whole number, or None"),
     "FOLD": ((bool,), "True or False"),
     "NATS": _CHOICE,
     "CELERY": _CHOICE,

@@ -1,4 +1,8 @@
-"""Django settings of the test suite: two temporary SQLite files, the log's own beside the project's."""
+"""Django settings of the test suite: two temporary SQLite files, the log's own beside the project's.
+
+With JOBLOG_TEST_DATABASE=postgresql there are two databases of a PostgreSQL server instead. Tests of both kinds of
+databases, or of projects in processes of their own, choose for themselves.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +74,18 @@ DATABASES = {
         "TEST": {"NAME": f"{_files}-test-joblog.sqlite3"},
     },
 }
+if os.environ.get("JOBLOG_TEST_DATABASE") == "postgresql":
+    from tests.postgres import USER, PostgresServer
+
+    _server = PostgresServer()
+    for _alias in DATABASES:
+        DATABASES[_alias] = {
+            "ENGINE": "django.db.backends.postgresql",
+            "HOST": _server.host,
+            "USER": USER,
+            "NAME": f"tests_{_alias}",
+        }
 DATABASE_ROUTERS = ["joblog_router.contrib.django.db.JobLogRouter"]
 
-# Tests of nats-py and Celery instrument them themselves.
-JOBLOG_ROUTER = {"NATS": False, "CELERY": False}
+# Tests of nats-py, Celery and Django's tasks instrument them themselves.
+JOBLOG_ROUTER = {"NATS": False, "CELERY": False, "TASKS": False}

@@ -18,7 +18,7 @@ import weakref
 from typing import Any, Protocol
 
 from .. import context
-from . import resolve, switch
+from . import leaks, resolve, switch
 from .channel import Channel
 from .naming import LoggerNames
 from .report import has_waiting, report_once, use_writer
@@ -50,6 +50,8 @@ class Router:
         self._origin = _new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
         self._exit_deadline: float | None = None
+        # Our exit function is over: nobody asks to flush what is logged from here on.
+        self._is_past_exit = False
         self._hooked = False
         self._process = os.getpid()
         # What has to be made anew in the child of a fork: each handler's capturing function.
@@ -154,8 +156,9 @@ class Router:
         for channel in self._snapshot():
             channel.begin(self._next_origin())
         self.renew_handlers()
-        for tally in (resolve.late, resolve.conflicts, resolve.foreign_service):
+        for tally in (resolve.late, resolve.marked, resolve.conflicts, resolve.foreign_service, resolve.generators):
             tally.reset()
+        leaks.forget()
         if self._hooked:
             use_writer(self._writer.wake)
 
@@ -246,8 +249,10 @@ class Router:
             **counts,
             "waiting": waiting,
             "late": resolve.late.value(),
+            "marked": resolve.marked.value(),
             "conflicts": resolve.conflicts.value(),
             "services": resolve.foreign_service.value(),
+            "generators": resolve.generators.value(),
         }
 
     @staticmethod
@@ -271,6 +276,9 @@ class Router:
         # A handler that was closed but left on its logger logs again: its channel comes back as it was.
         self._channels.setdefault(channel.key, channel)
         self._writer.wake()
+        if self._is_past_exit and not sys.is_finalizing() and threading.current_thread() is threading.main_thread():
+            # An exit function that was registered before this library's. The process has nothing else to do.
+            self.flush_unless_stuck(EXIT_TIMEOUT)
 
     def _retire(self, channel: Channel) -> None:
         """Close the sink of a channel without users and waiting lines. On the writer thread.
@@ -308,6 +316,7 @@ class Router:
             is_complete = self.flush(EXIT_TIMEOUT)
             if not is_complete and self._waiting_lines() >= before:
                 break
+        self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
         if not is_complete and (left := self._waiting_lines()):
             report_once(("exit",), f"the process ends with {left} job log lines that could not be stored")
@@ -361,8 +370,9 @@ def stats() -> dict[str, Any]:
 
     `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row),
     `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink refused that one line). `late` records came
-    from closed scopes, `conflicts` named another job than the one open, `services` came from shared service loops:
-    these three are in no job's log. A Celery task whose message names another job than its argument is a conflict,
-    too, and runs in the argument's.
+    from closed scopes, `marked` too but were kept by the late policy, `conflicts` named another job than the one
+    open, `services` came from shared service loops, `generators` from tasks or threads that inherited the scope of a
+    generator that was not running: these, without `marked`, are in no job's log. A Celery task whose message names
+    another job than its argument is a conflict, too, and runs in the argument's.
     """
     return router.stats()

@@ -89,7 +89,10 @@ class Writer:
             return thread is None
         self._signals.put(None)
         thread.join(timeout)
-        return not thread.is_alive()
+        if thread.is_alive():
+            return False
+        _wait_until_gone(thread)
+        return True
 
     def resume(self) -> None:
         """Let the thread be started again, at once if something waits."""
@@ -112,11 +115,12 @@ class Writer:
         while True:
             try:
                 self._wait()
+                with self._round_lock:
+                    # Before a fork, too: a thread that is started again right after it has Python 3.13 warn of threads.
+                    self.round()
                 if self._paused:
                     self._may_start = iter((True,))
                     return
-                with self._round_lock:
-                    self.round()
                 switch.ask()
             except BaseException as error:
                 # The thread must outlive whatever happens in it; a second is long enough not to spin.
@@ -190,6 +194,7 @@ class Writer:
                 again = self._write_some(channel) or again
             print_waiting()
             self._answer_tickets()
+            again = again and not self._paused  # a fork waits for one batch at most
         self._tell_idle()
         for channel in list(self._channels()):
             if channel.users <= 0 and not channel.is_closed and channel.is_empty():
@@ -360,6 +365,14 @@ class Writer:
                 f"{text}. {advice + '. ' if advice else ''}Job log lines are kept in memory (at most "
                 f"{channel.capacity}) and tried again; the application is not affected"
             )
+
+
+def _wait_until_gone(thread: threading.Thread) -> None:
+    """Wait a moment for the system's thread behind a joined one: Python 3.12 counts those for its warning at a fork."""
+    place = f"/proc/self/task/{thread.native_id}"
+    until = time.monotonic() + 0.02
+    while os.path.exists(place) and time.monotonic() < until:  # noqa: PTH110 - nothing of the kind where no /proc is
+        time.sleep(0.0001)
 
 
 def _without_contents(entry: Entry) -> Entry:

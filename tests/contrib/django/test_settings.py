@@ -60,6 +60,10 @@ def test_a_project_without_an_alias_of_the_logs_own_uses_default(bare_project: P
         ({"FOLD": "no"}, "JOBLOG_ROUTER['FOLD'] must be True or False, not 'no'"),
         ({"NATS": "on"}, "JOBLOG_ROUTER['NATS'] must be True, False, None or a dictionary of options"),
         ({"NATS": 1}, "JOBLOG_ROUTER['NATS'] must be"),
+        ({"TASKS": "on"}, "JOBLOG_ROUTER['TASKS'] must be True, False, None or a dictionary of options"),
+        ({"THREADS": 1}, "JOBLOG_ROUTER['THREADS'] must be True or False, not 1"),
+        ({"URLS": ["page"]}, "JOBLOG_ROUTER['URLS'] must be a dictionary of the names of URLs and their arguments"),
+        ({"URLS": {"page": 1}}, "JOBLOG_ROUTER['URLS'] must be a dictionary of the names of URLs"),
         ({"CELERY": ["job_id"]}, "JOBLOG_ROUTER['CELERY'] must be True, False, None or a dictionary of options"),
     ],
 )

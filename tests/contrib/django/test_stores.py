@@ -8,17 +8,21 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 
 from joblog_router import Entry, SinkUnavailableError
+from joblog_router._pipeline.reading import encode
+from joblog_router.contrib.django import store as store_module
 from joblog_router.contrib.django.models import JobLogEntry
+from joblog_router.contrib.django.ordering import MARK_WRITER
 from joblog_router.contrib.django.sink import DjangoSink
 from joblog_router.contrib.django.store import DjangoStore
 from joblog_router.sinks import JsonLinesSink, MemorySink, Selection, Store
 from tests.contrib.django.conftest import ON_POSTGRESQL
+from tests.contrib.django.project import Project
 
 Make = Callable[..., Entry]
 STAFF = Selection(audience="staff")
@@ -244,17 +248,19 @@ def test_who_follows_is_not_disturbed_by_pruning(store: Any, make_entry: Make) -
     assert texts(store.after("1", gone).entries) == [f"line {number}" for number in range(7, 11)]
 
 
-@pytest.mark.parametrize(
-    "text", ["x", "1", "not a cursor", "é", "ajox", "j" * 30_000, "eJyLjgUAARUAuQ", "alsiZDEiLC0xLHt9XQ", None]
-)
-def test_a_foreign_cursor_is_a_value_error(store: Any, make_entry: Make, text: Any) -> None:
+def test_a_foreign_cursor_is_a_value_error(store: Any, make_entry: Make) -> None:
     """Whatever a URL holds, nothing else is raised."""
     store.write([make_entry()])
-    with pytest.raises(ValueError, match="not a cursor of this store"):
-        store.before("1", text)
-    if text is not None:
+    marks = {"m1": ["t", -1], "l1": [3], "d1": [1, {"o": "x"}]}
+    made = [encode(kind, *parts) for kind, parts in marks.items()]
+    made += [encode(kind, 2**70, {}, *more) for kind in marks for more in ([], [1, 2, [3]], [1, -2, []])]
+    for text in ["x", "1", "not a cursor", "é", "ajox", "j" * 30_000, "eJyLjgUAARUAuQ", "alsiZDEiLC0xLHt9XQ", *made]:
+        with pytest.raises(ValueError, match="not a cursor of this store"):
+            store.before("1", text)
         with pytest.raises(ValueError, match="not a cursor of this store"):
             store.after("1", text)
+    with pytest.raises(ValueError, match="not a cursor of this store"):
+        store.before("1", None)
 
 
 def test_a_cursor_of_another_store_is_a_value_error(store: Any, make_entry: Make, tmp_path: Path) -> None:
@@ -383,9 +389,8 @@ def test_a_level_without_a_name_comes_back(tmp_path: Path, make_entry: Make) -> 
     sink = JsonLinesSink(tmp_path)
     sink.write([make_entry(level=25), make_entry(level=7)])
     path = tmp_path / "1.jsonl"
-    path.write_text(
-        "".join(json.dumps({**json.loads(one), "levelno": 25}) + "\n" for one in path.read_text().splitlines())
-    )
+    lines = [{**json.loads(one), "levelno": 25} for one in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
     assert [entry.level for entry in sink.newest("1").entries] == [25, 25]
     path.write_text(path.read_text().replace(', "levelno": 25', ""))
     assert [entry.level for entry in sink.newest("1").entries] == [25, 7]
@@ -421,6 +426,169 @@ def test_a_table_that_is_missing_is_an_unavailable_store(sink: DjangoSink) -> No
         with connections["joblog"].cursor() as cursor:
             cursor.execute(f"ALTER TABLE elsewhere RENAME TO {table}")
     assert sink.newest("1").entries == []
+
+
+@pytest.mark.postgresql
+def test_a_row_that_is_committed_late_is_given_by_who_follows(log_on_postgresql: str, make_entry: Make) -> None:
+    """An open transaction has small ids, others commit larger ones: a reader gets these at once and those later.
+
+    And each once: after several polls in between, and in `newest` as in `after`.
+    """
+    sink = DjangoSink(tests="database")
+    table = JobLogEntry._meta.db_table
+    slow = connections.create_connection("joblog")
+    slow.set_autocommit(False)
+    try:
+        with slow.cursor() as cursor:
+            cursor.execute(f"SELECT {MARK_WRITER}", [f'"{table}"'])
+            cursor.execute(
+                f"INSERT INTO {table} (namespace, job_id, created, level, logger, message, exception, fields, path, "
+                "line, audience, origin, seq, n) VALUES ('', '1', 1700000001000000, 20, 'x', 'slow', '', '{}', '', 0, "
+                "'all', 'slow', 1, 1)"
+            )
+        sink.write([line(make_entry, 1, origin="a", seq=1), line(make_entry, 2, origin="b", seq=1)])
+        page = sink.newest("1", limit=1)
+        assert texts(page.entries) == ["line 2"]
+        cursor, seen = page.cursor, []
+        for seq in range(2, 6):
+            sink.write([line(make_entry, seq + 1, origin="a", seq=seq)])
+            page = sink.after("1", cursor)
+            cursor = page.cursor
+            seen += texts(page.entries)
+        assert seen == ["line 3", "line 4", "line 5", "line 6"]
+        slow.commit()
+        page = sink.after("1", cursor)
+        assert texts(page.entries) == ["slow"]
+        assert texts(sink.after("1", page.cursor).entries) == []
+        assert len(texts(sink.after("1", "").entries)) == 7
+    finally:
+        slow.close()
+        sink.close()
+
+
+@pytest.mark.postgresql
+def test_more_writers_at_one_moment_than_a_cursor_holds(
+    log_on_postgresql: str, make_entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a transaction holds everything up, some origins' lines are given later: the cursor stays short."""
+    monkeypatch.setattr(store_module, "_MAX_MARKS", 2)
+    sink = DjangoSink(tests="database")
+    table = JobLogEntry._meta.db_table
+    slow = connections.create_connection("joblog")
+    slow.set_autocommit(False)
+    try:
+        with slow.cursor() as cursor:
+            cursor.execute(f"SELECT {MARK_WRITER}", [f'"{table}"'])
+        sink.write([line(make_entry, at, origin=f"o{at % 5}") for at in range(20)])
+        page = sink.newest("1")
+        seen = texts(page.entries)
+        assert len(seen) == 8
+        page = sink.after("1", page.cursor)
+        assert (texts(page.entries), page.more) == ([], False)
+        sink.write([line(make_entry, 20, origin="o0"), line(make_entry, 21, origin="o1")])
+        slow.rollback()
+        more = True
+        while more:
+            page = sink.after("1", page.cursor, limit=5)
+            seen += texts(page.entries)
+            more = page.more
+        assert sorted(seen) == sorted(f"line {at}" for at in range(22))
+    finally:
+        slow.close()
+        sink.close()
+
+
+@pytest.mark.postgresql
+def test_a_reader_inside_an_older_snapshot_loses_nothing(log_on_postgresql: str, make_entry: Make) -> None:
+    """In a REPEATABLE READ transaction of the application the store looks with a connection of its own."""
+    sink = DjangoSink(tests="database")
+    sink.write([line(make_entry, 1)])
+    with transaction.atomic(using="joblog"):
+        with connections["joblog"].cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute(f"SELECT count(*) FROM {JobLogEntry._meta.db_table}")
+        sink.write([line(make_entry, 2)])
+        page = sink.newest("1")
+        assert texts(page.entries) == ["line 1", "line 2"]
+        sink.write([line(make_entry, 3)])
+    assert texts(sink.after("1", page.cursor).entries) == ["line 3"]
+    sink.close()
+
+
+TAIL = """
+import json, multiprocessing, random, sys, time
+from joblog_router.sinks import open_store
+
+PROCESSES, LINES = 8, {lines}
+
+def work(number):
+    chance = random.Random(number)
+    begin.wait(30)
+    with job_context(1):
+        for at in range(LINES):
+            logger.info("p%d line %d", number, at)
+            if chance.random() < {flush}:
+                flush(30)
+    assert flush(60)
+
+fork = multiprocessing.get_context("fork")
+begin = fork.Barrier(PROCESSES + 1)
+children = [fork.Process(target=work, args=(number,)) for number in range(PROCESSES)]
+for child in children:
+    child.start()
+store = open_store()
+begin.wait(30)
+page = store.newest("1", limit=50)
+seen, backwards, cursor, earlier, polls = [], [], page.cursor, page.earlier, 0
+backwards += [entry.message for entry in page.entries]
+chance = random.Random(9)
+longest = len(cursor)
+while True:
+    alive = any(child.is_alive() for child in children)
+    page = store.after("1", cursor, limit=chance.randrange(1, 400))
+    cursor, polls = page.cursor, polls + 1
+    longest = max(longest, len(cursor))
+    seen += [entry.message for entry in page.entries]
+    if not alive and not page.more and not page.entries:
+        break
+while earlier:
+    page = store.before("1", earlier, limit=200)
+    earlier = page.earlier
+    backwards += [entry.message for entry in page.entries]
+for child in children:
+    child.join()
+    assert child.exitcode == 0, child.exitcode
+given = seen + backwards
+print(json.dumps({{
+    "given": len(given), "doubled": len(given) - len(set(given)),
+    "missed": PROCESSES * LINES - len(set(given)), "followed": len(seen), "polls": polls, "longest": longest,
+}}))
+"""
+
+
+def _follow(project: Project, lines: int, flushes: float) -> dict[str, int]:
+    project.settings("LOGGING['handlers']['job']['fold'] = False")
+    result = project.run(TAIL.format(lines=lines, flush=flushes))
+    print(result.stdout)
+    found: dict[str, int] = json.loads(result.stdout)
+    return found
+
+
+def test_following_eight_processes_misses_and_doubles_no_line(any_project: Project) -> None:
+    """A tail over 2,000 lines of one job, written at once by eight processes that commit out of order."""
+    found = _follow(any_project, 250, 0.2)
+    assert (found["given"], found["missed"], found["doubled"]) == (2_000, 0, 0)
+    assert found["followed"] > 300
+    assert found["longest"] < 2_000
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_following_eight_processes_for_a_hundred_thousand_lines(any_project: Project) -> None:
+    """The same over 100,000 lines."""
+    found = _follow(any_project, 12_500, 0.01)
+    assert (found["given"], found["missed"], found["doubled"]) == (100_000, 0, 0)
+    assert found["longest"] < 2_000
 
 
 def test_an_unknown_alias_is_an_unavailable_store() -> None:
@@ -461,7 +629,7 @@ class CapturedQueries:
         self._connection = connection
         self._found: list[tuple[str, Any]] = []
 
-    def __enter__(self) -> CapturedQueries:
+    def __enter__(self) -> Self:
         self._wrapper = self._connection.execute_wrapper(self._note)
         self._wrapper.__enter__()
         return self

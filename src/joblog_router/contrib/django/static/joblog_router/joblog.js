@@ -180,7 +180,8 @@ class JobLog {
     this.cursor = "";
     this.origins = [];
     this.time = this.recall("time") || "local";
-    this.round = 0;
+    this.round = 0; // counts new beginnings: other filters, another log
+    this.epoch = 0; // counts moves to another part: answers to what was asked before are of no use
     const here = new URL(location.href).searchParams;
     this.filters = {};
     for (const name of ["level", "logger", "origin", "text"]) this.filters[name] = this.isEmbedded ? "" : here.get(name) || "";
@@ -233,6 +234,7 @@ class JobLog {
 
   async start(at) {
     const round = ++this.round;
+    this.epoch++;
     this.stop();
     this.lines = [];
     this.recent = [];
@@ -247,6 +249,7 @@ class JobLog {
       this.atEnd = true;
       this.atStart = newest.earlier === null;
       this.above = this.atStart ? 0 : PAGE;
+      this.redraw();
       this.listen();
       this.figure(round, true).then(() => round === this.round && this.figuresLater());
       if (at) {
@@ -276,7 +279,8 @@ class JobLog {
     this.origins = found.origins;
     if (isFirst && this.atEnd && this.above) this.above = Math.max(this.guess() - this.lines.length, this.atStart ? 0 : PAGE);
     this.showFigures();
-    this.draw();
+    if (this.time === "relative" && isFirst) this.redraw();
+    else this.draw();
   }
 
   figuresLater() {
@@ -402,9 +406,9 @@ class JobLog {
 
   async toEnd() {
     this.follows = true;
-    const round = this.round;
+    const epoch = ++this.epoch;
     const newest = await this.get("entries", { limit: PAGE }).catch((error) => this.say(error.message));
-    if (!newest || round !== this.round) return;
+    if (!newest || epoch !== this.epoch) return;
     const total = this.above + this.lines.length + this.below;
     this.lines = merged(newest.entries, this.recent.filter((line) => !newest.entries.length || compare(line, newest.entries[0]) > 0));
     this.atEnd = true;
@@ -421,8 +425,8 @@ class JobLog {
     this.follow(false);
     const known = this.lines.find((other) => keyOf(other) === keyOf(line));
     if (known) return this.focusOn(known);
-    const round = ++this.moves || (this.moves = 1);
-    this.moves = round;
+    const epoch = ++this.epoch;
+    this.moving = epoch;
     let before;
     let after;
     try {
@@ -432,8 +436,10 @@ class JobLog {
       ]);
     } catch (error) {
       return this.say(error.message);
+    } finally {
+      if (this.moving === epoch) this.moving = 0;
     }
-    if (round !== this.moves) return;
+    if (epoch !== this.epoch) return;
     const total = Math.max(this.above + this.lines.length + this.below, this.guess());
     this.lines = merged(before.entries, after.entries);
     this.atStart = !before.more;
@@ -479,15 +485,15 @@ class JobLog {
 
   /** Fetch what the reader looks at and is not here. */
   async fetchAround(first, last) {
-    if (this.isFetching) return;
+    if (this.isFetching || this.moving) return;
     const end = this.above + this.lines.length;
-    const round = this.round;
+    const epoch = this.epoch;
     this.isFetching = true;
     try {
       if (first < this.above && last > this.above - NEAR && this.lines.length && !this.atStart) {
         const top = this.lines[Math.max(0, first - this.above)];
         const found = await this.get("entries", { until: this.lines[0].created, limit: PAGE });
-        if (round !== this.round) return;
+        if (epoch !== this.epoch) return;
         const before = this.lines.length;
         this.lines = merged(this.lines, found.entries);
         const added = this.lines.length - before;
@@ -498,7 +504,7 @@ class JobLog {
         else if (this.atStart || this.above === PAGE) this.keep(top, first);
       } else if (last >= end && first < end + NEAR && this.lines.length && !this.atEnd) {
         const found = await this.get("entries", { since: this.lines.at(-1).created, limit: PAGE });
-        if (round !== this.round) return;
+        if (epoch !== this.epoch) return;
         const before = this.lines.length;
         this.lines = merged(this.lines, found.entries);
         this.atEnd = !found.more || this.lines.length === before;
@@ -516,15 +522,16 @@ class JobLog {
   }
 
   async jumpTo(first, last) {
+    if (!this.figures) return; // they tell what time it is there
     const total = this.above + this.lines.length + this.below;
     const middle = (first + last) / 2;
     const created = this.timeAt(middle, total);
-    const round = this.round;
+    const epoch = ++this.epoch;
     const [before, after] = await Promise.all([
       this.get("entries", { until: created, limit: PAGE }),
       this.get("entries", { since: created, limit: PAGE }),
     ]);
-    if (round !== this.round) return;
+    if (epoch !== this.epoch) return;
     const place = before.entries.length;
     this.lines = merged(before.entries, after.entries);
     this.atStart = !before.more;

@@ -54,6 +54,7 @@ JOBLOG_ROUTER = {
     "NATS": False,
     "CELERY": False,
     "PERMISSION": "tests.browser.rules.may_see",
+    "HEADER": "tests.browser.rules.header",
     "STREAMS": int(os.environ.get("JOBLOG_TEST_STREAMS", "100")),
 }
 LOGGING = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from joblog_router.contrib.django.rendering import visible
 from tests.browser.conftest import ROOT, Site, Tab
 
 PICTURES = ROOT / "docs" / "pictures"
@@ -197,6 +199,36 @@ def test_hostile_lines_are_text(site: Site, tab: Tab) -> None:
     assert page.evaluate("7") == 7
 
 
+def test_script_and_server_show_the_same(site: Site, tab: Tab) -> None:
+    """What may steer a reader is undone in the same way in the page's script and where there is none."""
+    site.say("same", "x", level=30)
+    page = tab.visit(site, "same")
+    texts = [
+        *HOSTILE,
+        *(f"a{chr(code)}b" for code in (*range(0x20), *range(0x7F, 0xA1), *range(0x2000, 0x2070), 0xFEFF)),
+    ]
+    texts += ["a\r\nb", "\x1b[1;31mred\x1b[m", "\x1b[38;5;9mx", "مرحبا Ω 🦉", "\x1b[31"]
+    found = page.evaluate(
+        """async (texts) => {
+            const { visible } = await import(document.querySelector("script[src]").src);
+            return texts.map(visible);
+        }""",
+        texts,
+    )
+    assert found == [visible(text) for text in texts]
+
+
+def test_what_the_project_tells_of_a_job(site: Site, tab: Tab) -> None:
+    """Status, progress and stages stand above the log; one that failed opens at its first error."""
+    site.fill("failed", 3000)
+    page = tab.visit(site, "failed")
+    page.get_by_text("FAILURE").wait_for()
+    page.get_by_text("collect").wait_for()
+    assert page.get_by_role("progressbar", name="Progress").evaluate("(bar) => bar.value") == 0.5
+    tab.until(lambda: tab.log()["current"] == "failed-1:500")
+    page.get_by_text("The disk was full.").wait_for()
+
+
 def test_a_restarted_server_costs_no_line(chromium: Any, tmp_path: Path) -> None:
     """Killed and started again while lines are logged: afterwards each is on the page, once, in order."""
     site = Site(tmp_path)
@@ -327,11 +359,11 @@ def _story(site: Site, job: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pictures_for_the_documentation(site: Site, chromium: Any, scheme: str, tmp_path: Path) -> None:
     """The page as README shows it. With JOBLOG_PICTURES=1 the pictures in docs/ are made anew."""
-    import os
-
-    _story(site, f"survey-{scheme}")
-    tab = Tab(chromium, color_scheme=scheme, viewport={"width": 1100, "height": 520})
-    page = tab.visit(site, f"survey-{scheme}")
+    job = {"light": "7", "dark": "8"}[scheme]
+    _story(site, job)
+    tab = Tab(chromium, color_scheme=scheme, viewport={"width": 1100, "height": 560})
+    page = tab.visit(site, job)
+    page.get_by_text("1,195 lines like it").wait_for()
     page.get_by_role("button", name=re.compile("First error")).click()
     page.locator(".jl-current .jl-toggle").click()
     page.get_by_text("ValueError: no such box").first.wait_for()

@@ -463,3 +463,42 @@ def test_a_download_under_asgi(shared: Away, make_entry: Any) -> None:
 
     lines = asyncio.run(read()).decode().splitlines()
     assert [json.loads(line)["message"] for line in lines] == [str(n) for n in range(2500)]
+
+
+# --- what the project tells of a job ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, None),
+        ({}, None),
+        ({"status": "STARTED", "progress": 7}, {"status": "STARTED", "progress": 1.0}),
+        ({"progress": float("nan"), "failed": 1}, {"progress": None, "failed": True}),
+        ({"status": "x" * 500}, {"status": "x" * 100 + "… [400 more characters]"}),
+        ({"stages": [{"name": "collect", "progress": "0.5"}] * 99}, {"stages": 50}),
+        ({"stages": 5}, None),
+        ("text", None),
+    ],
+)
+def test_the_head_of_the_page_is_bounded(shared: Away, make_entry: Any, given: Any, expected: Any, capfd: Any) -> None:
+    """Whatever HEADER gives, the answer has the known parts in known sizes, or nothing; it is never an error."""
+    shared.write([make_entry(job_id="7")])
+    with override_settings(JOBLOG_ROUTER={"PERMISSION": lambda *_: True, "HEADER": lambda request, job_id: given}):
+        found = Client().get(reverse("joblog:summary", args=["7"])).json()["job"]
+        assert Client().get(reverse("joblog:page", args=["7"])).status_code == 200
+    if expected is None:
+        assert found is None
+    else:
+        found["stages"] = len(found["stages"])
+        assert found.items() >= expected.items()
+
+
+def test_the_head_is_not_asked_of_who_may_not_see_the_log(shared: Away) -> None:
+    """Permission comes first."""
+    asked = []
+    settings = {"PERMISSION": lambda *_: False, "HEADER": lambda *_: asked.append(1)}
+    with override_settings(JOBLOG_ROUTER=settings):
+        for name in ("page", "summary"):
+            assert Client().get(reverse(f"joblog:{name}", args=["7"])).status_code == 404
+    assert asked == []

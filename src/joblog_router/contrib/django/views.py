@@ -28,6 +28,7 @@ from ...sinks.opening import open_store
 from ...sinks.store import ALL, Page, Selection, Store, Summary
 from . import conf, figures, windows
 from .downloads import FORMATS, download_of
+from .header import header_of
 from .permissions import Access, access_to
 from .rendering import as_json, as_streams, day_and_time, level_class, level_number, rows, visible
 from .streaming import stream_of
@@ -147,6 +148,7 @@ def summary(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
             "last": found.last,
             "first_error": as_json([found.first_error], access.audience)[0] if found.first_error else None,
             "origins": list(found.origins),
+            "job": header_of(request, job_id),
             **({"histogram": [_by_name(part) for part in counts]} if buckets else {}),
         }
     )
@@ -179,6 +181,7 @@ def page(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
             "origins": sums.origins if sums else (),
             "chosen": {name: request.GET.get(name, "") for name in ("level", "logger", "text", "origin")},
             "level_names": _LEVEL_NAMES,
+            "job": header_of(request, job_id),
             "texts": texts_as_json(),
             "zone": timezone.get_current_timezone_name(),
             "error": error,

@@ -187,7 +187,7 @@ class JobLog {
     for (const name of ["level", "logger", "origin", "text"]) this.filters[name] = this.isEmbedded ? "" : here.get(name) || "";
     this.search = this.isEmbedded ? "" : here.get("q") || "";
     this.build();
-    this.start(this.isEmbedded ? null : this.linked());
+    this.start(this.isEmbedded ? null : this.linked(), true);
   }
 
   t(name, values = {}) {
@@ -232,7 +232,7 @@ class JobLog {
     return answer.json();
   }
 
-  async start(at) {
+  async start(at = null, isFirst = false) {
     const round = ++this.round;
     this.epoch++;
     this.stop();
@@ -251,7 +251,13 @@ class JobLog {
       this.above = this.atStart ? 0 : PAGE;
       this.redraw();
       this.listen();
-      this.figure(round, true).then(() => round === this.round && this.figuresLater());
+      this.figure(round, true).then(() => {
+        if (round !== this.round) return;
+        this.figuresLater();
+        // Of a job that failed the first error is what one came for.
+        const { job, first_error: error } = this.figures || {};
+        if (!at && isFirst && job && job.failed && error && this.current === null) this.reveal(error);
+      });
       if (at) {
         await this.reveal(at);
       } else {
@@ -287,7 +293,8 @@ class JobLog {
     clearTimeout(this.figureTimer);
     const round = this.round;
     this.figureTimer = setTimeout(async () => {
-      if (document.visibilityState === "visible" && this.isStale) {
+      const { job } = this.figures || {};
+      if (document.visibilityState === "visible" && (this.isStale || (job && !job.done))) {
         this.isStale = false;
         await this.figure(round, false);
       }
@@ -1000,7 +1007,7 @@ class JobLog {
     this.jobNode.hidden = !job;
     if (!job) return;
     const parts = [];
-    if (job.status) parts.push(element("strong", "jl-job-status", visible(String(job.status))));
+    if (job.status) parts.push(element("strong", `jl-job-status${job.failed ? " jl-failed" : ""}`, visible(job.status)));
     const bar = (value, label) => {
       const made = element("progress");
       made.max = 1;
@@ -1010,9 +1017,9 @@ class JobLog {
     };
     if (typeof job.progress === "number") parts.push(bar(job.progress, this.t("progress")), `${Math.round(job.progress * 100)} %`);
     for (const stage of job.stages || []) {
-      const item = element("span", "jl-stage", visible(String(stage.name)), " ");
-      if (typeof stage.progress === "number") item.append(bar(stage.progress, visible(String(stage.name))), " ");
-      if (stage.status) item.append(visible(String(stage.status)));
+      const item = element("span", "jl-stage", visible(stage.name), " ");
+      if (typeof stage.progress === "number") item.append(bar(stage.progress, visible(stage.name)), " ");
+      if (stage.status) item.append(visible(stage.status));
       parts.push(item);
     }
     this.jobNode.replaceChildren(...parts);

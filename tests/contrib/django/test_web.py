@@ -331,6 +331,7 @@ def test_figures(staff: Client, log: Log) -> None:
         "first": 1000.0,
         "last": 1002.0,
         "origins": ["b", "test"],
+        "job": None,
     }
 
 
@@ -564,7 +565,11 @@ def test_the_views_work_under_asgi(log: Log) -> None:
 
     log("7", "packed")
     with permission(True):
-        page = async_to_sync(AsyncClient().get)(url("7"))
+
+        async def ask() -> Any:
+            return await AsyncClient().get(url("7"))
+
+        page = async_to_sync(ask)()
         assert page.status_code == 200
         assert b"packed" in page.content
 

@@ -8,8 +8,9 @@ Importing this package imports the standard library only.
 
 from __future__ import annotations
 
+from ._pipeline.leaks import CallSite, LeakReport, leak_report
 from ._pipeline.router import aflush, flush, stats
-from .context import JobScope, carry, current_job, detached, job_context, wrap_stream
+from .context import JobScope, carry, current_job, detached, job_context, serves_everybody, wrap_stream
 from .entry import Entry
 from .exceptions import ConfigurationError, EntryRefusedError, JobLogError, MissingExtraError, SinkUnavailableError
 from .filters import JobContextFilter
@@ -18,6 +19,7 @@ from .handlers import JobLogHandler
 __version__ = "0.1.0"
 
 __all__ = [
+    "CallSite",
     "ConfigurationError",
     "Entry",
     "EntryRefusedError",
@@ -25,6 +27,7 @@ __all__ = [
     "JobLogError",
     "JobLogHandler",
     "JobScope",
+    "LeakReport",
     "MissingExtraError",
     "SinkUnavailableError",
     "aflush",
@@ -33,6 +36,8 @@ __all__ = [
     "detached",
     "flush",
     "job_context",
+    "leak_report",
+    "serves_everybody",
     "stats",
     "wrap_stream",
 ]

@@ -18,7 +18,7 @@ import weakref
 from typing import Any, Protocol
 
 from .. import context
-from . import resolve
+from . import leaks, resolve, switch
 from .channel import Channel
 from .naming import LoggerNames
 from .report import has_waiting, report_once, use_writer
@@ -100,6 +100,15 @@ class Router:
         """Call `handler.renew()` in the child of every fork."""
         self._renewals.add(handler)
 
+    def renew_handlers(self) -> None:
+        """Have every handler make its capturing function anew."""
+        for handler in list(self._renewals):
+            handler.renew()
+
+    def wake_writer(self) -> None:
+        """Start the writer's thread if there is none."""
+        self._writer.wake()
+
     def before_fork(self) -> None:
         """End the writer thread: no thread, lock or connection in use is copied. A stuck sink is not waited for."""
         if not self._writer.pause(FORK_TIMEOUT):
@@ -146,10 +155,10 @@ class Router:
         self._stuck = []
         for channel in self._snapshot():
             channel.begin(self._next_origin())
-        for handler in list(self._renewals):
-            handler.renew()
-        for tally in (resolve.late, resolve.conflicts, resolve.foreign_service):
+        self.renew_handlers()
+        for tally in (resolve.late, resolve.marked, resolve.conflicts, resolve.foreign_service, resolve.generators):
             tally.reset()
+        leaks.forget()
         if self._hooked:
             use_writer(self._writer.wake)
 
@@ -240,8 +249,10 @@ class Router:
             **counts,
             "waiting": waiting,
             "late": resolve.late.value(),
+            "marked": resolve.marked.value(),
             "conflicts": resolve.conflicts.value(),
             "services": resolve.foreign_service.value(),
+            "generators": resolve.generators.value(),
         }
 
     @staticmethod
@@ -331,6 +342,7 @@ def _host() -> str:
 
 
 router = Router()
+switch.on_turn(router.renew_handlers)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -358,8 +370,9 @@ def stats() -> dict[str, Any]:
 
     `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row),
     `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink refused that one line). `late` records came
-    from closed scopes, `conflicts` named another job than the one open, `services` came from shared service loops:
-    these three are in no job's log. A Celery task whose message names another job than its argument is a conflict,
-    too, and runs in the argument's.
+    from closed scopes, `marked` too but were kept by the late policy, `conflicts` named another job than the one
+    open, `services` came from shared service loops, `generators` from tasks or threads that inherited the scope of a
+    generator that was not running: these, without `marked`, are in no job's log. A Celery task whose message names
+    another job than its argument is a conflict, too, and runs in the argument's.
     """
     return router.stats()

@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 
 from ..entry import Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
-from . import folding
+from . import folding, switch
 from .channel import Channel, Item
 from .exceptions import render_exception
 from .folding import TallyRow
@@ -121,6 +121,7 @@ class Writer:
                 if self._paused:
                     self._may_start = iter((True,))
                     return
+                switch.ask()
             except BaseException as error:
                 # The thread must outlive whatever happens in it; a second is long enough not to spin.
                 report_once(("writer", repr(error)), f"the writer thread met {error!r} and goes on")
@@ -158,6 +159,8 @@ class Writer:
         times = [channel.retry_at if channel.failing else now + LINGER for channel in pending]
         times += self._idle_at.values()
         times += [due for channel in self._channels() if (due := channel.folder.next_due()) is not None]
+        if (ask_at := switch.next_ask()) is not None:
+            times.append(ask_at)
         return max(0.0, min(times) - now) if times else None
 
     def drain(self) -> None:
@@ -403,4 +406,5 @@ def _entry_of(record: LogRecord, item: Item, origin: str) -> Entry:
         origin,
         seq,
         n,
+        scope.namespace,
     )

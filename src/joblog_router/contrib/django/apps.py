@@ -53,9 +53,10 @@ class JobLogConfig(AppConfig):
 
     def ready(self) -> None:
         """Raise ConfigurationError for a wrong JOBLOG_ROUTER, MissingExtraError for a package it asks for."""
-        from . import checks  # noqa: F401 - importing it registers the checks
+        from . import checks, jobs  # noqa: F401 - importing it registers the checks
 
         conf.apply()
+        jobs.apply()
         for contrib in _CONTRIBS:
             _instrument(contrib, getattr(conf.current(), contrib.setting))
         if conf.current().THREADS:

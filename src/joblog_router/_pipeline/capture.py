@@ -19,7 +19,7 @@ from .generators import HOLDING
 from .naming import LoggerNames
 from .primitives import freeze
 from .report import report_once
-from .resolve import BARE_LENGTH, NAMED, SERVICES, STAMP, Captured, extras_of, resolve
+from .resolve import BARE_LENGTH, NAMED, RESOLVERS, SERVICES, STAMP, Captured, extras_of, resolve
 from .text import MAX_MESSAGE, clip
 
 _get_running_loop = asyncio._get_running_loop
@@ -42,7 +42,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
         scope = get_scope()
         # These lines are the beginning of resolve(), without the call: most records end here or are plain.
         if scope is None:
-            if not (HOLDING or hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
+            if not (HOLDING or RESOLVERS or hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
                 return False
             message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
             added = record.__dict__

@@ -1,7 +1,7 @@
 """Which job is a record about? One function, `resolve(record)`, for filter and handler alike.
 
 Called on the logging thread for every record, so it does no I/O, takes no lock and raises nothing. The rules, first
-answer wins: what the call says (`extra`), the stamp of an earlier answer, the open scope.
+answer wins: what the call says (`extra`), the stamp of an earlier answer, the open scope, a resolver's answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import CodeType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from .. import context
 from ..context import UNKNOWN, JobScope, among_generators, current_job, late_twin, still_open
@@ -92,6 +92,9 @@ NAMED: Final[list[LoggerNames]] = []
 _SWITCH: Final = (lambda: None).__code__
 _MAX_ANSWERS: Final = 4096
 _root_of_thread = threading.local()
+# What is asked where no scope is open. Changed in place likewise.
+RESOLVERS: Final[list[Callable[[logging.LogRecord], object]]] = []
+_asking = threading.local()
 _keeps_late: Callable[[str], bool] | None = None
 _grace = 0.0
 
@@ -101,7 +104,7 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
     scope = _get_scope()
     if scope is None:
         # Not by __dict__: making a record's dictionary costs as much as all the rest of this path.
-        if HOLDING or hasattr(record, STAMP) or hasattr(record, "job_log_id"):
+        if HOLDING or RESOLVERS or hasattr(record, STAMP) or hasattr(record, "job_log_id"):
             return _resolve_added(record, record.__dict__, None)
         return None
     # Before __dict__ is asked for: attributes of a record without a dictionary are found faster.
@@ -134,6 +137,9 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
         return None if scope is NO_JOB else scope
     if HOLDING:
         scope = among_generators(scope)
+    if scope is None and RESOLVERS:
+        scope = _ask(record)
+        added[STAMP] = NO_JOB if scope is None else scope  # they are asked once
     if scope is not None and (scope.closed or SERVICES):
         scope = _check_scope(record, scope)
     if record.name == _ASYNCIO:
@@ -235,6 +241,27 @@ def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
     return None
 
 
+def _ask(record: logging.LogRecord) -> JobScope | None:
+    """The first resolver's answer that is a job id. What a resolver logs itself asks none."""
+    if getattr(_asking, "is_on", False):
+        return None
+    _asking.is_on = True
+    try:
+        for resolver in RESOLVERS:
+            try:
+                job_id = resolver(record)
+            except Exception as error:
+                report_once(("resolver", repr(resolver)), f"the resolver {resolver!r} failed: {error!r}")
+                continue
+            if job_id is not None:
+                scope = _addressed(job_id, None)
+                if scope is not NO_JOB:
+                    return cast("JobScope", scope)
+    finally:
+        _asking.is_on = False
+    return None
+
+
 def _is_in_grace(scope: JobScope) -> bool:
     closed_at = getattr(scope, "_closed_at", None)  # closed before there was a policy: nobody knows when
     return closed_at is not None and time.monotonic() - closed_at <= _grace
@@ -315,6 +342,11 @@ def use_service_names(names: LoggerNames | None) -> None:
     else:
         SERVICES.add(_SWITCH)  # so that the one truth test on the way of a record is enough
         context._home_of = here
+
+
+def use_resolvers(resolvers: Iterable[Callable[[logging.LogRecord], object]]) -> None:
+    """Ask these, in order, for the id of the job where no scope is open; process-wide."""
+    RESOLVERS[:] = resolvers
 
 
 def use_evidence(keys: Iterable[str]) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from ._pipeline.leaks import CallSite, LeakReport, leak_report
 from ._pipeline.router import aflush, flush, stats
+from ._pipeline.secrets import register_secret
 from .context import JobScope, carry, current_job, detached, job_context, serves_everybody, wrap_stream
 from .entry import Entry
 from .exceptions import ConfigurationError, EntryRefusedError, JobLogError, MissingExtraError, SinkUnavailableError
-from .filters import JobContextFilter
+from .filters import JobContextFilter, JobOnlyFilter
 from .handlers import JobLogHandler
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "JobContextFilter",
     "JobLogError",
     "JobLogHandler",
+    "JobOnlyFilter",
     "JobScope",
     "LeakReport",
     "MissingExtraError",
@@ -37,6 +39,7 @@ __all__ = [
     "flush",
     "job_context",
     "leak_report",
+    "register_secret",
     "serves_everybody",
     "stats",
     "wrap_stream",

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Mapping
+from re import Pattern
 from typing import Any
 
 from ._pipeline import policy, switch
@@ -15,6 +17,7 @@ from ._pipeline.capture import make_capture
 from ._pipeline.channel import Channel
 from ._pipeline.naming import LoggerNames
 from ._pipeline.router import router
+from ._pipeline.rules import Rules
 from ._pipeline.sinks import make_sink
 from .exceptions import ConfigurationError
 from .sinks.base import Sink
@@ -36,6 +39,11 @@ class JobLogHandler(logging.Handler):
     - `capacity`: how many entries may wait in memory while the sink is slow or away; more are dropped and counted.
     - `fold`: whether many similar DEBUG and INFO lines of a job become the first few and a tally (they are counted,
       not stored); on by default, off for the loggers of `unfolded` and below.
+    - `redact`: True masks credentials and registered secrets, a list of regular expressions also what they match
+      (their group `secret`, if they have one), False nothing; the setting `REDACT` by default, which is True.
+    - `staff`: loggers whose lines, and those of the loggers below, only staff may see (`Entry.audience`).
+    - `max_lines`: how many lines of one job this process stores, about: the first and the last half of them, with a
+      marker between that counts the others; 0, the default, stores all.
     - `evidence`: keys of `extra` that name a record's owner, `("job_id",)` by default.
     - `late`: what becomes of records of closed scopes, by logger and those below it, `""` for all: `"drop"` (default)
       or `"mark"`: kept with the field `late` for `late_grace` seconds (60) after the scope closed.
@@ -67,6 +75,9 @@ class JobLogHandler(logging.Handler):
         evidence: list[str] | tuple[str, ...] | None = None,
         fold: bool | None = None,
         unfolded: list[str] | None = None,
+        redact: bool | list[str | Pattern[str]] | None = None,
+        staff: list[str] | None = None,
+        max_lines: int | None = None,
         late: Mapping[str, str] | None = None,
         late_grace: float | None = None,
         services: list[str] | tuple[str, ...] | None = None,
@@ -77,8 +88,8 @@ class JobLogHandler(logging.Handler):
     ) -> None:
         if unknown:
             known = (
-                "level, sink, options, loggers, exclude, capacity, fold, unfolded, evidence, late, late_grace, "
-                "services, generator_drivers, report_tasks, resolvers, filters, formatter"
+                "level, sink, options, loggers, exclude, capacity, fold, unfolded, redact, staff, max_lines, evidence, "
+                "late, late_grace, services, generator_drivers, report_tasks, resolvers, filters, formatter"
             )
             raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {known}")
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
@@ -87,6 +98,7 @@ class JobLogHandler(logging.Handler):
         if fold is not None and not isinstance(fold, bool):
             raise ConfigurationError(f"JobLogHandler: fold must be True or False, not {fold!r}")
         kept_whole = None if unfolded is None else LoggerNames.of(unfolded, None, "unfolded")
+        rules = Rules.of(redact, staff, max_lines)
         attribution = policy.Policy.of(
             "JobLogHandler: ",
             evidence=evidence,
@@ -105,10 +117,12 @@ class JobLogHandler(logging.Handler):
             raise ConfigurationError(f"JobLogHandler: level {level!r} is not a level: {error}") from None
         policy.use(id(self), attribution)
         self._channel: Channel = router.open_channel(made, capacity, fold, kept_whole)
+        self._channel.rules = rules
         self._names = names
         self.renew()
         router.renew_after_fork(self)
         self.is_open = True
+        _remember(self, None)
 
     def renew(self) -> None:
         """Make the capturing function anew: in the child of a fork, and when the kill switch was turned."""
@@ -129,6 +143,10 @@ class JobLogHandler(logging.Handler):
         """Capture `record` if it is about a job; whether it was captured. Called by logging for every record."""
         return self._capture(record)
 
+    def wants(self, record: logging.LogRecord) -> bool:
+        """Whether this handler would take `record`, were it about a job: by its level and its logger's name."""
+        return record.levelno >= self.level and (self._names is None or self._names.wants(record.name))
+
     def emit(self, record: logging.LogRecord) -> None:
         """The same as `handle`, for callers that bypass it."""
         self.handle(record)
@@ -141,6 +159,28 @@ class JobLogHandler(logging.Handler):
         """Leave what waits to the writer. A closed handler that is still on a logger goes on capturing."""
         if self.is_open:
             self.is_open = False
+            _remember(None, self)
             policy.use(id(self), None)
             router.close_channel(self._channel)
         super().close()
+
+
+# Those that were made and not closed. Replaced as a whole: logging threads read it.
+_open: tuple[weakref.ref[JobLogHandler], ...] = ()
+
+
+def _remember(opened: JobLogHandler | None, closed: JobLogHandler | None) -> None:
+    global _open
+    kept = [reference for reference in _open if reference() not in (None, closed)]
+    _open = (*kept, weakref.ref(opened)) if opened is not None else tuple(kept)
+
+
+def is_wanted(record: logging.LogRecord) -> bool:
+    """Whether an open JobLogHandler would take `record`, were it about a job. For filters, on the logging thread."""
+    if not switch.is_on:
+        return False
+    for reference in _open:
+        handler = reference()
+        if handler is not None and handler.wants(record):
+            return True
+    return False

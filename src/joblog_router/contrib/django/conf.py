@@ -17,7 +17,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.db import connections
 
-from ..._pipeline import folding, policy, switch
+from ..._pipeline import folding, policy, rules, switch
 from ..._pipeline.dotted import load
 from ...context import use_namespace
 from ...exceptions import ConfigurationError
@@ -49,6 +49,10 @@ class JobLogSettings:
     - `CSP`: the Content-Security-Policy header of the page; None is a strict one, False sets none.
     - `FOLD`: whether many similar DEBUG and INFO lines of a job become the first few and a tally; a handler's
       `fold` beats it.
+    - `REDACT`: True masks credentials and registered secrets, a list of regular expressions also what they match,
+      False nothing; a handler's `redact` beats it.
+    - `STAFF`: loggers whose lines, and those of the loggers below, only staff may see; a handler's `staff` beats it.
+    - `MAX_LINES`: how many lines of one job each process stores, about; 0 stores all. A handler's `max_lines` beats it.
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
       for `joblog_router.contrib.nats.instrument` insists on it.
     - `CELERY`: the same for Celery and `joblog_router.contrib.celery.instrument`.
@@ -71,6 +75,9 @@ class JobLogSettings:
     PERMISSION: str | Callable[[HttpRequest, str], object] | None = None
     CSP: str | bool | None = None
     FOLD: bool = True
+    REDACT: bool | Sequence[Any] = True
+    STAFF: Sequence[str] | None = None
+    MAX_LINES: int = 0
     NATS: Choice = None
     CELERY: Choice = None
     STORE: Any = None
@@ -96,6 +103,9 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "PERMISSION": ((str, Callable, NoneType), "a function, its dotted path, or None"),  # type: ignore[dict-item]
     "CSP": ((str, bool, NoneType), "the header's value, False or None"),
     "FOLD": ((bool,), "True or False"),
+    "REDACT": ((bool, list, tuple), "True, False or a list of regular expressions"),
+    "STAFF": ((list, tuple, NoneType), "a list of logger names"),
+    "MAX_LINES": ((int,), "a whole number"),
     "NATS": _CHOICE,
     "CELERY": _CHOICE,
     "STORE": ((object,), "the name of a store"),
@@ -166,6 +176,7 @@ def apply() -> None:
     """Hand over what the core keeps for itself, as it knows no Django settings."""
     given = current()
     folding.enabled = given.FOLD
+    rules.use_defaults(rules.Rules.of(given.REDACT, given.STAFF, given.MAX_LINES, f"{SETTING}: {{}}"))
     policy.use(policy.SETTINGS, _attribution(given))
     use_namespace(current().NAMESPACE)
     use_default(_store)

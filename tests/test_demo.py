@@ -11,10 +11,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import django
 import pytest
+
+from tests.postgres import USER, PostgresServer
 
 SURVEY = Path(__file__).resolve().parent.parent / "examples" / "survey"
 Demo = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(autouse=True)
+def _options_of_the_demo(request: pytest.FixtureRequest) -> None:
+    """The demo's SQLite files have options that came with Django 5.1; on PostgreSQL it runs with older ones, too."""
+    if django.VERSION < (5, 1) and "postgres" not in request.fixturenames:
+        pytest.skip("the options of the demo's SQLite files came with Django 5.1")
 
 
 @pytest.fixture
@@ -29,9 +39,11 @@ def folder(tmp_path: Path) -> Path:
 def demo(folder: Path) -> Demo:
     """Starts the demo with its temporary folder inside `folder`, from a working directory that is not its own."""
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
+    def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "TMPDIR": str(folder), "COLUMNS": "80"}
         environment.pop("DJANGO_SETTINGS_MODULE", None)
+        environment.pop("DATABASE_URL", None)
+        environment.update(variables)
         return subprocess.Popen(
             [sys.executable, str(SURVEY / "demo.py"), *arguments],
             cwd=folder,
@@ -83,7 +95,32 @@ def test_every_line_is_in_the_right_log(demo: Demo, folder: Path) -> None:
     assert values(output, "results saved or skipped: log says / is") == ["60 / 60", "60 / 60", "ok"]
     assert values(output, "skipped: log says / is") == ["2 / 2", "1 / 1", "ok"]
     counters = " ".join(output[output.index("stats()") :].split())
-    assert re.search(r"captured (\d+), stored \1, .*waiting 0, late 0, conflicts 0, .* ok", counters)
+    assert re.search(r"captured (\d+), stored \1, .*waiting 0, late 0, marked 0, conflicts 0, .* ok", counters)
+    assert processes_in(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.postgresql
+def test_the_proof_holds_on_postgresql(demo: Demo, postgres: PostgresServer) -> None:
+    """DATABASE_URL points the demo at a server, where it leaves nothing behind."""
+    name = postgres.create_database()
+    url = f"postgres://{USER}@/{name}?host={postgres.host}"
+    status, output, errors = outcome(demo("--images", "60", DATABASE_URL=url))
+    assert (status, errors) == (0, "")
+    assert "PROOF HOLDS" in output
+    assert "PostgreSQL" in output
+    schemas = postgres.execute("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'survey%'", name)
+    assert schemas == [(0,)]
+    postgres.drop_database(name)
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "postgres://nobody@127.0.0.1:1/none"])
+def test_a_database_that_cannot_be_used_is_said(demo: Demo, folder: Path, url: str) -> None:
+    """A wrong DATABASE_URL is one line on stderr, and nothing is left behind."""
+    status, output, errors = outcome(demo(DATABASE_URL=url))
+    assert (status, output) == (2, "")
+    assert "the database of DATABASE_URL cannot be used" in errors
+    assert "Traceback" not in errors
     assert processes_in(folder) == []
     assert list(folder.iterdir()) == []
 
@@ -171,3 +208,36 @@ def test_the_application_does_not_know_the_library() -> None:
     orchestration = (SURVEY / "pipeline" / "orchestrate.py").read_text("utf-8")
     assert orchestration.count("joblog_router") == 1
     assert orchestration.count("job_context") == 2
+
+
+def test_workers_over_rest_and_celery_leave_one_log_a_job(folder: Path) -> None:
+    """Views, Celery tasks, NATS events: all of a job in its log; the cancelled one tells what came after its end."""
+    process = subprocess.Popen(
+        [sys.executable, str(SURVEY / "rest_demo.py"), "--images", "40"],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_SETTINGS", "CELERY"))}
+        | {"TMPDIR": str(folder), "COLUMNS": "100"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    status, output, errors = outcome(process)
+    assert (status, errors) == (0, ""), output
+    assert "ALL RIGHT" in output
+    logs = output.split("the log of job ")
+    story = [
+        "job 1: asked to run",
+        "job 1: started",
+        "Created NATS stream job_1",
+        "job 1: reserved",
+        "NR-0002.jpg is skipped: the model cannot take it",
+        "Deleted NATS stream job_1",
+        "job 1: done, 38 pictures, 2 skipped",
+    ]
+    assert sorted(story, key=logs[1].index) == story
+    assert "CorruptPictureError: NR/NR-0014.jpg is cut off" in logs[1]
+    for words in ("job 3: cancelling", "job 3: revoked", "job 3: these came after it was cancelled, and are kept"):
+        assert words in logs[3]
+    assert processes_in(folder) == []
+    assert list(folder.iterdir()) == []

@@ -8,23 +8,28 @@ Importing this package imports the standard library only.
 
 from __future__ import annotations
 
+from ._pipeline.leaks import CallSite, LeakReport, leak_report
 from ._pipeline.router import aflush, flush, stats
-from .context import JobScope, carry, current_job, detached, job_context, wrap_stream
+from ._pipeline.secrets import register_secret
+from .context import JobScope, carry, current_job, detached, job_context, serves_everybody, wrap_stream
 from .entry import Entry
 from .exceptions import ConfigurationError, EntryRefusedError, JobLogError, MissingExtraError, SinkUnavailableError
-from .filters import JobContextFilter
+from .filters import JobContextFilter, JobOnlyFilter
 from .handlers import JobLogHandler
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CallSite",
     "ConfigurationError",
     "Entry",
     "EntryRefusedError",
     "JobContextFilter",
     "JobLogError",
     "JobLogHandler",
+    "JobOnlyFilter",
     "JobScope",
+    "LeakReport",
     "MissingExtraError",
     "SinkUnavailableError",
     "aflush",
@@ -33,6 +38,9 @@ __all__ = [
     "detached",
     "flush",
     "job_context",
+    "leak_report",
+    "register_secret",
+    "serves_everybody",
     "stats",
     "wrap_stream",
 ]

@@ -7,14 +7,17 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Mapping
+from re import Pattern
 from typing import Any
 
+from ._pipeline import policy, switch
 from ._pipeline.capture import make_capture
 from ._pipeline.channel import Channel
 from ._pipeline.naming import LoggerNames
-from ._pipeline.resolve import use_evidence
 from ._pipeline.router import router
+from ._pipeline.rules import Rules
 from ._pipeline.sinks import make_sink
 from .exceptions import ConfigurationError
 from .sinks.base import Sink
@@ -36,7 +39,24 @@ class JobLogHandler(logging.Handler):
     - `capacity`: how many entries may wait in memory while the sink is slow or away; more are dropped and counted.
     - `fold`: whether many similar DEBUG and INFO lines of a job become the first few and a tally (they are counted,
       not stored); on by default, off for the loggers of `unfolded` and below.
-    - `evidence`: keys of `extra` that name a record's owner, `("job_id",)` by default; process-wide.
+    - `redact`: True masks credentials and registered secrets, a list of regular expressions also what they match
+      (their group `secret`, if they have one), False nothing; the setting `REDACT` by default, which is True.
+    - `staff`: loggers whose lines, and those of the loggers below, only staff may see (`Entry.audience`).
+    - `max_lines`: how many lines of one job this process stores, about: the first and the last half of them, with a
+      marker between that counts the others; 0, the default, stores all.
+    - `evidence`: keys of `extra` that name a record's owner, `("job_id",)` by default.
+    - `late`: what becomes of records of closed scopes, by logger and those below it, `""` for all: `"drop"` (default)
+      or `"mark"`: kept with the field `late` for `late_grace` seconds (60) after the scope closed.
+    - `services`: functions, coroutine functions or whole modules, by dotted name, whose tasks and threads serve
+      everybody: a job they inherited does not count. See also the decorator `serves_everybody`.
+    - `generator_drivers`: modules, by dotted name, that step generators as contextlib does, only to set up and tear
+      down: scopes opened in such a generator are its user's.
+    - `report_tasks`: report by name the tasks that outlive the scope they were started in (Python 3.12+; for
+      development: it looks at all tasks of the loop whenever a scope closes).
+    - `resolvers`: functions, or their dotted names, that give the id of a job, or None, for a record where no scope is
+      open: `resolver(record)`, on the logging thread, so without I/O.
+
+    The last seven are process-wide: all that open handlers say, or else JOBLOG_ROUTER.
 
     Raises ConfigurationError for what the configuration alone shows to be wrong. Afterwards nothing here raises,
     blocks or logs. A formatter is not used: entries keep message, traceback and fields apart. Several handlers with
@@ -55,10 +75,22 @@ class JobLogHandler(logging.Handler):
         evidence: list[str] | tuple[str, ...] | None = None,
         fold: bool | None = None,
         unfolded: list[str] | None = None,
+        redact: bool | list[str | Pattern[str]] | None = None,
+        staff: list[str] | None = None,
+        max_lines: int | None = None,
+        late: Mapping[str, str] | None = None,
+        late_grace: float | None = None,
+        services: list[str] | tuple[str, ...] | None = None,
+        generator_drivers: list[str] | tuple[str, ...] | None = None,
+        report_tasks: bool | None = None,
+        resolvers: list[Any] | tuple[Any, ...] | None = None,
         **unknown: Any,
     ) -> None:
         if unknown:
-            known = "level, sink, options, loggers, exclude, capacity, evidence, fold, unfolded, filters, formatter"
+            known = (
+                "level, sink, options, loggers, exclude, capacity, fold, unfolded, redact, staff, max_lines, evidence, "
+                "late, late_grace, services, generator_drivers, report_tasks, resolvers, filters, formatter"
+            )
             raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {known}")
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             raise ConfigurationError(f"JobLogHandler: capacity must be a positive whole number, not {capacity!r}")
@@ -66,24 +98,38 @@ class JobLogHandler(logging.Handler):
         if fold is not None and not isinstance(fold, bool):
             raise ConfigurationError(f"JobLogHandler: fold must be True or False, not {fold!r}")
         kept_whole = None if unfolded is None else LoggerNames.of(unfolded, None, "unfolded")
-        keys = None if evidence is None else _keys(evidence)
+        rules = Rules.of(redact, staff, max_lines)
+        attribution = policy.Policy.of(
+            "JobLogHandler: ",
+            evidence=evidence,
+            late=late,
+            late_grace=late_grace,
+            services=services,
+            generator_drivers=generator_drivers,
+            report_tasks=report_tasks,
+            resolvers=resolvers,
+        )
         made = make_sink(sink, options)
         # Last of all checks: logging remembers the handler from here on and would close a half-made one.
         try:
             super().__init__(level)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"JobLogHandler: level {level!r} is not a level: {error}") from None
-        if keys is not None:
-            use_evidence(id(self), keys)
+        policy.use(id(self), attribution)
         self._channel: Channel = router.open_channel(made, capacity, fold, kept_whole)
+        self._channel.rules = rules
         self._names = names
         self.renew()
         router.renew_after_fork(self)
-        self._is_open = True
+        self.is_open = True
+        _remember(self, None)
 
     def renew(self) -> None:
-        """Make the capturing function anew; for the child of a fork."""
-        self._capture = make_capture(self, self._names, self._channel)
+        """Make the capturing function anew: in the child of a fork, and when the kill switch was turned."""
+        if switch.is_on:
+            self._capture = make_capture(self, self._names, self._channel)
+        else:
+            self._capture = switch.make_idle(router.wake_writer)
         if type(self).handle is JobLogHandler.handle:
             # logging calls `handle` on the object: without the method in between a record costs one call less.
             self.handle = self._capture  # type: ignore[method-assign, assignment]
@@ -97,6 +143,10 @@ class JobLogHandler(logging.Handler):
         """Capture `record` if it is about a job; whether it was captured. Called by logging for every record."""
         return self._capture(record)
 
+    def wants(self, record: logging.LogRecord) -> bool:
+        """Whether this handler would take `record`, were it about a job: by its level and its logger's name."""
+        return record.levelno >= self.level and (self._names is None or self._names.wants(record.name))
+
     def emit(self, record: logging.LogRecord) -> None:
         """The same as `handle`, for callers that bypass it."""
         self.handle(record)
@@ -107,14 +157,30 @@ class JobLogHandler(logging.Handler):
 
     def close(self) -> None:
         """Leave what waits to the writer. A closed handler that is still on a logger goes on capturing."""
-        if self._is_open:
-            self._is_open = False
-            use_evidence(id(self), None)
+        if self.is_open:
+            self.is_open = False
+            _remember(None, self)
+            policy.use(id(self), None)
             router.close_channel(self._channel)
         super().close()
 
 
-def _keys(evidence: object) -> list[str]:
-    if not isinstance(evidence, list | tuple) or not all(isinstance(key, str) and key for key in evidence):
-        raise ConfigurationError(f"JobLogHandler: evidence must be a list of keys of extra, not {evidence!r}")
-    return list(evidence)
+# Those that were made and not closed. Replaced as a whole: logging threads read it.
+_open: tuple[weakref.ref[JobLogHandler], ...] = ()
+
+
+def _remember(opened: JobLogHandler | None, closed: JobLogHandler | None) -> None:
+    global _open
+    kept = [reference for reference in _open if reference() not in (None, closed)]
+    _open = (*kept, weakref.ref(opened)) if opened is not None else tuple(kept)
+
+
+def is_wanted(record: logging.LogRecord) -> bool:
+    """Whether an open JobLogHandler would take `record`, were it about a job. For filters, on the logging thread."""
+    if not switch.is_on:
+        return False
+    for reference in _open:
+        handler = reference()
+        if handler is not None and handler.wants(record):
+            return True
+    return False

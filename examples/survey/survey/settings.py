@@ -7,6 +7,8 @@ from pathlib import Path
 
 from joblog_router.contrib.django.db import sqlite_alias  # (joblog)
 
+from .database import from_url
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("SURVEY_DATA_DIR", BASE_DIR / "var"))
 
@@ -21,6 +23,20 @@ INSTALLED_APPS = [
     "joblog_router.contrib.django",  # (joblog) the table of job logs, and NATS events
 ]
 
+MIDDLEWARE = ["joblog_router.contrib.django.middleware.JobContextMiddleware"]  # (joblog) requests about a job
+ROOT_URLCONF = "survey.urls"
+ALLOWED_HOSTS = ["127.0.0.1"]
+
+JOBLOG_ROUTER = {  # (joblog)
+    "URLS": {f"job-{name}": "pk" for name in ("run", "tasks", "result", "cancel")},
+    "FOLD": os.environ.get("SURVEY_FOLD", "1") == "1",
+}
+
+VALKEY_URL = os.environ.get("VALKEY_URL", "redis://127.0.0.1:6379/0")
+CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", VALKEY_URL)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False  # logging is what LOGGING says
+
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
@@ -29,6 +45,9 @@ DATABASES = {
     },
     "joblog": sqlite_alias(DATA_DIR / "joblog.sqlite3"),  # (joblog) a SQLite file of its own
 }
+if os.environ.get("DATABASE_URL"):
+    # (joblog) PostgreSQL: the log's table is in the project's own database
+    DATABASES = {"default": from_url(os.environ["DATABASE_URL"], os.environ.get("SURVEY_SCHEMA", ""))}
 DATABASE_ROUTERS = ["joblog_router.contrib.django.db.JobLogRouter"]  # (joblog)
 
 LOGGING = {
@@ -40,7 +59,7 @@ LOGGING = {
     "formatters": {
         "json": {
             "()": "pythonjsonlogger.json.JsonFormatter",
-            "fmt": ["asctime", "levelname", "name", "message"],
+            "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s",
             "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
         },
     },
@@ -48,6 +67,7 @@ LOGGING = {
         "console": {"class": "logging.StreamHandler", "filters": ["job_context"], "formatter": "json"},
         "job": {"class": "joblog_router.JobLogHandler", "sink": "django"},  # (joblog)
     },
+    "loggers": {"celery.app.trace": {"level": "WARNING"}},  # a line for each task is too much
     "root": {"level": "INFO", "handlers": ["console", "job"]},
 }
 

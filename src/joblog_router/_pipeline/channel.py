@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..context import JobScope
 from .folding import Folder
+from .rules import Rules
 from .stats import Tally
 
 if TYPE_CHECKING:
@@ -20,16 +21,14 @@ if TYPE_CHECKING:
 
     from ..entry import Entry
     from .exceptions import CapturedException
-    from .folding import TallyRow
     from .naming import LoggerNames
     from .sinks import NamedSink
 
 # record, scope, seq, n, message, extra and exception. The record is kept for what nobody changes (time, level, logger,
 # place) and only until the writer has looked, a few hundredths of a second later.
-# A tally row stands in the place of the record where the writer itself adds one.
+# An entry stands in the place of the record where the writer itself adds one: a tally row, or a line held back.
 Item: TypeAlias = (
-    "tuple[LogRecord | TallyRow, JobScope, int, int, str,"
-    " tuple[dict[str, Any] | None, CapturedException | None] | None]"
+    "tuple[LogRecord | Entry, JobScope, int, int, str, tuple[dict[str, Any] | None, CapturedException | None] | None]"
 )
 
 # A number is taken a moment before its item is appended. Items behind a missing number wait this long for it;
@@ -53,6 +52,7 @@ class Channel:
         self.is_closed = True
         self.fold: bool | None = None
         self.unfolded: LoggerNames | None = None
+        self.rules = Rules()
         self.users = 0
         self._wake = wake
         self.begin(origin)
@@ -146,7 +146,7 @@ class Channel:
 
     def waiting(self) -> int:
         """How many entries are captured and neither stored nor given up."""
-        return len(self.buffer) + len(self._held) + len(self.ready)
+        return len(self.buffer) + len(self._held) + len(self.ready) + self.folder.held_back()
 
     def last_seq(self) -> int:
         """The highest number that waits now, or of what was done last. For `flush`."""

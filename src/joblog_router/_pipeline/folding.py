@@ -18,6 +18,8 @@ from collections.abc import Iterator
 
 from ..context import JobScope
 from ..entry import Entry
+from .capping import Cap
+from .tally import TallyRow
 from .text import clip
 
 KEPT = 5  # lines of a run that are stored as they are
@@ -39,12 +41,6 @@ _VALUES = re.compile(
 )
 
 
-class TallyRow(Entry):
-    """An entry that stands for folded lines. Not a line of its own: it is counted nowhere."""
-
-    __slots__ = ()
-
-
 class _Run:
     __slots__ = ("changed_at", "first", "fold", "folded", "kept", "last", "next_tell", "scope", "told", "told_at")
 
@@ -60,7 +56,7 @@ class _Run:
         self.changed_at = self.told_at = time.monotonic()
 
 
-_Key = tuple[str, str, int, int, str]
+_Key = tuple[str, str, str, int, int, str]
 
 
 class Folder:
@@ -70,6 +66,7 @@ class Folder:
         self._runs: OrderedDict[_Key, _Run] = OrderedDict()
         self._untold: dict[_Key, _Run] = {}
         self._swept_at = 0.0
+        self._cap = Cap()
         self.folded = 0
 
     def pass_on(self, entry: Entry, scope: JobScope) -> Entry | None:
@@ -82,7 +79,7 @@ class Folder:
         if entry.fields:
             # Words in `extra` tell lines apart as words in the text do.
             shape += "".join(f"\0{name}={_shape_of_value(value)}" for name, value in entry.fields.items())
-        key = (entry.job_id, entry.path, entry.line, entry.level, shape)
+        key = (entry.namespace, entry.job_id, entry.path, entry.line, entry.level, shape)
         run = self._runs.get(key)
         if run is None:
             run = self._runs[key] = _Run()
@@ -106,12 +103,29 @@ class Folder:
         self._untold[key] = run
         return None
 
-    def owes(self) -> bool:
-        """Whether lines were folded that no tally row has told yet."""
-        return bool(self._untold)
+    def within(self, entry: Entry, scope: JobScope, limit: int) -> Entry | None:
+        """What is to be stored for a line that is not folded, where a job may have `limit` lines: see `capping`."""
+        before = self._cap.left_out
+        kept = self._cap.take(entry, scope, limit)
+        self.folded += self._cap.left_out - before
+        return kept
 
-    def due(self, everything: bool = False) -> Iterator[TallyRow]:
+    def held_back(self) -> int:
+        """How many lines wait for the end of their jobs."""
+        return self._cap.held
+
+    def owes(self) -> bool:
+        """Whether lines were folded that no tally row has told yet, or are held back."""
+        return bool(self._untold) or self._cap.owes()
+
+    def due(self, everything: bool = False) -> Iterator[Entry]:
         """Tally rows whose time has come, or all that are owed (for a flush). Their `seq` is for the caller to set."""
+        yield from self._due_tallies(everything)
+        before = self._cap.left_out
+        yield from self._cap.due(everything)
+        self.folded += self._cap.left_out - before
+
+    def _due_tallies(self, everything: bool) -> Iterator[TallyRow]:
         if not self._untold and len(self._runs) <= _MAX_RUNS and not self._may_sweep():
             return
         now = time.monotonic()
@@ -122,9 +136,10 @@ class Folder:
 
     def next_due(self) -> float | None:
         """When to look again, on the monotonic clock; None if nothing is owed."""
-        if not self._untold:
-            return None
-        return min(min(run.changed_at + QUIET, run.told_at + AT_MOST) for run in self._untold.values())
+        times = [min(run.changed_at + QUIET, run.told_at + AT_MOST) for run in self._untold.values()]
+        if (cap := self._cap.next_due()) is not None:
+            times.append(cap)
+        return min(times, default=None)
 
     def _tell(self, key: _Key, run: _Run) -> TallyRow:
         self._untold.pop(key, None)

@@ -18,7 +18,7 @@ import weakref
 from typing import Any, Protocol
 
 from .. import context
-from . import resolve
+from . import leaks, resolve, switch
 from .channel import Channel
 from .naming import LoggerNames
 from .report import has_waiting, report_once, use_writer
@@ -50,6 +50,8 @@ class Router:
         self._origin = _new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
         self._exit_deadline: float | None = None
+        # Our exit function is over: nobody asks to flush what is logged from here on.
+        self._is_past_exit = False
         self._hooked = False
         self._process = os.getpid()
         # What has to be made anew in the child of a fork: each handler's capturing function.
@@ -98,6 +100,15 @@ class Router:
         """Call `handler.renew()` in the child of every fork."""
         self._renewals.add(handler)
 
+    def renew_handlers(self) -> None:
+        """Have every handler make its capturing function anew."""
+        for handler in list(self._renewals):
+            handler.renew()
+
+    def wake_writer(self) -> None:
+        """Start the writer's thread if there is none."""
+        self._writer.wake()
+
     def before_fork(self) -> None:
         """End the writer thread: no thread, lock or connection in use is copied. A stuck sink is not waited for."""
         if not self._writer.pause(FORK_TIMEOUT):
@@ -144,10 +155,10 @@ class Router:
         self._stuck = []
         for channel in self._snapshot():
             channel.begin(self._next_origin())
-        for handler in list(self._renewals):
-            handler.renew()
-        for tally in (resolve.late, resolve.conflicts, resolve.foreign_service):
+        self.renew_handlers()
+        for tally in (resolve.late, resolve.marked, resolve.conflicts, resolve.foreign_service, resolve.generators):
             tally.reset()
+        leaks.forget()
         if self._hooked:
             use_writer(self._writer.wake)
 
@@ -238,8 +249,10 @@ class Router:
             **counts,
             "waiting": waiting,
             "late": resolve.late.value(),
+            "marked": resolve.marked.value(),
             "conflicts": resolve.conflicts.value(),
             "services": resolve.foreign_service.value(),
+            "generators": resolve.generators.value(),
         }
 
     @staticmethod
@@ -263,6 +276,9 @@ class Router:
         # A handler that was closed but left on its logger logs again: its channel comes back as it was.
         self._channels.setdefault(channel.key, channel)
         self._writer.wake()
+        if self._is_past_exit and not sys.is_finalizing() and threading.current_thread() is threading.main_thread():
+            # An exit function that was registered before this library's. The process has nothing else to do.
+            self.flush_unless_stuck(EXIT_TIMEOUT)
 
     def _retire(self, channel: Channel) -> None:
         """Close the sink of a channel without users and waiting lines. On the writer thread.
@@ -300,6 +316,7 @@ class Router:
             is_complete = self.flush(EXIT_TIMEOUT)
             if not is_complete and self._waiting_lines() >= before:
                 break
+        self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
         if not is_complete and (left := self._waiting_lines()):
             report_once(("exit",), f"the process ends with {left} job log lines that could not be stored")
@@ -325,6 +342,7 @@ def _host() -> str:
 
 
 router = Router()
+switch.on_turn(router.renew_handlers)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -350,10 +368,11 @@ async def aflush(timeout: float = 5.0) -> bool:
 def stats() -> dict[str, Any]:
     """This process's counters since its start.
 
-    `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row),
-    `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink refused that one line). `late` records came
-    from closed scopes, `conflicts` named another job than the one open, `services` came from shared service loops:
-    these three are in no job's log. A Celery task whose message names another job than its argument is a conflict,
-    too, and runs in the argument's.
+    `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row, or in
+    the marker of a log that has `max_lines`), `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink
+    refused that one line). `late` records came from closed scopes, `marked` too but were kept by the late policy,
+    `conflicts` named another job than the one open, `services` came from shared service loops, `generators` from tasks
+    or threads that inherited the scope of a generator that was not running: these, without `marked`, are in no job's
+    log. A Celery task whose message names another job than its argument is a conflict, too, and runs in the argument's.
     """
     return router.stats()

@@ -19,11 +19,11 @@ from queue import Empty, SimpleQueue
 
 from ..entry import Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
-from . import folding
+from . import folding, switch
 from .channel import Channel, Item
 from .exceptions import render_exception
-from .folding import TallyRow
 from .report import print_waiting, report, report_once
+from .tally import TallyRow
 from .text import clean
 
 LINGER = 0.05
@@ -89,7 +89,10 @@ class Writer:
             return thread is None
         self._signals.put(None)
         thread.join(timeout)
-        return not thread.is_alive()
+        if thread.is_alive():
+            return False
+        _wait_until_gone(thread)
+        return True
 
     def resume(self) -> None:
         """Let the thread be started again, at once if something waits."""
@@ -112,11 +115,13 @@ class Writer:
         while True:
             try:
                 self._wait()
+                with self._round_lock:
+                    # Before a fork, too: a thread that is started again right after it has Python 3.13 warn of threads.
+                    self.round()
                 if self._paused:
                     self._may_start = iter((True,))
                     return
-                with self._round_lock:
-                    self.round()
+                switch.ask()
             except BaseException as error:
                 # The thread must outlive whatever happens in it; a second is long enough not to spin.
                 report_once(("writer", repr(error)), f"the writer thread met {error!r} and goes on")
@@ -154,6 +159,8 @@ class Writer:
         times = [channel.retry_at if channel.failing else now + LINGER for channel in pending]
         times += self._idle_at.values()
         times += [due for channel in self._channels() if (due := channel.folder.next_due()) is not None]
+        if (ask_at := switch.next_ask()) is not None:
+            times.append(ask_at)
         return max(0.0, min(times) - now) if times else None
 
     def drain(self) -> None:
@@ -187,6 +194,7 @@ class Writer:
                 again = self._write_some(channel) or again
             print_waiting()
             self._answer_tickets()
+            again = again and not self._paused  # a fork waits for one batch at most
         self._tell_idle()
         for channel in list(self._channels()):
             if channel.users <= 0 and not channel.is_closed and channel.is_empty():
@@ -250,15 +258,17 @@ class Writer:
     @staticmethod
     def _make_entry(channel: Channel, item: Item) -> None:
         record = item[0]
-        if isinstance(record, TallyRow):
-            channel.ready.append(record._replace(seq=item[2]))
+        if isinstance(record, Entry):
+            channel.ready.append(channel.rules.finish(record._replace(seq=item[2])))
             return
         entry: Entry | None = _entry_of(record, item, channel.origin)
         is_folded = folding.enabled if channel.fold is None else channel.fold
         if is_folded and entry is not None and not (channel.unfolded and channel.unfolded.wants(record.name)):
             entry = channel.folder.pass_on(entry, item[1])
+        if entry is not None and (limit := channel.rules.limit()) and not isinstance(entry, TallyRow):
+            entry = channel.folder.within(entry, item[1], limit)
         if entry is not None:
-            channel.ready.append(entry)
+            channel.ready.append(channel.rules.finish(entry))
 
     def _write_one_by_one(self, channel: Channel, error: Exception) -> bool:
         """Find the entries a sink cannot store: they are set aside, the rest is written in order.
@@ -359,6 +369,14 @@ class Writer:
             )
 
 
+def _wait_until_gone(thread: threading.Thread) -> None:
+    """Wait a moment for the system's thread behind a joined one: Python 3.12 counts those for its warning at a fork."""
+    place = f"/proc/self/task/{thread.native_id}"
+    until = time.monotonic() + 0.02
+    while os.path.exists(place) and time.monotonic() < until:  # noqa: PTH110 - nothing of the kind where no /proc is
+        time.sleep(0.0001)
+
+
 def _without_contents(entry: Entry) -> Entry:
     counts = {name: entry.fields[name] for name in ("fold", "folded")} if isinstance(entry, TallyRow) else {}
     return entry._replace(
@@ -390,4 +408,5 @@ def _entry_of(record: LogRecord, item: Item, origin: str) -> Entry:
         origin,
         seq,
         n,
+        scope.namespace,
     )

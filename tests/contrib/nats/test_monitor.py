@@ -19,6 +19,7 @@ import pytest_asyncio
 from nats.js.api import ConsumerConfig
 
 from joblog_router import Entry
+from joblog_router.cli import main
 from joblog_router.contrib.nats.monitor import Monitor
 from tests.contrib.nats.conftest import JobLogs, server_version
 from tests.contrib.nats.workers import Outsider
@@ -363,3 +364,30 @@ async def test_the_documented_permissions_are_enough(
             assert "violation" not in server.log.replace("no_ack", "").lower()
         else:
             assert "permissions violation" in capfd.readouterr().err.lower()
+
+
+async def test_the_command_writes_into_the_store_that_is_named(scene: Scene, tmp_path: Path) -> None:
+    """`joblog monitor URL --store jsonl:DIR` prints and writes what it finds, and ends well on SIGTERM."""
+    await scene.queue(2)
+    outsider = await scene.worker()
+    for seq in await outsider.fetch(2):
+        await outsider.answer("ack", seq)
+    arguments = ("monitor", scene.url, "--store", f"jsonl:{tmp_path}", "--interval", "0.2")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "joblog_router", *arguments), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    file = tmp_path / f"{scene.job}.jsonl"
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), 20)
+        assert line.startswith(f"[{scene.job}] Nothing is left for consumer c of {scene.stream}: 2 deliveries".encode())
+        await until(lambda: file.exists() and "nats.drained" in file.read_text())
+    finally:
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def test_the_command_without_a_place_to_write(capsys: pytest.CaptureFixture[str]) -> None:
+    """Says what to name, and exits with the status for misuse."""
+    assert main(["monitor", "nats://127.0.0.1:1"]) == 2
+    assert "Name a store, --store jsonl:DIRECTORY" in capsys.readouterr().err

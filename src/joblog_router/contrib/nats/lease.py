@@ -12,9 +12,10 @@ import asyncio
 import base64
 import json
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from .observer import Observer
+if TYPE_CHECKING:
+    from .observer import Observer
 
 _WAIT: Final = 2.0
 # A holder stops writing well before somebody else may take over.

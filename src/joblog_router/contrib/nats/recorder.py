@@ -11,10 +11,12 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .events import timestamp
-from .observer import Observer
+
+if TYPE_CHECKING:
+    from .observer import Observer
 
 SUBJECTS: Final = ("$JS.ACK.>", "$JS.API.CONSUMER.MSG.NEXT.>")
 _NANOSECONDS: Final = 1_000_000_000

@@ -42,7 +42,7 @@ logging.config.dictConfig(
     {"version": 1, "disable_existing_loggers": False, "handlers": {"job": handler}, "root": root}
 )
 async def main():
-    async with Monitor(url, interval=0.5, recorder=recorder == "1") as monitor:
+    async with Monitor(url, interval=2.0, recorder=recorder == "1") as monitor:
         while not monitor.is_leading:
             await asyncio.sleep(0.01)
         loop = asyncio.get_running_loop()

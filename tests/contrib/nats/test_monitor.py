@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import signal
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -364,6 +366,43 @@ async def test_the_documented_permissions_are_enough(
             assert "violation" not in server.log.replace("no_ack", "").lower()
         else:
             assert "permissions violation" in capfd.readouterr().err.lower()
+
+
+@pytest.mark.parametrize(
+    "jobs", [pytest.param(200, id="200"), pytest.param(10_000, id="10,000", marks=pytest.mark.soak)]
+)
+async def test_a_finished_job_leaves_nothing_behind(jobs: int, scene: Scene) -> None:
+    """Streams come, are worked on and go: after each hundred of them the monitor knows of none, and grows no more."""
+    monitor = await scene.leading(recorder=False)
+    client = await nats.connect(scene.url)
+    js = client.jetstream()
+    sizes: list[int] = []
+    tracemalloc.start()
+    try:
+        for number in range(1, jobs + 1):
+            stream = f"job_{number}"
+            await js.add_stream(name=stream, subjects=[f"job.{number}.x"], storage="memory")
+            subscription = await js.pull_subscribe(f"job.{number}.x", durable="c", stream=stream)
+            await js.publish(f"job.{number}.x", b"")
+            for message in await subscription.fetch(1):
+                await message.ack_sync()
+            await subscription.unsubscribe()
+            await js.delete_stream(stream)
+            if number % (jobs // 2) == 0:
+                watching = monitor._watching
+                assert watching is not None
+                await until(lambda: not watching._watch.followed and not watching._gone)
+                assert not watching._watch._strangers
+                assert not watching._watch._by_subjects
+                monitor._patterns.jobs_in.cache_clear()
+                gc.collect()
+                only = [tracemalloc.Filter(inclusive=True, filename_pattern="*joblog_router*")]
+                found = tracemalloc.take_snapshot().filter_traces(only).statistics("filename")
+                sizes.append(sum(one.size for one in found))
+    finally:
+        tracemalloc.stop()
+        await client.close()
+    assert sizes[1] - sizes[0] < 50 * jobs // 2 + 20_000, sizes
 
 
 async def test_the_command_writes_into_the_store_that_is_named(scene: Scene, tmp_path: Path) -> None:

@@ -40,6 +40,20 @@ class Answered:
         self._bits[byte] |= bit
         return True
 
+    def add_all(self, seqs: list[int]) -> list[int]:
+        """Book many; those that were booked before, mostly none."""
+        base, bits = self.base, self._bits
+        if not seqs or max(seqs) - base >= len(bits) * 8 or min(seqs) < base:
+            return [seq for seq in seqs if not self.add(seq)]
+        again = []
+        for seq in seqs:
+            place = seq - base
+            byte, bit = place >> 3, 1 << (place & 7)
+            if bits[byte] & bit:
+                again.append(seq)
+            bits[byte] |= bit
+        return again
+
     def __contains__(self, seq: int) -> bool:
         place = seq - self.base
         if place < 0:

@@ -182,18 +182,9 @@ class Followed:
         if kind == ACK:
             self.acked += 1
             if self.answered.add(seq):
-                self.finals += 1
-                self.attempts_answered += attempt
-                self._acked[seq] = attempt
-                if len(self._acked) > _MAX_REMEMBERED:
-                    self._acked_before, self._acked = self._acked, {}
-                later = self._attempts.get(seq, 0) if self._attempts else 0
-                if later > attempt:
-                    self._twice(seq, attempt, later)
+                self._final(seq, attempt)
             else:
-                before = self._acked.get(seq) or self._acked_before.get(seq) or attempt
-                if before != attempt:
-                    self._twice(seq, before, attempt)
+                self._once_more(seq, attempt)
         elif kind == NAK:
             self.sent_back += 1
             _keep(self.naks, seq, attempt)
@@ -206,6 +197,36 @@ class Followed:
         else:
             self.in_progress += 1
             _keep(self.progress, seq, attempt)
+
+    def acknowledged(self, seqs: list[int]) -> None:
+        """Many answers at once, all of them acknowledgements of first attempts."""
+        self.is_changed = True
+        self.acked += len(seqs)
+        again = self.answered.add_all(seqs)
+        self.finals += len(seqs) - len(again)
+        self.attempts_answered += len(seqs) - len(again)
+        for seq in again:
+            self._once_more(seq, 1)
+        if self._attempts:
+            for seq in seqs:
+                if seq in self._attempts and seq not in again:
+                    self._twice(seq, 1, self._attempts[seq])
+
+    def _final(self, seq: int, attempt: int) -> None:
+        self.finals += 1
+        self.attempts_answered += attempt
+        if attempt > 1:
+            self._acked[seq] = attempt
+            if len(self._acked) > _MAX_REMEMBERED:
+                self._acked_before, self._acked = self._acked, {}
+        if self._attempts.get(seq, 0) > attempt:
+            self._twice(seq, attempt, self._attempts[seq])
+
+    def _once_more(self, seq: int, attempt: int) -> None:
+        """A message that had its final answer before: of its first attempt, unless it is remembered otherwise."""
+        before = self._acked.get(seq) or self._acked_before.get(seq) or 1
+        if before != attempt:
+            self._twice(seq, before, attempt)
 
     def _again(self, seq: int, attempt: int) -> None:
         if self._attempts.get(seq, 1) < attempt:

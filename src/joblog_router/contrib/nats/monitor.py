@@ -115,6 +115,7 @@ class Monitor:
         # True while this one writes; and whether answers are seen, else only numbers are compared.
         self.is_leading = False
         self.is_recording = False
+        self._watching: _Watching | None = None
 
     async def start(self) -> None:
         """Connect and watch, in a task of its own."""
@@ -180,7 +181,7 @@ class Monitor:
             await self._pause(min(self._interval, lasting / 4))
 
     async def _lead(self, client: Observer, lease: Lease) -> None:
-        watching = _Watching(self, client, lease)
+        watching = self._watching = _Watching(self, client, lease)
         keeping = asyncio.ensure_future(lease.keep())
         try:
             await watching.begin()
@@ -192,6 +193,7 @@ class Monitor:
                 await self._pause(self._interval)
         finally:
             keeping.cancel()
+            self._watching = None
             await watching.end()
 
     async def _pause(self, seconds: float) -> None:
@@ -231,7 +233,7 @@ class _Watching:
         self._taps.append(await client.tap(_PULLS, self._pulled))
         extent = None
         if settings._wants_recorder:
-            recorder = Recorder(client, f"{settings._name}_RECORDER", self._recorded)
+            recorder = Recorder(client, f"{settings._name}_RECORDER", self._recorded, self._recorded_run)
             extent = await recorder.prepare(max_bytes=settings._recorder_bytes, max_age=settings._recorder_age)
         await client.flush()
         if extent is not None:
@@ -242,7 +244,7 @@ class _Watching:
                 self.recorder = extent = None
         if extent is None:
             self._watch.since = time.time()
-            self._taps.append(await client.tap(_ANSWERS, self._answered))
+            self._taps.append(await client.tap(_ANSWERS, self._answered, self._answered_run))
             await client.flush()
             await self._reconcile()
         elif extent.last:
@@ -320,6 +322,16 @@ class _Watching:
 
     def _answered(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
         self._watch.tapped(subject, "", payload)
+
+    def _recorded_run(self, run: list[tuple[bytes, ...]], first: int) -> bool:
+        if not self._is_loud or first <= max(self._recorded_before, self._told_to):
+            return False
+        self._watch.acknowledged(run)
+        return True
+
+    def _answered_run(self, run: list[tuple[bytes, ...]]) -> bool:
+        self._watch.acknowledged(run)
+        return True
 
     def _pulled(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
         self._watch.tapped(subject, reply, payload)

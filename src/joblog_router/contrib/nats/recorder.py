@@ -26,6 +26,8 @@ _WAIT: Final = 5.0
 
 # Subject and payload of what was recorded, its number in the recorder, and when it was (seconds since the epoch).
 Record = Callable[[str, bytes, int, float], None]
+# Acknowledgements in a row, as `observer.Bulk` has them, and the number of the first; False: one by one, please.
+RecordBulk = Callable[[list[tuple[bytes, ...]], int], bool]
 
 
 class Extent(NamedTuple):
@@ -39,10 +41,11 @@ class Extent(NamedTuple):
 class Recorder:
     """Reads the recorder from a number on, without a gap; opens its consumer again where that went away."""
 
-    def __init__(self, client: Observer, name: str, record: Record) -> None:
+    def __init__(self, client: Observer, name: str, record: Record, bulk: RecordBulk) -> None:
         self._client = client
         self.name = name
         self._record = record
+        self._bulk = bulk
         self._subscription: Any = None
         self._consumer = ""
         self._expected = 1
@@ -85,7 +88,7 @@ class Recorder:
         self.position = max(self.position, first - 1)
         self._expected, self._heard, self._is_broken = 1, time.monotonic(), False
         inbox = self._client.new_inbox()
-        self._subscription = await self._client.tap(inbox, self._received)
+        self._subscription = await self._client.tap(inbox, self._received, self._received_run)
         config = {
             "deliver_subject": inbox,
             "deliver_policy": "by_start_sequence",
@@ -138,6 +141,18 @@ class Recorder:
         self._expected = place + 1
         self.position = number
         self._record(subject, payload, number, at)
+
+    def _received_run(self, run: list[tuple[bytes, ...]]) -> bool:
+        """Acknowledgements that stand one behind the other in the recorder."""
+        if self._is_broken or not run[0][4] or not run[-1][4]:
+            return False
+        number, place = map(int, run[0][4].split(b"."))
+        end, last = map(int, run[-1][4].split(b"."))
+        if place != self._expected or last != place + len(run) - 1 or not self._bulk(run, number):
+            return False
+        self._expected = last + 1
+        self.position = end
+        return True
 
     def _status(self, reply: str, headers: bytes) -> None:
         """A heartbeat, or the question whether we keep pace."""

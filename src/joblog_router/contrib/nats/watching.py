@@ -58,6 +58,28 @@ class Watch:
         except (IndexError, ValueError):
             return  # whoever publishes to such a subject by hand
 
+    def acknowledged(self, run: list[tuple[bytes, ...]]) -> None:
+        """Many plain acknowledgements: stream and consumer, attempt and sequence of each. Never raises."""
+        firsts: dict[bytes, list[int]] = {}
+        for name, attempt, seq, *_ in run:
+            if attempt == b"1":
+                if name in firsts:
+                    firsts[name].append(int(seq))
+                else:
+                    firsts[name] = [int(seq)]
+                continue
+            followed = self._named(name)
+            if followed is not None:
+                followed.answer(ACK, int(seq), int(attempt))
+        for name, seqs in firsts.items():
+            followed = self._named(name)
+            if followed is not None:
+                followed.acknowledged(seqs)
+
+    def _named(self, name: bytes) -> Followed | None:
+        stream, _, consumer = name.decode(errors="replace").partition(".")
+        return self.meet(stream, consumer)
+
     def job_of(self, stream: str, consumer: str = "") -> str | None:
         """Whose a stream or consumer is: by name, else by the stream's subjects; None if nobody's, or several's."""
         named = self._patterns.jobs_in(stream) | self._patterns.jobs_in(consumer)

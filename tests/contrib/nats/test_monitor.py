@@ -12,6 +12,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +369,10 @@ async def test_the_documented_permissions_are_enough(
             assert "permissions violation" in capfd.readouterr().err.lower()
 
 
+def _knows_nobody(watching: Any) -> bool:
+    return not watching._watch.followed and not watching._gone
+
+
 @pytest.mark.parametrize(
     "jobs", [pytest.param(200, id="200"), pytest.param(10_000, id="10,000", marks=pytest.mark.soak)]
 )
@@ -391,7 +396,7 @@ async def test_a_finished_job_leaves_nothing_behind(jobs: int, scene: Scene) -> 
             if number % (jobs // 2) == 0:
                 watching = monitor._watching
                 assert watching is not None
-                await until(lambda: not watching._watch.followed and not watching._gone)
+                await until(partial(_knows_nobody, watching))
                 assert not watching._watch._strangers
                 assert not watching._watch._by_subjects
                 monitor._patterns.jobs_in.cache_clear()

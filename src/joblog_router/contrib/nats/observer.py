@@ -25,8 +25,8 @@ INBOX: Final = "_JOBLOG"
 # Groups: stream and consumer; attempt; sequence; id of the subscription; number and place in the recorder. The last
 # group is there only where another message begins, so that `findall` does not pass over one unnoticed.
 _ACKNOWLEDGED: Final = re.compile(
-    rb"MSG \$JS\.ACK\.([^. \r\n]+\.[^. \r\n]+)\.(\d+)\.(\d+)\.\d+\.\d+\.\d+ (\d+) "
-    rb"(?:\$JS\.ACK\.[^. \r\n]+\.[^. \r\n]+\.\d+\.(\d+\.\d+)\.\d+\.\d+ |[^ \r\n]+ )?"
+    rb"MSG \$JS\.ACK\.([^. \r\n]++\.[^. \r\n]++)\.(\d++)\.(\d++)\.\d++\.\d++\.\d++ (\d++) "
+    rb"(?:\$JS\.ACK\.[^. \r\n]++\.[^. \r\n]++\.\d++\.(\d++\.\d++)\.\d++\.\d++ |[^ \r\n]++ )?"
     rb"(?:0\r\n|4\r\n\+ACK)\r\n"
     rb"|([A-Z+-])"
 )

@@ -309,11 +309,11 @@ async def test_a_monitor_that_lost_its_lease_writes_nothing(logs: JobLogs, scene
         process.send_signal(signal.SIGSTOP)
         before = file.read_text()
         two = await scene.leading()
-        process.send_signal(signal.SIGCONT)
-        while await process.stdout.readline() != b"False\n":
-            pass
         for seq in await outsider.fetch(4):
             await outsider.answer("ack", seq)
+        process.send_signal(signal.SIGCONT)  # it finds all that in its connection, and its lease long over
+        while await process.stdout.readline() != b"False\n":
+            pass
         await until(lambda: "nats.drained" in logs.stdout.events())
         await asyncio.sleep(3 * INTERVAL)
         assert two.is_leading
@@ -370,6 +370,31 @@ async def test_the_documented_permissions_are_enough(
             assert "violation" not in server.log.replace("no_ack", "").lower()
         else:
             assert "permissions violation" in capfd.readouterr().err.lower()
+
+
+async def test_what_somebody_does_to_stream_and_consumer(logs: JobLogs, scene: Scene) -> None:
+    """Created, changed, paused, resumed and deleted, by whomever: each once, and nothing for other streams."""
+    own = scene.job
+    await scene.leading()
+    await scene.queue(1)
+    await scene.js.add_stream(name="other", subjects=["other"])
+    await scene.js.update_stream(name=scene.stream, subjects=[f"job.{own}.tasks"], max_msgs=100)
+    expected = ["nats.stream.created", "nats.consumer.created", "nats.stream.updated"]
+    if server_version(scene.client) >= (2, 11):
+        for until_when, event in (("2100-01-01T00:00:00Z", "paused"), ("2000-01-01T00:00:00Z", "resumed")):
+            pause = json.dumps({"pause_until": until_when}).encode()
+            await scene.client.request(f"$JS.API.CONSUMER.PAUSE.{scene.stream}.c", pause)
+            expected.append(f"nats.consumer.{event}")
+            await until(lambda: expected[-1] in logs.stdout.events())
+    await scene.js.delete_consumer(scene.stream, "c")
+    await scene.js.delete_stream("other")
+    await scene.js.delete_stream(scene.stream)
+    await until(lambda: "nats.stream.deleted" in logs.stdout.events())
+    expected += ["nats.consumer.deleted", "nats.stream.deleted"]
+    assert [event for event in logs.events(own) if event in expected] == expected
+    assert logs.messages(own)[0] == f"NATS stream {scene.stream} was created"
+    assert logs.messages(own)[-1] == f"NATS stream {scene.stream} was deleted"
+    assert logs.jobs() == {own}
 
 
 class Counting(logging.Handler):

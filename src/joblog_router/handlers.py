@@ -7,14 +7,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ._pipeline.capture import make_capture
 from ._pipeline.channel import Channel
 from ._pipeline.naming import LoggerNames
 from ._pipeline.resolve import use_evidence
-from ._pipeline.router import router
+from ._pipeline.router import UNSET, Unset, router
 from ._pipeline.sinks import make_sink
 from .exceptions import ConfigurationError
 from .sinks.base import Sink
@@ -36,6 +38,9 @@ class JobLogHandler(logging.Handler):
     - `capacity`: how many entries may wait in memory while the sink is slow or away; more are dropped and counted.
     - `fold`: whether many similar DEBUG and INFO lines of a job become the first few and a tally (they are counted,
       not stored); on by default, off for the loggers of `unfolded` and below.
+    - `spool`: a directory of this user's own (made if it is missing, mode 0700) in which every line stands before its
+      logging call returns, until it is stored: what a killed process left there the next one stores. None for no
+      spool, which is also the default outside Django.
     - `evidence`: keys of `extra` that name a record's owner, `("job_id",)` by default; process-wide.
 
     Raises ConfigurationError for what the configuration alone shows to be wrong. Afterwards nothing here raises,
@@ -55,17 +60,21 @@ class JobLogHandler(logging.Handler):
         evidence: list[str] | tuple[str, ...] | None = None,
         fold: bool | None = None,
         unfolded: list[str] | None = None,
+        spool: str | os.PathLike[str] | Unset | None = UNSET,
         **unknown: Any,
     ) -> None:
         if unknown:
-            known = "level, sink, options, loggers, exclude, capacity, evidence, fold, unfolded, filters, formatter"
-            raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {known}")
+            known = (
+                "level, sink, options, loggers, exclude, capacity, evidence, fold, unfolded, spool, filters, formatter"
+            )
+            raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {known}, formatter")
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             raise ConfigurationError(f"JobLogHandler: capacity must be a positive whole number, not {capacity!r}")
         names = LoggerNames.of(loggers, exclude)
         if fold is not None and not isinstance(fold, bool):
             raise ConfigurationError(f"JobLogHandler: fold must be True or False, not {fold!r}")
         kept_whole = None if unfolded is None else LoggerNames.of(unfolded, None, "unfolded")
+        directory = spool if isinstance(spool, Unset) else _directory(spool)
         keys = None if evidence is None else _keys(evidence)
         made = make_sink(sink, options)
         # Last of all checks: logging remembers the handler from here on and would close a half-made one.
@@ -75,7 +84,7 @@ class JobLogHandler(logging.Handler):
             raise ConfigurationError(f"JobLogHandler: level {level!r} is not a level: {error}") from None
         if keys is not None:
             use_evidence(id(self), keys)
-        self._channel: Channel = router.open_channel(made, capacity, fold, kept_whole)
+        self._channel: Channel = router.open_channel(made, capacity, fold, kept_whole, directory)
         self._names = names
         self.renew()
         router.renew_after_fork(self)
@@ -112,6 +121,16 @@ class JobLogHandler(logging.Handler):
             use_evidence(id(self), None)
             router.close_channel(self._channel)
         super().close()
+
+
+def _directory(spool: object) -> Path | None:
+    if spool is None:
+        return None
+    if not isinstance(spool, str | os.PathLike) or not os.fspath(spool):
+        raise ConfigurationError(f"JobLogHandler: spool must be the path of a directory or None, not {spool!r}")
+    # Absolute now: the process may change its directory later. Links in the last part are not followed.
+    path = Path(os.fspath(spool))
+    return Path(os.path.realpath(path.parent)) / path.name
 
 
 def _keys(evidence: object) -> list[str]:

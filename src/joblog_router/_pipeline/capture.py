@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from logging import LogRecord
+from marshal import dumps
 from typing import Any
 
 from .. import context
@@ -19,6 +20,7 @@ from .naming import LoggerNames
 from .primitives import freeze
 from .report import report_once
 from .resolve import BARE_LENGTH, SERVICES, STAMP, Captured, extras_of, resolve
+from .spool import BODY, FORMAT, RING, ROOM, SLOT, Spool, pack_scope
 from .text import MAX_MESSAGE, clip
 
 _get_running_loop = asyncio._get_running_loop
@@ -36,6 +38,8 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
     append = buffer.append
     next_seq = channel.next_seq
     is_first = channel.is_first
+    spool = channel.spool if isinstance(channel.spool, Spool) else None
+    site_of = None if spool is None else spool.sites.get
 
     def capture(record: LogRecord) -> bool:
         scope = get_scope()
@@ -96,15 +100,35 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             message, more = _fallback(record)
         # Taken last, so that a number without a line is a lost line; also for a line there is no room for.
         n = scope._n() if is_first else scope._number_for(key)  # type: ignore[union-attr]
-        if len(buffer) >= channel.room:
-            channel.dropped.add()
-        else:
-            append((record, scope, next_seq(), n, message, more))  # type: ignore[arg-type]
-        if not channel.awake:
-            channel.wake()
         captured = scope._captured  # type: ignore[union-attr]
         if stamp is not None or captured is None or captured.channels is not alone:
             captured = _captured(scope, channel, stamp)  # type: ignore[arg-type]
+        if len(buffer) >= channel.room:
+            channel.dropped.add()
+        else:
+            seq = next_seq()
+            if spool is not None:
+                try:
+                    if more is None and seq <= spool.limit:
+                        site = site_of((record.pathname, record.lineno, record.levelno, record.name))  # type: ignore[misc]
+                        if site is None:
+                            site = spool.site(record)
+                        data = dumps((site, captured.packed, record.created, n, message, None), FORMAT)
+                        size = len(data)
+                        if size <= ROOM:
+                            start = RING + (seq & spool.mask) * SLOT
+                            spool.map[start + BODY : start + BODY + size] = data
+                            spool.words[start >> 3] = seq
+                        else:
+                            spool.put(seq, captured.packed, record, n, message, None)
+                    else:
+                        spool.put(seq, captured.packed, record, n, message, more)
+                except Exception:
+                    spool.put_anything(seq, captured.packed, record, n, message, more)
+            # After the spool: what the writer has seen it may wipe there.
+            append((record, scope, seq, n, message, more))  # type: ignore[arg-type]
+        if not channel.awake:
+            channel.wake()
         added["_joblog"] = captured
         return True
 
@@ -113,8 +137,10 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
 
 def _captured(scope: JobScope, channel: Channel, stamp: object) -> Captured:
     if type(stamp) is Captured:
-        return Captured(scope, stamp.channels | channel.alone)
-    captured = Captured(scope, channel.alone)
+        packed = b"" if channel.spool is None else stamp.packed or pack_scope(scope)
+        return Captured(scope, stamp.channels | channel.alone, packed)
+    packed = b"" if channel.spool is None else pack_scope(scope)
+    captured = Captured(scope, channel.alone, packed)
     scope._captured = captured
     return captured
 

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..context import JobScope
 from .folding import Folder
+from .spool import Spool
 from .stats import Tally
 
 if TYPE_CHECKING:
     from logging import LogRecord
+    from pathlib import Path
 
     from ..entry import Entry
     from .exceptions import CapturedException
     from .folding import TallyRow
     from .naming import LoggerNames
     from .sinks import NamedSink
+    from .spool_recovery import DeadSegment
 
 # record, scope, seq, n, message, extra and exception. The record is kept for what nobody changes (time, level, logger,
 # place) and only until the writer has looked, a few hundredths of a second later.
@@ -43,8 +46,15 @@ _NO_SCOPE = JobScope("")
 class Channel:
     """A sink, its buffer and the writer's notes about it. `key` tells channels apart over a reconfiguration."""
 
+    is_recovery = False
+
     def __init__(self, named: NamedSink, origin: str, capacity: int, wake: Callable[[Channel], None]) -> None:
         self.key = named.key
+        # The same for the next process's channel to the same place.
+        self.spool_key = named.key if named.is_shared else named.name
+        self.spool_directory: Path | None = None
+        self.uses_default_spool = False
+        self.spool: Spool | DeadSegment | None = None
         self.name = named.name
         self.is_shared = named.is_shared
         self.alone = frozenset((self.key,))
@@ -82,6 +92,32 @@ class Channel:
         self._held: list[Item] = []
         self._expected = 1
         self._held_since = 0.0
+        if self.spool is not None:
+            self.spool.let_go()
+            self.spool = None
+        if self.spool_directory is not None:
+            self.use_spool(self.spool_directory)
+
+    def use_spool(self, directory: Path | None) -> bool:
+        """Have lines from now on in a segment of `directory`, or in none; whether that is a change for handlers."""
+        if self.spool is None and directory is None:
+            return False
+        if self.spool is not None:
+            if directory == self.spool_directory:
+                return False
+            self.spool.close(is_done=not self.waiting())
+        self.spool_directory = directory
+        self.alone = frozenset((self.key,))  # another object: what scopes have cached lacks the spool's part
+        self.spool = None if directory is None else Spool(directory, self.spool_key, self.origin, self.capacity)
+        self.folder.mark = None if self.spool is None else self.spool.mark
+        return True
+
+    def acknowledge(self) -> None:
+        """Tell the spool what it need not keep any longer: lines that are stored, or folded and told of."""
+        if self.spool is not None:
+            done = self.done()
+            owed = self.folder.owed_from()
+            self.spool.acknowledge(done if owed is None else min(done, owed - 1))
 
     def wake(self) -> None:
         """Tell the writer that this buffer is no longer empty. Safe on any thread, in signal handlers and `__del__`."""
@@ -129,8 +165,14 @@ class Channel:
 
     def add_tallies(self, everything: bool = False) -> None:
         """Put tally rows that are due behind what waits, each with a number of its own."""
+        if not everything and self.spool is not None:
+            everything = self.spool.is_filling(self.taken)
         for row in self.folder.due(everything):
             self.buffer.append((row, _NO_SCOPE, self.next_seq(), row.n, "", None))
+
+    def not_stored(self, batch: list[Entry]) -> list[Entry]:
+        """Those of `batch` that the sink does not have yet; a channel of this process's own lines need not ask."""
+        return batch
 
     def make_room(self) -> None:
         """Let logging threads append as many as fit beside what is waiting for the sink."""

@@ -14,7 +14,7 @@ import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..context import JobScope
 from ..entry import Entry
@@ -46,7 +46,20 @@ class TallyRow(Entry):
 
 
 class _Run:
-    __slots__ = ("changed_at", "first", "fold", "folded", "kept", "last", "next_tell", "scope", "told", "told_at")
+    __slots__ = (
+        "changed_at",
+        "first",
+        "first_seq",
+        "fold",
+        "folded",
+        "kept",
+        "last",
+        "next_tell",
+        "scope",
+        "told",
+        "told_at",
+        "untold_from",
+    )
 
     def __init__(self) -> None:
         self.kept = 0
@@ -55,6 +68,9 @@ class _Run:
         self.next_tell = 10
         self.fold = ""
         self.first = ""
+        self.first_seq = 0
+        # The first line that no tally row covers yet.
+        self.untold_from = 0
         self.last: Entry | None = None
         self.scope: JobScope | None = None
         self.changed_at = self.told_at = time.monotonic()
@@ -71,6 +87,9 @@ class Folder:
         self._untold: dict[_Key, _Run] = {}
         self._swept_at = 0.0
         self.folded = 0
+        # With a spool: notes (seq, first of the run, count), and those that a dead process left, by seq.
+        self.mark: Callable[[int, int, int], None] | None = None
+        self.marks: dict[int, tuple[int, int]] = {}
 
     def pass_on(self, entry: Entry, scope: JobScope) -> Entry | None:
         """What is to be stored for this line: the line itself, a tally row in its place, or nothing yet."""
@@ -90,25 +109,39 @@ class Folder:
             self._runs.move_to_end(key)
         run.scope = scope
         run.changed_at = time.monotonic()
+        if self.marks and (mark := self.marks.pop(entry.seq, None)) is not None and run.first_seq != mark[0]:
+            _resume(run, entry, key, mark)
         if run.kept < KEPT:
             run.kept += 1
             return entry
         if not run.folded:
-            run.fold = _fold_id(entry, key)
+            run.first_seq = entry.seq
+            run.fold = _fold_id(entry.origin, entry.seq, key)
             run.first = clip(entry.message, _MAX_TEXT)
             run.told_at = run.changed_at
         run.folded += 1
         run.last = entry
         self.folded += 1
+        if self.mark is not None:
+            self.mark(entry.seq, run.first_seq, run.folded)
         if run.folded == run.next_tell:
             run.next_tell *= 10
             return self._tell(key, run)
-        self._untold[key] = run
+        if key not in self._untold:
+            run.untold_from = entry.seq
+            self._untold[key] = run
         return None
 
     def owes(self) -> bool:
         """Whether lines were folded that no tally row has told yet."""
         return bool(self._untold)
+
+    def owed_from(self) -> int | None:
+        """The number of the first folded line that no tally row covers yet; None if there is none."""
+        # The dictionary keeps the order in which runs came to owe, which is that of the numbers.
+        for run in self._untold.values():
+            return run.untold_from
+        return None
 
     def due(self, everything: bool = False) -> Iterator[TallyRow]:
         """Tally rows whose time has come, or all that are owed (for a flush). Their `seq` is for the caller to set."""
@@ -171,6 +204,18 @@ def _shape_of_value(value: object) -> str:
     return str(value) if isinstance(value, bool) or value is None else type(value).__name__
 
 
-def _fold_id(entry: Entry, key: _Key) -> str:
-    text = "\0".join((entry.origin, str(entry.seq), *map(str, key)))
+def _resume(run: _Run, entry: Entry, key: _Key, mark: tuple[int, int]) -> None:
+    """Go on with a run of a process that was killed: `entry` is its line number mark[1], whoever counts them."""
+    run.kept = KEPT
+    run.first_seq, count = mark
+    run.folded = run.told = count - 1
+    run.fold = _fold_id(entry.origin, run.first_seq, key)
+    run.first = run.first or clip(entry.message, _MAX_TEXT)
+    run.told_at = run.changed_at
+    while run.next_tell <= run.folded:
+        run.next_tell *= 10
+
+
+def _fold_id(origin: str, first_seq: int, key: _Key) -> str:
+    text = "\0".join((origin, str(first_seq), *map(str, key)))
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()

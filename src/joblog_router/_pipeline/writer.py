@@ -48,11 +48,20 @@ class Ticket:
 
 
 class Writer:
-    """Empties the channels of one process. `channels` gives those to look after, `retire` is told of idle ones."""
+    """Empties the channels of one process.
 
-    def __init__(self, channels: Callable[[], Iterable[Channel]], retire: Callable[[Channel], None]) -> None:
+    `channels` gives those to look after, `retire` is told of idle ones, `recover` looks for what dead processes left.
+    """
+
+    def __init__(
+        self,
+        channels: Callable[[], Iterable[Channel]],
+        retire: Callable[[Channel], None],
+        recover: Callable[[], None],
+    ) -> None:
         self._channels = channels
         self._retire = retire
+        self._recover = recover
         self._signals: SimpleQueue[Ticket | None] = SimpleQueue()
         self._tickets: list[Ticket] = []
         self._thread: threading.Thread | None = None
@@ -168,6 +177,7 @@ class Writer:
 
     def round(self) -> None:
         """Write what waits in every channel whose time has come, answer tickets, print reports."""
+        self._recover()
         asked = any(ticket.targets is None for ticket in self._tickets)
         for channel in list(self._channels()):
             if asked:
@@ -176,7 +186,9 @@ class Writer:
             channel.add_tallies(everything=asked)
         for ticket in self._tickets:
             if ticket.targets is None:
-                ticket.targets = {channel: channel.last_seq() for channel in self._channels()}
+                ticket.targets = {
+                    channel: channel.last_seq() for channel in self._channels() if not channel.is_recovery
+                }
                 for channel in ticket.targets:
                     channel.retry_at = 0.0
         again = True
@@ -185,6 +197,7 @@ class Writer:
             for channel in list(self._channels()):
                 channel.awake = False  # before looking: an append after this line wakes again
                 again = self._write_some(channel) or again
+                channel.acknowledge()
             print_waiting()
             self._answer_tickets()
         self._tell_idle()
@@ -213,7 +226,7 @@ class Writer:
         if hasattr(channel.sink, "idle"):
             self._idle_at[channel] = time.monotonic() + _IDLE
         try:
-            channel.sink.write(batch)
+            channel.sink.write(channel.not_stored(batch) if channel.is_recovery else batch)
         except (SinkUnavailableError, OSError) as error:
             self._back_off(channel, error)
             return False

@@ -24,8 +24,10 @@ class MemorySink:
     def write(self, entries: Sequence[Entry]) -> None:
         """Keep the entries that are not kept yet."""
         for entry in entries:
-            if entry.seq > self._last.get(entry.origin, 0):
-                self._last[entry.origin] = entry.seq
+            last = self._last.get(entry.origin, 0)
+            # A recovered tally comes behind lines that have higher numbers.
+            if entry.seq > last or ("fold" in entry.fields and entry not in self._entries):
+                self._last[entry.origin] = max(last, entry.seq)
                 self._entries.append(entry)
 
     def close(self) -> None:

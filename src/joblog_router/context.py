@@ -42,6 +42,10 @@ _set = _current.set
 _home_of: Callable[[], object] | None = None
 
 
+# Whose jobs they are (a tenant's schema, ...): part of every key beside the id. Set by `use_namespace`.
+_namespace_of: Callable[[], str] | None = None
+
+
 def _no_number() -> int:
     """The `n` of lines that are addressed from outside a scope."""
     return 0
@@ -50,23 +54,38 @@ def _no_number() -> int:
 class JobScope:
     """One job, open in one context. `current_job()` gives it; `job_context(...)` makes it.
 
-    Equality is identity: two scopes of the same job are two scopes. `fields` is read-only and already merged with
-    those of the scope around it where that one belongs to the same job. Pickling keeps id and fields only, so
-    that a stamped record still names its job behind a process boundary.
+    Equality is identity: two scopes of the same job are two scopes. Jobs are the same if `namespace` (the setting
+    NAMESPACE where the scope was opened) and `job_id` are. `fields` is read-only and already merged with
+    those of the scope around it where that one belongs to the same job. Pickling keeps id, namespace and fields
+    only, so that a stamped record still names its job behind a process boundary.
     """
 
-    __slots__ = ("_at_close", "_captured", "_home", "_n", "_numbers", "_outer", "closed", "fields", "job_id", "parent")
+    __slots__ = (
+        "_at_close",
+        "_captured",
+        "_home",
+        "_n",
+        "_numbers",
+        "_outer",
+        "closed",
+        "fields",
+        "job_id",
+        "namespace",
+        "parent",
+    )
 
     # False for a scope that is expected to be seen after its end: its records are no sign of a mistake.
     _counts_late: ClassVar[bool] = True
 
     job_id: str
+    namespace: str
     fields: Mapping[str, Any]
     parent: JobScope | None
     closed: bool
 
-    def __init__(self, job_id: str, fields: Mapping[str, Any] = _NO_FIELDS) -> None:
+    def __init__(self, job_id: str, fields: Mapping[str, Any] = _NO_FIELDS, namespace: str = "") -> None:
         self.job_id = job_id
+        self.namespace = namespace
         self.fields = fields
         self.parent = None
         self.closed = False
@@ -81,7 +100,8 @@ class JobScope:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A plain dictionary, which `resolve` understands: a receiver of pickled records may lack this library.
-        return (dict, ([("job_id", self.job_id), ("fields", dict(self.fields))],))
+        stamp = {"job_id": self.job_id, "fields": dict(self.fields), "namespace": self.namespace}
+        return (dict, (list(stamp.items()),))
 
     def _number_for(self, channel: str) -> int:
         """The next `n` of this scope's lines in a channel that is not the process's first. Any thread."""
@@ -125,6 +145,7 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
             name = _job_name(job_id)
         # The rest repeats JobScope.__init__: opening a scope is paid per job step, a super() call shows there.
         self.job_id = name
+        self.namespace = ""
         self.fields = freeze_fields(fields) if fields else _NO_FIELDS
         self.parent = None
         self.closed = True
@@ -151,7 +172,9 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
             _report_unsaved()
             _set(self)  # closed and without an id: what is logged inside is about no job
             return self
-        if outer is not None and outer.job_id == name:
+        if _namespace_of is not None and not self.namespace:
+            self.namespace = _namespace_of()
+        if outer is not None and outer.job_id == name and outer.namespace == self.namespace:
             # One job, one count: a gap in `n` means a loss whichever of them logged.
             self._n = outer._n
             if outer._numbers is None:
@@ -198,6 +221,7 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
     def _enter_again(self) -> JobScope:
         """A second `with` on the same object opens a scope of its own: the first may still be seen by others."""
         again = job_context(self.job_id)
+        again.namespace = self.namespace
         again.fields = again._given = self._given
         again._n = self._n
         if self._numbers is None:
@@ -402,7 +426,38 @@ async def _wrap_async(scope: job_context, iterable: AsyncIterable[T]) -> AsyncIt
 def still_open(scope: JobScope) -> JobScope | None:
     """The scope that takes over from a closed one: the open one around it, only if it is the same job's."""
     outer = _open_ancestor(scope)
-    return outer if outer is not None and outer.job_id == scope.job_id else None
+    if outer is None or outer.job_id != scope.job_id or outer.namespace != scope.namespace:
+        return None
+    return outer
+
+
+def use_namespace(namespace: str | Callable[[], object]) -> None:
+    """Have scopes that are opened from now on belong to `namespace`: text, or what gives it each time.
+
+    A callable is called on the thread or task that opens a scope, with each scope. If it fails, or gives None, the
+    namespace is "", and it is reported once.
+    """
+    global _namespace_of
+    if isinstance(namespace, str):
+        fixed = clean(namespace)
+        _namespace_of = (lambda: fixed) if fixed else None
+        return
+    called = namespace
+
+    def namespace_now() -> str:
+        try:
+            value = called()
+            return "" if value is None else clean(str(value))
+        except Exception as error:
+            report_once(("namespace", repr(called)), f"NAMESPACE: {called!r} failed, jobs are kept without: {error!r}")
+            return ""
+
+    _namespace_of = namespace_now
+
+
+def current_namespace() -> str:
+    """The namespace that a scope opened here would have; readers use it, too. Never raises."""
+    return "" if _namespace_of is None else _namespace_of()
 
 
 def before_close(scope: JobScope, callback: Callable[[JobScope], None]) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 __all__ = ["Entry"]
+
+
+# Levels whose names mean the same in every process.
+_STANDARD: Final = frozenset({10, 20, 30, 40, 50})
 
 
 class Entry(NamedTuple):
@@ -39,8 +43,8 @@ class Entry(NamedTuple):
         return logging.getLevelName(self.level)
 
     def as_dict(self) -> dict[str, Any]:
-        """The entry as the JSON-lines store writes it."""
-        return {
+        """The entry as the JSON-lines store writes it. What is as it mostly is (`namespace`, ...) is left out."""
+        entry: dict[str, Any] = {
             "job_id": self.job_id,
             "created": self.created,
             "level": self.level_name,
@@ -54,3 +58,10 @@ class Entry(NamedTuple):
             "seq": self.seq,
             "n": self.n,
         }
+        if self.level not in _STANDARD:
+            entry["levelno"] = self.level
+        if self.namespace:
+            entry["namespace"] = self.namespace
+        if self.audience != "all":
+            entry["audience"] = self.audience
+        return entry

@@ -76,7 +76,7 @@ class _Run:
         self.changed_at = self.told_at = time.monotonic()
 
 
-_Key = tuple[str, str, int, int, str]
+_Key = tuple[str, str, str, int, int, str]
 
 
 class Folder:
@@ -101,7 +101,7 @@ class Folder:
         if entry.fields:
             # Words in `extra` tell lines apart as words in the text do.
             shape += "".join(f"\0{name}={_shape_of_value(value)}" for name, value in entry.fields.items())
-        key = (entry.job_id, entry.path, entry.line, entry.level, shape)
+        key = (entry.namespace, entry.job_id, entry.path, entry.line, entry.level, shape)
         run = self._runs.get(key)
         if run is None:
             run = self._runs[key] = _Run()

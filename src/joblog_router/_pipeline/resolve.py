@@ -55,7 +55,13 @@ class Captured:
         self.packed = packed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        stamp = {"job_id": self.scope.job_id, "fields": dict(self.scope.fields), "channels": sorted(self.channels)}
+        scope = self.scope
+        stamp = {
+            "job_id": scope.job_id,
+            "fields": dict(scope.fields),
+            "namespace": scope.namespace,
+            "channels": sorted(self.channels),
+        }
         return (dict, (list(stamp.items()),))
 
 
@@ -138,7 +144,10 @@ def _unpickled(stamp: dict[str, Any]) -> Any:
     job_id, fields, channels = stamp.get("job_id"), stamp.get("fields"), stamp.get("channels")
     if not isinstance(job_id, str) or not job_id:
         return NO_JOB
-    scope = JobScope(job_id, fields if isinstance(fields, dict) else {})
+    namespace = stamp.get("namespace")
+    scope = JobScope(
+        job_id, fields if isinstance(fields, dict) else {}, namespace if isinstance(namespace, str) else ""
+    )
     return Captured(scope, frozenset(map(str, channels))) if isinstance(channels, list) else scope
 
 
@@ -149,9 +158,10 @@ def _addressed(value: object, scope: JobScope | None) -> Any:
         job_id = ""
     if not job_id:
         return NO_JOB
-    if scope is not None and scope.job_id == job_id:
-        return scope
-    return JobScope(job_id)
+    if scope is None:
+        return JobScope(job_id, namespace=context.current_namespace())
+    # Within a scope an id is one of its namespace.
+    return scope if scope.job_id == job_id else JobScope(job_id, namespace=scope.namespace)
 
 
 def _agrees(value: object, scope: JobScope) -> bool:

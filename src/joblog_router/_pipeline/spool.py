@@ -311,11 +311,10 @@ _descriptors: dict[str, int] = {}
 
 def pack_scope(scope: JobScope) -> bytes:
     """What every line of a scope has in common, as it stands in each slot. Made once per scope."""
-    namespace = getattr(scope, "namespace", "")
     try:
-        return dumps((scope.job_id, namespace, dict(scope.fields)), FORMAT)
+        return dumps((scope.job_id, scope.namespace, dict(scope.fields)), FORMAT)
     except ValueError:  # fields of another process's record, of any type
-        return dumps((str(scope.job_id), str(namespace), freeze(dict(scope.fields))), FORMAT)
+        return dumps((str(scope.job_id), str(scope.namespace), freeze(dict(scope.fields))), FORMAT)
 
 
 def plain_exception(captured: CapturedException | None) -> Any:

@@ -101,9 +101,7 @@ class DeadSegment:
                 scope = scopes.get(packed)
                 if scope is None:
                     job_id, namespace, fields = _loads(packed)
-                    scope = scopes[packed] = JobScope(job_id, fields)
-                    if namespace and hasattr(scope, "namespace"):
-                        scope.namespace = namespace
+                    scope = scopes[packed] = JobScope(job_id, fields, namespace)
                 record: Any = Plain(created, level, name, path, number)
                 extra = None if more is None else (more[0], captured_exception(more[1]))
             except (ValueError, EOFError, TypeError, zlib.error):

@@ -403,4 +403,5 @@ def _entry_of(record: LogRecord, item: Item, origin: str) -> Entry:
         origin,
         seq,
         n,
+        scope.namespace,
     )

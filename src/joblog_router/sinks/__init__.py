@@ -1,4 +1,4 @@
-"""Where entries go. A sink of your own is a class with `write(entries)` and `close()`."""
+"""Where entries go. A sink of your own is a class with `write(entries)` and `close()`; a store can be read, too."""
 
 from __future__ import annotations
 
@@ -7,5 +7,19 @@ from .callable import CallableSink
 from .jsonl import JsonLinesSink
 from .logger import LoggerSink
 from .memory import MemorySink
+from .opening import open_store
+from .store import ALL, Page, Selection, Store, Summary
 
-__all__ = ["CallableSink", "JsonLinesSink", "LoggerSink", "MemorySink", "Sink"]
+__all__ = [
+    "ALL",
+    "CallableSink",
+    "JsonLinesSink",
+    "LoggerSink",
+    "MemorySink",
+    "Page",
+    "Selection",
+    "Sink",
+    "Store",
+    "Summary",
+    "open_store",
+]

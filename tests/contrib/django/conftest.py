@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from joblog_router import Entry
 from joblog_router.contrib.django.sink import DjangoSink
 from tests.contrib.django.project import Project
+from tests.postgres import USER, PostgresServer
 
 _seq = count(1)
 
@@ -29,9 +31,58 @@ def project(bare_project: Project) -> Project:
     return bare_project
 
 
+@pytest.fixture(scope="session")
+def migrated(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a database with the tables of a project and of the log, to be copied."""
+    name = postgres.create_database()
+    Project(tmp_path_factory.mktemp("migrated"), postgres, name).migrate()
+    return name
+
+
 @pytest.fixture
-def sink(transactional_db: None) -> Iterator[DjangoSink]:
-    """A sink that writes to the test database of the alias "joblog"."""
+def postgres_project(postgres: PostgresServer, migrated: str, tmp_path: Path) -> Iterator[Project]:
+    """A Django project on PostgreSQL with all its tables."""
+    name = postgres.create_database(migrated)
+    yield Project(tmp_path, postgres, name)
+    postgres.drop_database(name)
+
+
+ON_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.postgresql)
+
+
+@pytest.fixture(params=["sqlite", ON_POSTGRESQL])
+def any_project(request: pytest.FixtureRequest) -> Project:
+    """A Django project with all its tables, on SQLite and on PostgreSQL."""
+    name = "postgres_project" if request.param == "postgresql" else "project"
+    found: Project = request.getfixturevalue(name)
+    return found
+
+
+@pytest.fixture(scope="session")
+def log_database(postgres: PostgresServer, migrated: str) -> str:
+    """The name of a database for `log_on_postgresql`."""
+    return postgres.create_database(migrated)
+
+
+@pytest.fixture
+def log_on_postgresql(transactional_db: None, postgres: PostgresServer, log_database: str) -> Iterator[str]:
+    """The alias "joblog" of this process is a PostgreSQL database with an empty table; its name."""
+    before, connection = connections.settings["joblog"], connections["joblog"]
+    place = {"ENGINE": "django.db.backends.postgresql", "HOST": postgres.host, "USER": USER, "NAME": log_database}
+    connections.settings["joblog"] = {**before, "OPTIONS": {}, **place}
+    connections["joblog"] = connections.create_connection("joblog")
+    yield log_database
+    connections["joblog"].close()
+    connections.settings["joblog"] = before
+    connections["joblog"] = connection
+    postgres.execute("TRUNCATE joblog_router_joblogentry RESTART IDENTITY", log_database)
+
+
+@pytest.fixture(params=["sqlite", ON_POSTGRESQL])
+def sink(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[DjangoSink]:
+    """A sink that writes to the test database of the alias "joblog": a SQLite file, and a PostgreSQL database."""
+    if request.param == "postgresql":
+        request.getfixturevalue("log_on_postgresql")
     sink = DjangoSink(tests="database")
     yield sink
     sink.close()

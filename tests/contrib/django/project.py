@@ -8,7 +8,9 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from tests.postgres import USER
 
 SOURCE = Path(__file__).parents[3] / "src"
 
@@ -36,6 +38,15 @@ LOGGING = {
 }
 """
 
+POSTGRESQL = """
+DATABASES = {{
+    "default": {{
+        "ENGINE": "django.db.backends.postgresql", "HOST": {host!r}, "USER": {user!r}, "NAME": {name!r},
+    }}
+}}
+DATABASE_ROUTERS = []
+"""
+
 MODELS = """
 from django.db import models
 
@@ -53,11 +64,24 @@ logger = logging.getLogger("shop.work")
 """
 
 
-class Project:
-    """`root` holds the settings, an app `shop` with a model `Job`, and the SQLite files."""
+class Server(Protocol):
+    """A PostgreSQL server or what stands before it."""
 
-    def __init__(self, root: Path) -> None:
+    @property
+    def host(self) -> str:
+        """Where it is."""
+
+
+class Project:
+    """`root` holds the settings, an app `shop` with a model `Job`, and the SQLite files.
+
+    With `server`, the project and its log are in its database `name` instead.
+    """
+
+    def __init__(self, root: Path, server: Server | None = None, name: str = "") -> None:
         self.root = root
+        self.server = server
+        self.name = name
         (root / "shop").mkdir()
         (root / "shop" / "__init__.py").touch()
         (root / "shop" / "models.py").write_text(MODELS)
@@ -65,7 +89,12 @@ class Project:
 
     def settings(self, more: str = "") -> None:
         """Write the settings, with `more` at their end."""
-        (self.root / "settings.py").write_text(SETTINGS + textwrap.dedent(more))
+        (self.root / "settings.py").write_text(SETTINGS + self._database() + textwrap.dedent(more))
+
+    def _database(self) -> str:
+        if self.server is None:
+            return ""
+        return POSTGRESQL.format(host=self.server.host, user=USER, name=self.name)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Python with `arguments` in this project."""
@@ -103,7 +132,10 @@ class Project:
         return self.finish(self.start("-m", "django", *arguments), status)
 
     def migrate(self) -> None:
-        """Make all tables, the log's in its own file."""
+        """Make all tables, the log's in its own file where there are files."""
+        if self.server is not None:
+            self.manage("migrate", "--run-syncdb", "--verbosity=0")
+            return
         self.run(
             """
             from django.core.management import call_command
@@ -114,11 +146,19 @@ class Project:
 
     def rows(self, columns: str = "message", where: str = "1=1", file: str = "joblog.sqlite3") -> list[Any]:
         """What the table of job logs holds, in the order it was written; single values where one column is named."""
-        connection = sqlite3.connect(self.root / file)
+        query = f"SELECT {columns} FROM joblog_router_joblogentry WHERE {where} ORDER BY origin, seq"
+        connection = sqlite3.connect(self.root / file) if self.server is None else self._connect()
         try:
-            found = connection.execute(
-                f"SELECT {columns} FROM joblog_router_joblogentry WHERE {where} ORDER BY origin, seq"
-            ).fetchall()
+            found = connection.execute(query).fetchall()
         finally:
             connection.close()
         return found if "," in columns else [value for (value,) in found]
+
+    def _connect(self) -> Any:
+        import psycopg
+        from psycopg.types.json import set_json_loads
+
+        assert self.server is not None
+        connection = psycopg.connect(host=self.server.host, user=USER, dbname=self.name)
+        set_json_loads(lambda data: bytes(data).decode() if not isinstance(data, str) else data, connection)
+        return connection

@@ -100,12 +100,13 @@ def test_each_database_has_its_own_tables() -> None:
 
 @pytest.mark.django_db(databases=["joblog"])
 def test_indexes_and_constraints_have_fixed_names() -> None:
-    """What later migrations refer to: one index for reading a job's log, one constraint against copies."""
+    """What later migrations refer to: indexes for paging in a job's log and for following it, and against copies."""
     with connections["joblog"].cursor() as cursor:
         found = connections["joblog"].introspection.get_constraints(cursor, JobLogEntry._meta.db_table)
     named = {name: (entry["columns"], entry["unique"]) for name, entry in found.items() if name.startswith("joblog_")}
     assert named == {
         "joblog_entry_job_created": (["namespace", "job_id", "created", "id"], False),
+        "joblog_entry_job_id": (["namespace", "job_id", "id"], False),
         "joblog_entry_origin_seq": (["origin", "seq"], True),
     }
 

@@ -7,9 +7,9 @@ import pytest
 from tests.contrib.django.project import PREAMBLE, Project
 
 
-def test_lines_survive_the_rollback_of_the_transaction_that_logged_them(project: Project) -> None:
+def test_lines_survive_the_rollback_of_the_transaction_that_logged_them(any_project: Project) -> None:
     """Five of five lines are stored although the transaction around them is rolled back."""
-    project.run(
+    any_project.run(
         """
         from django.db import transaction
         from shop.models import Job
@@ -25,12 +25,12 @@ def test_lines_survive_the_rollback_of_the_transaction_that_logged_them(project:
         assert not Job.objects.exists()
         """
     )
-    assert project.rows() == [f"line {number}" for number in range(5)]
+    assert any_project.rows() == [f"line {number}" for number in range(5)]
 
 
-def test_lines_logged_by_a_coroutine_are_stored(project: Project) -> None:
+def test_lines_logged_by_a_coroutine_are_stored(any_project: Project) -> None:
     """Logging on a running event loop raises nothing and every line arrives."""
-    result = project.run(
+    result = any_project.run(
         """
         import asyncio
         from joblog_router import aflush
@@ -46,13 +46,13 @@ def test_lines_logged_by_a_coroutine_are_stored(project: Project) -> None:
         """
     )
     assert result.stderr == ""
-    found = project.rows("job_id, message")
+    found = any_project.rows("job_id, message")
     assert sorted(found) == sorted((str(n), m) for n in range(20) for m in ("before", "after"))
 
 
-def test_a_line_is_visible_before_its_jobs_row_is_committed(project: Project) -> None:
+def test_a_line_is_visible_before_its_jobs_row_is_committed(any_project: Project) -> None:
     """The lines of a job are stored while its row is uncommitted, and stay when the row is deleted."""
-    result = project.run(
+    result = any_project.run(
         """
         from django.db import transaction
         from shop.models import Job
@@ -70,12 +70,12 @@ def test_a_line_is_visible_before_its_jobs_row_is_committed(project: Project) ->
         """
     )
     assert result.stdout.split() == ["1"]
-    assert project.rows() == ["created", "deleting", "deleted"]
+    assert any_project.rows() == ["created", "deleting", "deleted"]
 
 
-def test_what_waits_at_exit_is_stored(project: Project) -> None:
+def test_what_waits_at_exit_is_stored(any_project: Project) -> None:
     """A process that ends right after its last line loses none, also after an exception, and says nothing."""
-    result = project.run(
+    result = any_project.run(
         """
         with job_context(1):
             for number in range(2000):
@@ -83,12 +83,12 @@ def test_what_waits_at_exit_is_stored(project: Project) -> None:
         """
     )
     assert result.stderr == ""
-    assert len(project.rows()) == 2000
+    assert len(any_project.rows()) == 2000
 
 
-def test_ten_thousand_lines_are_stored_exactly_once_and_in_order(project: Project) -> None:
+def test_ten_thousand_lines_are_stored_exactly_once_and_in_order(any_project: Project) -> None:
     """Every line of a burst is there, once, in the order it was logged, with its fields and traceback."""
-    project.run(
+    any_project.run(
         """
         with job_context(1, stage="pack"):
             for number in range(10_000):
@@ -101,7 +101,7 @@ def test_ten_thousand_lines_are_stored_exactly_once_and_in_order(project: Projec
         assert stats()["stored"] == 10_001, stats()
         """
     )
-    found = project.rows("message, fields, n, seq, exception")
+    found = any_project.rows("message, fields, n, seq, exception")
     assert [row[0] for row in found] == [*(f"line {number}" for number in range(10_000)), "failed"]
     assert [row[2] for row in found] == list(range(1, 10_002))
     assert json.loads(found[41][1]) == {"stage": "pack", "number": 41}
@@ -109,7 +109,7 @@ def test_ten_thousand_lines_are_stored_exactly_once_and_in_order(project: Projec
     assert found[-1][4].endswith("ZeroDivisionError: division by zero")
 
 
-def test_three_processes_share_one_file(project: Project) -> None:
+def test_three_processes_share_one_database(any_project: Project) -> None:
     """Three processes that write at the same time lose no line and mix no job."""
     code = PREAMBLE + (
         "import os\n"
@@ -118,13 +118,13 @@ def test_three_processes_share_one_file(project: Project) -> None:
         "        logger.warning('line %d', number)\n"
         "assert flush(30)\n"
     )
-    processes = [project.start("-c", code) for _ in range(3)]
+    processes = [any_project.start("-c", code) for _ in range(3)]
     for process in processes:
-        project.finish(process)
+        any_project.finish(process)
     for process in processes:
-        assert project.rows(where=f"job_id = '{process.pid}'") == [f"line {n}" for n in range(1000)]
-    assert len(project.rows()) == 3000
-    assert len(set(project.rows("origin"))) == 3
+        assert any_project.rows(where=f"job_id = '{process.pid}'") == [f"line {n}" for n in range(1000)]
+    assert len(any_project.rows()) == 3000
+    assert len(set(any_project.rows("origin"))) == 3
 
 
 CONTENTION = """
@@ -159,9 +159,9 @@ CONTENTION = """
 """
 
 
-def test_the_projects_own_transactions_do_not_fail_beside_a_busy_log(project: Project) -> None:
+def test_the_projects_own_transactions_do_not_fail_beside_a_busy_log(any_project: Project) -> None:
     """None of 300 transactions that read before they write fails while the log is written to its own file."""
-    assert project.run(CONTENTION).stdout.split() == ["300", "0", "0"]
+    assert any_project.run(CONTENTION).stdout.split() == ["300", "0", "0"]
 
 
 def test_a_shared_file_makes_the_projects_transactions_fail(bare_project: Project) -> None:
@@ -282,9 +282,9 @@ def test_an_app_that_is_not_installed_is_said_and_found_by_a_check(project: Proj
     assert "Add 'joblog_router.contrib.django' to INSTALLED_APPS" in check.stderr
 
 
-def test_logging_the_queries_of_debug_mode_is_no_loop(project: Project) -> None:
+def test_logging_the_queries_of_debug_mode_is_no_loop(any_project: Project) -> None:
     """With DEBUG on and queries logged to all handlers, the log's own INSERTs are logged nowhere."""
-    project.settings(
+    any_project.settings(
         """
         DEBUG = True
         LOGGING["root"]["level"] = "DEBUG"
@@ -293,7 +293,7 @@ def test_logging_the_queries_of_debug_mode_is_no_loop(project: Project) -> None:
         LOGGING["loggers"] = {"django.db.backends": {"level": "DEBUG"}}
         """
     )
-    project.run(
+    any_project.run(
         """
         import time
         from shop.models import Job
@@ -306,8 +306,8 @@ def test_logging_the_queries_of_debug_mode_is_no_loop(project: Project) -> None:
         assert stats()["captured"] == 2, stats()
         """
     )
-    assert project.rows("logger") == ["django.db.backends", "shop.work"]
-    everything = (project.root / "all.log").read_text()
+    assert any_project.rows("logger") == ["django.db.backends", "shop.work"]
+    everything = (any_project.root / "all.log").read_text()
     assert "SELECT COUNT(*)" in everything
     assert "INSERT INTO" not in everything
 
@@ -344,9 +344,9 @@ def test_an_option_of_the_handler_names_another_database(bare_project: Project, 
     assert bare_project.rows(file=f"{unused}.sqlite3") == []
 
 
-def test_a_forked_process_writes_over_a_connection_of_its_own(project: Project) -> None:
+def test_a_forked_process_writes_over_a_connection_of_its_own(any_project: Project) -> None:
     """Parent and child go on writing after a fork; neither uses the connection the other has."""
-    project.run(
+    any_project.run(
         """
         import os
         from joblog_router import Entry
@@ -365,7 +365,7 @@ def test_a_forked_process_writes_over_a_connection_of_its_own(project: Project) 
         sink.write([entry(3, "parent")])
         """
     )
-    assert project.rows() == ["before", "child", "parent"]
+    assert any_project.rows() == ["before", "child", "parent"]
 
 
 def test_the_connection_closes_after_a_second_of_rest(project: Project) -> None:

@@ -16,6 +16,7 @@ from joblog_router.contrib.django.sink import DjangoSink
 Make = Callable[..., Entry]
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "joblog"])
+ON_SQLITE = pytest.mark.parametrize("sink", ["sqlite"], indirect=True)
 
 
 def test_every_field_of_an_entry_is_stored(sink: DjangoSink, make_entry: Make) -> None:
@@ -190,6 +191,7 @@ def test_a_connection_of_an_alias_with_a_pool_or_without_autocommit_is_plain(tra
         settings["ATOMIC_REQUESTS"] = False
 
 
+@ON_SQLITE
 def test_an_alias_that_changes_its_database_is_opened_anew(
     sink: DjangoSink, make_entry: Make, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -220,6 +222,7 @@ def test_a_wrong_option_is_refused_at_configuration(database: object) -> None:
         DjangoSink(database=database)  # type: ignore[arg-type]
 
 
+@ON_SQLITE
 def test_any_other_database_is_written_by_bulk_create(
     sink: DjangoSink, make_entry: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

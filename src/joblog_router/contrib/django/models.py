@@ -65,6 +65,7 @@ class JobLogEntry(models.Model):
         default_permissions = ("view", "delete")
         indexes = [
             models.Index(fields=["namespace", "job_id", "created", "id"], name="joblog_entry_job_created"),
+            models.Index(fields=["namespace", "job_id", "id"], name="joblog_entry_job_id"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["origin", "seq"], name="joblog_entry_origin_seq"),

@@ -30,10 +30,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..._pipeline.primitives import freeze
 from ...entry import Entry
 from ...exceptions import ConfigurationError, SinkUnavailableError
-from ...sinks import MemorySink
-from . import conf
+from ...sinks import MemorySink, Store
+from . import conf, postgresql
 from .connection import PrivateConnection
+from .delegation import StoreByDelegation
 from .keys import stored_key
+from .postgresql import sqlstate
 
 if TYPE_CHECKING:
     from .models import JobLogEntry
@@ -62,6 +64,7 @@ _COLUMNS: Final = (
     "seq",
     "n",
 )
+_UNIQUE: Final = ("origin", "seq")
 
 # Read when logging is configured, before a test runner can have changed them.
 _NAMES_AT_START: Final = {alias: str(database.get("NAME")) for alias, database in settings.DATABASES.items()}
@@ -69,7 +72,7 @@ _NAMES_AT_START: Final = {alias: str(database.get("NAME")) for alias, database i
 _made: Final[weakref.WeakSet[DjangoSink]] = weakref.WeakSet()
 
 
-class DjangoSink:
+class DjangoSink(StoreByDelegation):
     """Adds entries to the table `JobLogEntry`. An entry that is there already is not added twice.
 
     `database` is an alias in DATABASES; without it JOBLOG_ROUTER["DATABASE"] decides, else "joblog" if there
@@ -79,6 +82,8 @@ class DjangoSink:
     In a test run (`manage.py test`, pytest) lines stay in memory, see `entries()`: a line stored by another thread
     would outlive the test's rollback, and one that waits would reach the project's real database after the tests, in
     the log of a real job with the same id. `tests="database"` writes to test databases, never to the real one.
+
+    A store, too: what is read is where lines are written.
     """
 
     def __init__(self, database: str | None = None, tests: str = "memory") -> None:
@@ -111,11 +116,8 @@ class DjangoSink:
         model = _loaded_model()
         connection = self._connection_to(self.alias)
         try:
-            with connection.in_place() as own, transaction.atomic(using=connection.alias):
-                if own.vendor == "sqlite":
-                    _insert_sqlite(own, model, entries)
-                else:
-                    _insert(connection.alias, model, entries)
+            with connection.in_place() as own:
+                _add(own, model, entries)
         except (DatabaseError, InterfaceError) as error:
             if _is_about_values(error):
                 raise
@@ -127,6 +129,14 @@ class DjangoSink:
     def entries(self, job_id: object = None) -> list[Entry]:
         """What a test run kept in memory, oldest first; only one job's if `job_id` is given. `flush()` before."""
         return self._memory.entries(job_id)
+
+    def _store(self) -> Store:
+        if is_test_run() and not self._is_for_test_database():
+            return self._memory
+        _loaded_model()
+        from .store import DjangoStore
+
+        return DjangoStore(self.alias)
 
     def _is_for_test_database(self) -> bool:
         if self._tests != "database":
@@ -179,6 +189,19 @@ def _loaded_model() -> type[JobLogEntry]:
     from .models import JobLogEntry
 
     return JobLogEntry
+
+
+def _add(own: BaseDatabaseWrapper, model: type[JobLogEntry], entries: Sequence[Entry]) -> None:
+    """In one transaction, or two where PostgreSQL's first came upon a row that is there already."""
+    if own.vendor == "postgresql":
+        rows = [_values(entry, _json(entry.fields)) for entry in entries]
+        postgresql.add_rows(own, model._meta.db_table, _COLUMNS, _UNIQUE, rows)
+        return
+    with transaction.atomic(using=own.alias):
+        if own.vendor == "sqlite":
+            _insert_sqlite(own, model, entries)
+        else:
+            _insert(own.alias, model, entries)
 
 
 def _insert_sqlite(own: BaseDatabaseWrapper, model: type[JobLogEntry], entries: Sequence[Entry]) -> None:
@@ -235,27 +258,25 @@ def _json(fields: Mapping[str, Any]) -> str:
 # --- what went wrong ---------------------------------------------------------------------------------------
 
 
-def _sqlstate(error: Error) -> str:
-    cause = error.__cause__
-    return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
-
-
 def _is_about_values(error: Error) -> bool:
     """Whether the database refused what it was given rather than being unable to take anything."""
+    state = sqlstate(error)
+    if state == "23505":
+        return False  # a line that is there already is passed over: another unique column is in the way
     # Classes 22 (data) and 54 (a limit exceeded), which psycopg counts among operational errors.
-    return isinstance(error, DataError | IntegrityError) or _sqlstate(error)[:2] in ("22", "54")
+    return isinstance(error, DataError | IntegrityError) or state[:2] in ("22", "54")
 
 
 def _lacks_table(error: Error) -> bool:
     text = str(error)
     return (
-        _sqlstate(error) in ("42P01", "42703")
+        sqlstate(error) in ("42P01", "42703")
         or (bool(error.args) and error.args[0] in (1054, 1146))  # MySQL
         or any(words in text for words in ("no such table", "no such column", "has no column named"))
     )
 
 
-def _unavailable(alias: str, error: Error) -> SinkUnavailableError:
+def _unavailable(alias: str, error: Error, what: str = "does not take job log lines") -> SinkUnavailableError:
     if _lacks_table(error):
         return SinkUnavailableError(
             f"the table of the job logs is missing in database {alias!r} ({_first_line(error)})",
@@ -263,9 +284,21 @@ def _unavailable(alias: str, error: Error) -> SinkUnavailableError:
         )
     place = str(connections.settings[alias].get("NAME") or "")
     return SinkUnavailableError(
-        f"database {alias!r} ({place}) does not take job log lines: {_first_line(error)}",
+        f"database {alias!r} ({place}) {what}: {_first_line(error)}",
         _advice(alias, error),
     )
+
+
+# By PostgreSQL's SQLSTATE.
+_ADVICE: Final[Mapping[str, str]] = {
+    "23505": "ids are handed out that are in use: run what manage.py sqlsequencereset joblog_router prints",
+    "25006": "DATABASES must name the server that takes writes, not a replica of it",
+    "42501": "allow this user INSERT and SELECT on the table and USAGE on its sequence",
+    "53100": "make room on the server's disk",
+    "53300": "allow the server more connections, or this user",
+    "55P03": "somebody holds a lock on the table, perhaps a migration; lines are tried again until it is gone",
+    "57014": "the server is too slow or somebody cancelled the statement; lines are tried again",
+}
 
 
 def _advice(alias: str, error: Error) -> str:
@@ -276,8 +309,9 @@ def _advice(alias: str, error: Error) -> str:
         return "a TestCase holds its database: use TransactionTestCase with databases=..., or leave lines in memory"
     if "is locked" in text:
         return "another connection is writing for long; give the log a file of its own with sqlite_alias()"
-    if _sqlstate(error) == "42501":
-        return "allow this user INSERT and SELECT on the table"
+    advice = _ADVICE.get(sqlstate(error))
+    if advice is not None:
+        return advice
     return f"see that the server runs and that DATABASES[{alias!r}] is right"
 
 

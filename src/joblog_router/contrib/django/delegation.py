@@ -1,0 +1,44 @@
+"""A sink that is a store through another object: wherever its lines are at the moment."""
+
+from __future__ import annotations
+
+from ...sinks.store import ALL, Page, Selection, Store, Summary
+
+__all__ = ["StoreByDelegation"]
+
+
+class StoreByDelegation:
+    """The methods of Store, handed on to `_store()`."""
+
+    def _store(self) -> Store:
+        raise NotImplementedError
+
+    def newest(self, job_id: str, selection: Selection = ALL, limit: int = 1000, namespace: str | None = None) -> Page:
+        """See Store."""
+        return self._store().newest(job_id, selection, limit, namespace)
+
+    def after(
+        self, job_id: str, cursor: str, selection: Selection = ALL, limit: int = 1000, namespace: str | None = None
+    ) -> Page:
+        """See Store."""
+        return self._store().after(job_id, cursor, selection, limit, namespace)
+
+    def before(
+        self, job_id: str, earlier: str, selection: Selection = ALL, limit: int = 1000, namespace: str | None = None
+    ) -> Page:
+        """See Store."""
+        return self._store().before(job_id, earlier, selection, limit, namespace)
+
+    def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
+        """See Store."""
+        return self._store().summary(job_id, audience, namespace)
+
+    def delete(self, job_id: str, namespace: str | None = None) -> int:
+        """See Store."""
+        return self._store().delete(job_id, namespace)
+
+    def prune(
+        self, older_than: float, keep: int | None = None, dry_run: bool = False, namespace: str | None = None
+    ) -> int:
+        """See Store."""
+        return self._store().prune(older_than, keep, dry_run, namespace)

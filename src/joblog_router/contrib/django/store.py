@@ -1,0 +1,332 @@
+"""Reading job logs out of the table: pages, a cursor that never skips a line, sums, deletion.
+
+Called by readers on their own threads, with Django's connection of that thread.
+
+Ids are handed out before commit: a row with a smaller id may appear after one with a larger. A cursor is therefore a
+settled floor (every row up to it was visible, see `ordering`) and, of this job's rows above it that were given, the
+last id of each origin: an origin writes one transaction after the other, so that its rows appear in the order of ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+from django.db import DatabaseError, InterfaceError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Count, Max, Min, Q
+
+from ... import context
+from ..._pipeline import reading
+from ..._pipeline.text import clean
+from ...entry import Entry
+from ...exceptions import ConfigurationError, JobLogError, SinkUnavailableError
+from ...sinks.store import ALL, Page, Selection, Summary
+from . import conf
+from .connection import PrivateConnection
+from .keys import stored_key
+from .models import JobLogEntry, JobLogQuerySet
+from .ordering import settled_floor
+from .sink import _unavailable
+
+__all__ = ["DjangoStore"]
+
+_KIND: Final = "d1"
+# Rows in one deleting transaction: some tens of milliseconds, in which no other process writes to SQLite.
+_CHUNK: Final = 5_000
+# Origins in a cursor, whose length this bounds. What more of them write at one moment is given a little later.
+_MAX_MARKS: Final = 200
+_MICROSECONDS: Final = 1_000_000
+_COLUMNS: Final = (
+    "id",
+    "created",
+    "level",
+    "logger",
+    "message",
+    "exception",
+    "fields",
+    "path",
+    "line",
+    "origin",
+    "seq",
+    "n",
+    "audience",
+)
+
+
+class _Seen(NamedTuple):
+    """What a reader has: rows up to `floor`, and of each origin in `marks` those up to that id."""
+
+    floor: int
+    marks: dict[str, int]
+
+    def has(self, row_id: int, origin: str) -> bool:
+        return row_id <= self.floor or row_id <= self.marks.get(origin, 0)
+
+
+class DjangoStore:
+    """The job logs in a database alias; None takes that of JOBLOG_ROUTER["DATABASE"], each time it is used."""
+
+    def __init__(self, database: str | None = None) -> None:
+        given: object = database
+        if given is not None and (not isinstance(given, str) or not given):
+            raise ConfigurationError(f"DjangoStore: database must be an alias in DATABASES, not {database!r}")
+        self._database = database
+
+    @property
+    def alias(self) -> str:
+        """The database alias read from."""
+        return self._database or conf.database_alias()
+
+    def newest(self, job_id: str, selection: Selection = ALL, limit: int = 1000, namespace: str | None = None) -> Page:
+        """See Store."""
+        with self._log(job_id, namespace) as log:
+            # Before the rows: what is committed from here on is given by `after`.
+            floor = log.settled_floor()
+            above = log.rows.filter(id__gt=floor).order_by().values_list("origin").annotate(last=Max("id"))
+            seen = _Seen(floor, dict(above[:_MAX_MARKS]))
+            return log.page_down(selection, limit, seen, None, reading.Folds())
+
+    def before(
+        self, job_id: str, earlier: str, selection: Selection = ALL, limit: int = 1000, namespace: str | None = None
+    ) -> Page:
+        """See Store. Rows that were committed since the page before are left to `after`."""
+        seen, more = _decoded(earlier, 3)
+        created, row_id, folds = more
+        with self._log(job_id, namespace) as log:
+            return log.page_down(selection, limit, seen, (created, row_id), folds)
+
+    def after(
+        self, job_id: str, cursor: str, selection: Selection = ALL, limit: int = 1000, namespace: str | None = None
+    ) -> Page:
+        """See Store."""
+        seen = _decoded(cursor, 0)[0] if cursor else _Seen(0, {})
+        limit = reading.positive(limit)
+        with self._log(job_id, namespace) as log:
+            floor = max(seen.floor, log.settled_floor())
+            rows = log.selected(selection).filter(id__gt=seen.floor)
+            if seen.marks:
+                given = Q()
+                for origin, last in seen.marks.items():
+                    given |= Q(origin=origin, id__lte=last)
+                rows = rows.exclude(given)
+            found = list(rows.order_by("id").values_list(*_COLUMNS)[: limit + 1])
+            more = len(found) > limit
+            if more:
+                # Rows behind this page may be below the floor of now.
+                found.pop()
+                floor = max(seen.floor, min(floor, found[-1][0]))
+            marks = {origin: last for origin, last in seen.marks.items() if last > floor}
+            entries = []
+            for row in found:
+                entry = log.entry_of(row)
+                if row[0] > floor:
+                    if entry.origin not in marks and len(marks) >= _MAX_MARKS:
+                        continue
+                    marks[entry.origin] = row[0]
+                entries.append(entry)
+            return Page(reading.in_order(entries), _encoded(_Seen(floor, marks)), None, more)
+
+    def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
+        """See Store. Looks at each of the job's rows once, in the database."""
+        with self._log(job_id, namespace) as log:
+            counting = reading.Counting(log.job_id)
+            rows = log.selected(Selection(audience=audience)).order_by()
+            tallies = rows.filter(fields__has_key="folded", fields__fold__isnull=False)
+            by_level = rows.values_list("level", "origin").annotate(Count("id"), Min("created"), Max("created"))
+            for level, origin, count, first, last in by_level:
+                counting.add_many(level, origin, count, first / _MICROSECONDS, last / _MICROSECONDS)
+            for level, fold, folded in tallies.values_list("level", "fields__fold", "fields__folded"):
+                counting.add_tally(str(fold), level, folded)
+            errors = log.selected(Selection(level=40, audience=audience)).order_by("created", "id")
+            first_error = errors.values_list(*_COLUMNS).first() if counting.has_errors() else None
+            return counting.summary(None if first_error is None else log.entry_of(first_error))
+
+    def delete(self, job_id: str, namespace: str | None = None) -> int:
+        """See Store. Lines that are being written at the moment may come after it."""
+        with self._log(job_id, namespace) as log:
+            return _delete(log.rows)
+
+    def prune(
+        self, older_than: float, keep: int | None = None, dry_run: bool = False, namespace: str | None = None
+    ) -> int:
+        """See Store."""
+        until = round(older_than * _MICROSECONDS)
+        space = context.current_namespace() if namespace is None else namespace
+        with self._reading() as all_rows:
+            rows = all_rows.filter(namespace=stored_key(space))
+            old = rows.filter(created__lt=until)
+            count = old.count() if dry_run else _delete(old)
+            if keep is not None:
+                for job in _jobs_of(rows):
+                    of_job = rows.filter(job_id=job)
+                    # The first that is one too many; rows of one moment are told apart by id.
+                    last = of_job.order_by("-created", "-id").values_list("created", "id")[keep : keep + 1].first()
+                    if last is not None:
+                        created, row_id = last
+                        beyond = of_job.filter(created__lte=created).exclude(created=created, id__gt=row_id)
+                        count += beyond.filter(created__gte=until).count() if dry_run else _delete(beyond)
+            return count
+
+    @contextmanager
+    def _log(self, job_id: str, namespace: str | None) -> Iterator[_Log]:
+        job = clean(str(job_id))
+        space = context.current_namespace() if namespace is None else namespace
+        with self._reading() as rows:
+            yield _Log(self.alias, job, space, rows.filter(namespace=stored_key(space), job_id=stored_key(job)))
+
+    @contextmanager
+    def _reading(self) -> Iterator[JobLogQuerySet]:
+        """All rows of the alias. Turns what the database says into SinkUnavailableError."""
+        alias = self.alias
+        if alias not in connections.settings:
+            raise SinkUnavailableError(
+                f"DATABASES has no alias {alias!r}", "see manage.py check, joblog_router.E002, for what to set"
+            )
+        try:
+            private = PrivateConnection(alias) if _has_old_snapshot(connections[alias]) else None
+            if private is None:
+                yield JobLogEntry.objects.using(alias)
+                return
+            try:
+                with private.in_place():
+                    yield JobLogEntry.objects.using(alias)
+            finally:
+                private.close()
+        except (DatabaseError, InterfaceError) as error:
+            if not connections[alias].in_atomic_block:
+                connections[alias].close()  # the next call begins with a new one: the server may have been restarted
+            raise _unavailable(alias, error, "cannot be read") from error
+
+
+class _Log:
+    """The rows of one job."""
+
+    def __init__(self, alias: str, job_id: str, namespace: str, rows: JobLogQuerySet) -> None:
+        self.alias = alias
+        self.job_id = job_id
+        self.namespace = namespace
+        self.rows = rows
+
+    def settled_floor(self) -> int:
+        try:
+            return settled_floor(connections[self.alias], JobLogEntry._meta.db_table)
+        except JobLogError as error:
+            raise SinkUnavailableError(str(error)) from error
+
+    def selected(self, selection: Selection) -> JobLogQuerySet:
+        rows = self.rows
+        since = reading.shown_since(self.job_id, self.namespace)
+        if since > 0:
+            rows = rows.filter(created__gte=round(since * _MICROSECONDS))
+        if selection.level > 0:
+            rows = rows.filter(level__gte=min(selection.level, 2**15 - 1))
+        if selection.audience != "staff":
+            rows = rows.filter(audience="all")
+        if selection.logger:
+            rows = rows.filter(Q(logger=selection.logger) | Q(logger__startswith=f"{selection.logger}."))
+        if selection.origin:
+            rows = rows.filter(origin=clean(selection.origin))
+        if selection.text:
+            text = clean(selection.text)
+            rows = rows.filter(Q(message__icontains=text) | Q(exception__icontains=text))
+        return rows
+
+    def page_down(
+        self, selection: Selection, limit: int, seen: _Seen, end: tuple[int, int] | None, folds: reading.Folds
+    ) -> Page:
+        """The page before the row at `end`, or the newest, of those rows that `seen` has."""
+        limit = reading.positive(limit)
+        entries, last = reading.take_newest(self._downwards(selection, limit, seen, end), limit, folds)
+        earlier = None if last is None else _encoded(seen, *last, folds.seen())
+        return Page(entries, _encoded(seen), earlier)
+
+    def _downwards(
+        self, selection: Selection, limit: int, seen: _Seen, end: tuple[int, int] | None
+    ) -> Iterator[tuple[tuple[int, int], Entry]]:
+        rows = self.selected(selection).order_by("-created", "-id").values_list(*_COLUMNS)
+        while True:
+            # Two conditions, of which the first is a range of the index.
+            part = rows if end is None else rows.filter(created__lte=end[0]).exclude(created=end[0], id__gte=end[1])
+            found = list(part[: limit + 1])
+            for row in found:
+                end = (row[1], row[0])
+                # Not asked of the database: with it in the query SQLite takes an index in another order, and sorts.
+                if seen.has(row[0], row[9]):
+                    yield end, self.entry_of(row)
+            if len(found) <= limit:
+                return
+
+    def entry_of(self, row: tuple[Any, ...]) -> Entry:
+        _, created, level, logger, message, exception, fields, path, line, origin, seq, n, audience = row
+        return Entry(
+            self.job_id,
+            created / _MICROSECONDS,
+            level,
+            logger,
+            message,
+            exception or None,
+            fields if isinstance(fields, dict) else {},
+            path,
+            line,
+            origin,
+            seq,
+            n,
+            self.namespace,
+            audience,
+        )
+
+
+def _has_old_snapshot(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the caller's transaction sees the table as it was earlier, while who is writing is told as of now."""
+    if connection.vendor != "postgresql" or not connection.in_atomic_block:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW transaction_isolation")
+        return cursor.fetchone()[0] not in ("read committed", "read uncommitted")
+
+
+def _delete(rows: JobLogQuerySet) -> int:
+    """Delete `rows`, a few at a time, each in a transaction of its own (unless the caller has one open)."""
+    rows = rows.order_by("id")
+    count = 0
+    while True:
+        ids = list(rows.values_list("id", flat=True)[:_CHUNK])
+        if not ids:
+            return count
+        count += rows.order_by().filter(id__lte=ids[-1]).delete()[0]
+        if len(ids) < _CHUNK:
+            return count
+
+
+def _jobs_of(rows: JobLogQuerySet) -> Iterator[str]:
+    """The ids of all jobs, from one to the next by the index: the table may hold millions of rows of each."""
+    job = rows.order_by("job_id").values_list("job_id", flat=True).first()
+    while job is not None:
+        yield job
+        job = rows.filter(job_id__gt=job).order_by("job_id").values_list("job_id", flat=True).first()
+
+
+# --- cursors -------------------------------------------------------------------------------------------------
+
+
+def _encoded(seen: _Seen, *more: Any) -> str:
+    return reading.encode(_KIND, seen.floor, seen.marks, *more)
+
+
+def _decoded(text: str, more: int) -> tuple[_Seen, Any]:
+    """What `_encoded` took: a cursor, or with three more parts an `earlier`."""
+    try:
+        floor, marks, *rest = reading.decode(text, _KIND)
+        if not reading.is_number(floor) or len(rest) != more:
+            raise ValueError("no position")
+        seen = _Seen(floor, reading.marks_of(marks))
+        if not more:
+            return seen, ()
+        created, row_id, folds = rest
+        if type(created) is not int or abs(created) >= 2**63 or not reading.is_number(row_id):
+            raise ValueError("no position")
+        return seen, (created, row_id, reading.Folds(folds))
+    except (ValueError, TypeError) as error:
+        raise reading.foreign(text) from error

@@ -51,7 +51,7 @@ class JobLogConfig(AppConfig):
 
     def ready(self) -> None:
         """Raise ConfigurationError for a wrong JOBLOG_ROUTER, MissingExtraError for a package it asks for."""
-        from . import checks  # noqa: F401 - importing it registers the checks
+        from . import checks, checks_spool  # noqa: F401 - importing it registers the checks
 
         conf.apply()
         for contrib in _CONTRIBS:

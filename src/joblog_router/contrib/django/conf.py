@@ -8,8 +8,11 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from types import NoneType
 from typing import Any, Final, TypeAlias
 
@@ -17,6 +20,8 @@ from django.conf import settings
 from django.core.signals import setting_changed
 
 from ..._pipeline import folding
+from ..._pipeline.router import router
+from ..._pipeline.spool_folder import default_directory
 from ...exceptions import ConfigurationError
 
 __all__ = ["ALIAS", "SETTING", "JobLogSettings", "current", "database_alias", "migrate_command"]
@@ -36,6 +41,9 @@ class JobLogSettings:
       "default".
     - `FOLD`: whether many similar DEBUG and INFO lines of a job become the first few and a tally; a handler's
       `fold` beats it.
+    - `SPOOL`: the directory of the spool, in which lines stand until they are stored; True takes one in the temporary
+      directory, by user, project and database; None or False for no spool. A handler's `spool` beats it. In test runs
+      there is none.
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
       for `joblog_router.contrib.nats.instrument` insists on it.
     - `CELERY`: the same for Celery and `joblog_router.contrib.celery.instrument`.
@@ -43,6 +51,7 @@ class JobLogSettings:
 
     DATABASE: str | None = None
     FOLD: bool = True
+    SPOOL: bool | str | os.PathLike[str] | None = True
     NATS: Choice = None
     CELERY: Choice = None
 
@@ -52,6 +61,7 @@ _CHOICE: Final = ((bool, Mapping, NoneType), "True, False, None or a dictionary 
 _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "DATABASE": ((str, NoneType), "the name of an alias in DATABASES, or None"),
     "FOLD": ((bool,), "True or False"),
+    "SPOOL": ((bool, str, os.PathLike, NoneType), "the path of a directory, True, or None for no spool"),
     "NATS": _CHOICE,
     "CELERY": _CHOICE,
 }
@@ -86,9 +96,28 @@ def migrate_command(alias: str) -> str:
     return "manage.py migrate" if alias == "default" else f"manage.py migrate --database {alias}"
 
 
+def spool_directory() -> Path | None:
+    """Where handlers that say nothing about it have their spool; None where they have none."""
+    from .sink import is_test_run
+
+    choice = current().SPOOL
+    if choice is None or choice is False or is_test_run():
+        return None
+    if choice is not True:
+        path = Path(os.fspath(choice))
+        return Path(os.path.realpath(path.parent)) / path.name
+    # By database too: lines for one must not be recovered into another that the same project uses at other times.
+    module = sys.modules.get(os.environ.get("DJANGO_SETTINGS_MODULE", ""))
+    alias = settings.DATABASES.get(database_alias(), {})
+    parts = [getattr(settings, "BASE_DIR", ""), getattr(module, "__file__", "")]
+    parts += [alias.get(name, "") for name in ("ENGINE", "NAME", "HOST", "PORT")]
+    return default_directory("\0".join(map(str, parts)))
+
+
 def apply() -> None:
     """Hand over what the core keeps for itself, as it knows no Django settings."""
     folding.enabled = current().FOLD
+    router.use_default_spool(spool_directory())
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

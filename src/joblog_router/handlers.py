@@ -15,6 +15,7 @@ from typing import Any
 from ._pipeline.capture import make_capture
 from ._pipeline.channel import Channel
 from ._pipeline.naming import LoggerNames
+from ._pipeline.overflow import Bounds
 from ._pipeline.resolve import use_evidence
 from ._pipeline.router import UNSET, Unset, router
 from ._pipeline.sinks import make_sink
@@ -24,6 +25,12 @@ from .sinks.base import Sink
 __all__ = ["JobLogHandler"]
 
 _DEFAULT_CAPACITY = 50_000
+_DEFAULT_BYTES = 64 * 2**20
+_LONGEST_BLOCK = 60.0
+_SETTINGS = (
+    "level, sink, options, loggers, exclude, capacity, capacity_bytes, block, evidence, fold, unfolded, spool, "
+    "filters, formatter"
+)
 
 
 class JobLogHandler(logging.Handler):
@@ -35,7 +42,10 @@ class JobLogHandler(logging.Handler):
       `close` (see `joblog_router.sinks.Sink`), or such an object; `options` go to its constructor.
     - `level`: as for every handler. `loggers`, `exclude`: only, or all but, the loggers named and those below them
       (whole dotted segments: `"shop"` is not `"shopping"`).
-    - `capacity`: how many entries may wait in memory while the sink is slow or away; more are dropped and counted.
+    - `capacity`, `capacity_bytes`: how many entries, and bytes of text, may wait in memory while the sink is slow or
+      away. When they are used up by four fifths DEBUG lines are dropped, then INFO, WARNING and above last; the job's
+      log tells how many. `block`: seconds that a logging call may wait for room before its line is dropped; 0 by
+      default, and never in an event loop.
     - `fold`: whether many similar DEBUG and INFO lines of a job become the first few and a tally (they are counted,
       not stored); on by default, off for the loggers of `unfolded` and below.
     - `spool`: a directory of this user's own (made if it is missing, mode 0700) in which every line stands before its
@@ -57,6 +67,8 @@ class JobLogHandler(logging.Handler):
         loggers: list[str] | None = None,
         exclude: list[str] | None = None,
         capacity: int = _DEFAULT_CAPACITY,
+        capacity_bytes: int = _DEFAULT_BYTES,
+        block: float = 0.0,
         evidence: list[str] | tuple[str, ...] | None = None,
         fold: bool | None = None,
         unfolded: list[str] | None = None,
@@ -64,12 +76,15 @@ class JobLogHandler(logging.Handler):
         **unknown: Any,
     ) -> None:
         if unknown:
-            known = (
-                "level, sink, options, loggers, exclude, capacity, evidence, fold, unfolded, spool, filters, formatter"
-            )
-            raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {known}, formatter")
+            raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {_SETTINGS}")
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             raise ConfigurationError(f"JobLogHandler: capacity must be a positive whole number, not {capacity!r}")
+        if isinstance(capacity_bytes, bool) or not isinstance(capacity_bytes, int) or capacity_bytes < 1:
+            raise ConfigurationError(
+                f"JobLogHandler: capacity_bytes must be a positive whole number, not {capacity_bytes!r}"
+            )
+        if isinstance(block, bool) or not isinstance(block, int | float) or not 0 <= block <= _LONGEST_BLOCK:
+            raise ConfigurationError(f"JobLogHandler: block must be seconds, 0 to {_LONGEST_BLOCK:.0f}, not {block!r}")
         names = LoggerNames.of(loggers, exclude)
         if fold is not None and not isinstance(fold, bool):
             raise ConfigurationError(f"JobLogHandler: fold must be True or False, not {fold!r}")
@@ -84,7 +99,9 @@ class JobLogHandler(logging.Handler):
             raise ConfigurationError(f"JobLogHandler: level {level!r} is not a level: {error}") from None
         if keys is not None:
             use_evidence(id(self), keys)
-        self._channel: Channel = router.open_channel(made, capacity, fold, kept_whole, directory)
+        self._channel: Channel = router.open_channel(
+            made, Bounds(capacity, capacity_bytes, block), fold, kept_whole, directory
+        )
         self._names = names
         self.renew()
         router.renew_after_fork(self)

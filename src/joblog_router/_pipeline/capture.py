@@ -17,6 +17,7 @@ from ..context import JobScope
 from .channel import Channel
 from .exceptions import CapturedException, capture_exception
 from .naming import LoggerNames
+from .overflow import LONG
 from .primitives import freeze
 from .report import report_once
 from .resolve import BARE_LENGTH, SERVICES, STAMP, Captured, extras_of, resolve
@@ -38,6 +39,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
     append = buffer.append
     next_seq = channel.next_seq
     is_first = channel.is_first
+    weigh = channel.weigh
     spool = channel.spool if isinstance(channel.spool, Spool) else None
     site_of = None if spool is None else spool.sites.get
 
@@ -88,8 +90,8 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 message = record.getMessage()  # a record factory may format in its own way
             elif args:
                 message = message % args
-            if len(message) > MAX_MESSAGE:
-                message = clip(message, MAX_MESSAGE)
+            if len(message) >= LONG:
+                message = weigh(message)
             if not is_plain:
                 raised = raised or record.exc_text
                 exception = capture_exception(record) if raised else None
@@ -103,8 +105,8 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
         captured = scope._captured  # type: ignore[union-attr]
         if stamp is not None or captured is None or captured.channels is not alone:
             captured = _captured(scope, channel, stamp)  # type: ignore[arg-type]
-        if len(buffer) >= channel.room:
-            channel.dropped.add()
+        if len(buffer) >= channel.room and not channel.takes(record, scope, message):  # type: ignore[arg-type]
+            pass  # counted
         else:
             seq = next_seq()
             if spool is not None:

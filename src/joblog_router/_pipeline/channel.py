@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..context import JobScope
 from .folding import Folder
+from .overflow import Bounds, Overflow
 from .spool import Spool
-from .stats import Tally
 
 if TYPE_CHECKING:
     from logging import LogRecord
@@ -48,7 +48,13 @@ class Channel:
 
     is_recovery = False
 
-    def __init__(self, named: NamedSink, origin: str, capacity: int, wake: Callable[[Channel], None]) -> None:
+    def __init__(
+        self,
+        named: NamedSink,
+        origin: str,
+        bounds: Bounds,
+        wake: Callable[[Channel], None],
+    ) -> None:
         self.key = named.key
         # The same for the next process's channel to the same place.
         self.spool_key = named.key if named.is_shared else named.name
@@ -59,7 +65,7 @@ class Channel:
         self.is_shared = named.is_shared
         self.alone = frozenset((self.key,))
         self.sink = named.sink
-        self.capacity = capacity
+        self.bounds = bounds
         self.is_closed = True
         self.fold: bool | None = None
         self.unfolded: LoggerNames | None = None
@@ -74,8 +80,7 @@ class Channel:
         self.is_first = "." not in origin.rpartition("-")[2]
         self.buffer: deque[Item] = deque()
         self.next_seq = itertools.count(1).__next__
-        self.dropped = Tally()
-        self.room = self.capacity
+        self.overflow = Overflow(self.bounds)
         self.awake = False
         # Below: the writer's own.
         self.ready: deque[Entry] = deque()
@@ -89,9 +94,11 @@ class Channel:
         self.retry_at = 0.0
         self.last_error = ""
         self.told_dropped = 0
+        self.room = 0
         self._held: list[Item] = []
         self._expected = 1
         self._held_since = 0.0
+        self.make_room()
         if self.spool is not None:
             self.spool.let_go()
             self.spool = None
@@ -108,7 +115,7 @@ class Channel:
             self.spool.close(is_done=not self.waiting())
         self.spool_directory = directory
         self.alone = frozenset((self.key,))  # another object: what scopes have cached lacks the spool's part
-        self.spool = None if directory is None else Spool(directory, self.spool_key, self.origin, self.capacity)
+        self.spool = None if directory is None else Spool(directory, self.spool_key, self.origin, self.bounds.lines)
         self.folder.mark = None if self.spool is None else self.spool.mark
         return True
 
@@ -175,8 +182,37 @@ class Channel:
         return batch
 
     def make_room(self) -> None:
-        """Let logging threads append as many as fit beside what is waiting for the sink."""
-        self.room = self.capacity - len(self.ready) - len(self._held)
+        """Let logging threads append as many as fit beside what is waiting for the sink: this many of any level."""
+        lines = self.bounds.lines
+        self.room = 0 if self.overflow.is_heavy() else lines - lines // 5 - len(self.ready) - len(self._held)
+
+    def weigh(self, message: str) -> str:
+        """A long message, cut to what is allowed and counted in bytes. On logging threads."""
+        message = self.overflow.weigh(message)
+        if self.overflow.is_heavy():
+            self.room = 0
+        return message
+
+    def takes(self, record: LogRecord, scope: JobScope, message: str) -> bool:
+        """Whether there is room for a line though there is little; one that is not taken is counted. Never raises."""
+        overflow = self.overflow
+        try:
+            level = int(record.levelno)
+            # What the writer has taken off is in `room` already, which it may make smaller meanwhile.
+            if overflow.takes(level, len(self.buffer), self.room) or (
+                overflow.may_wait() and overflow.wait(lambda: overflow.takes(level, len(self.buffer), self.room))
+            ):
+                return True
+            overflow.drop(scope.namespace, scope.job_id, level, float(record.created), message)
+        except Exception:
+            overflow.dropped.add()
+        return False
+
+    def add_markers(self, everything: bool) -> None:
+        """Put the rows that tell of dropped lines behind what waits, unless the sink is away."""
+        if not self.failing:
+            for row in self.overflow.rows(self.origin, everything):
+                self.buffer.append((row, _NO_SCOPE, self.next_seq(), 0, "", None))
 
     def has_lines(self) -> bool:
         """Whether lines wait to be stored."""
@@ -184,7 +220,7 @@ class Channel:
 
     def is_empty(self) -> bool:
         """Whether nothing is left to do: no line waits, and no tally is owed."""
-        return not (self.has_lines() or self.folder.owes())
+        return not (self.has_lines() or self.folder.owes() or self.overflow.owes())
 
     def waiting(self) -> int:
         """How many entries are captured and neither stored nor given up."""

@@ -24,6 +24,7 @@ from .. import context
 from . import resolve
 from .channel import Channel, Item
 from .naming import LoggerNames
+from .overflow import Bounds, Overflow
 from .report import has_waiting, report, report_once, use_writer
 from .sinks import NamedSink
 from .spool import Spool, pack_scope
@@ -81,7 +82,7 @@ class Router:
     def open_channel(
         self,
         named: NamedSink,
-        capacity: int,
+        bounds: Bounds,
         fold: bool | None = None,
         unfolded: LoggerNames | None = None,
         spool: SpoolSetting = None,
@@ -90,9 +91,9 @@ class Router:
         with self._lock:
             channel = self._channels.get(named.key)
             if channel is None:
-                channel = Channel(named, self._next_origin(), capacity, self._wake)
+                channel = Channel(named, self._next_origin(), bounds, self._wake)
                 self._channels[named.key] = channel
-            channel.capacity = capacity
+            channel.bounds = channel.overflow.bounds = bounds
             channel.fold = fold
             channel.unfolded = unfolded
             channel.make_room()
@@ -368,7 +369,7 @@ class Router:
 
     @staticmethod
     def _add(counts: dict[str, int], channel: Channel) -> None:
-        dropped = channel.dropped.value()
+        dropped = channel.overflow.dropped.value()
         counts["stored"] += channel.stored
         counts["folded"] += channel.folder.folded
         counts["quarantined"] += channel.quarantined
@@ -412,7 +413,7 @@ class Router:
                     channel.spool.close(is_done=True)
                 self._add(self._before, channel)
                 channel.stored = channel.quarantined = channel.folder.folded = 0
-                channel.dropped = type(channel.dropped)()
+                channel.overflow = Overflow(channel.bounds)
         finally:
             self._lock.release()
         try:

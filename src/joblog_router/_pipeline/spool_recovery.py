@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from ..context import JobScope
 from ..entry import Entry
 from .channel import Channel, Item
+from .overflow import Bounds
 from .report import report_once
 from .sinks import NamedSink
 from .spool import (
@@ -166,7 +167,7 @@ class RecoveryChannel(Channel):
     def __init__(self, segment: DeadSegment, sink: Channel, wake: Callable[[Channel], None]) -> None:
         found = segment.found
         named = NamedSink(sink.sink, sink.name, f"recovery of {found.origin}", False)
-        super().__init__(named, found.origin, 0, wake)
+        super().__init__(named, found.origin, Bounds(0), wake)
         self.fold, self.unfolded = sink.fold, sink.unfolded
         self.buffer = deque(segment.items())
         self.lines = len(self.buffer)

@@ -23,6 +23,7 @@ from . import folding
 from .channel import Channel, Item
 from .exceptions import render_exception
 from .folding import TallyRow
+from .overflow import WRITER_NAME, weight
 from .report import print_waiting, report, report_once
 from .text import clean
 
@@ -109,7 +110,7 @@ class Writer:
     def _start(self) -> None:
         if self._paused or not next(self._may_start, False):
             return
-        thread = threading.Thread(target=Context().run, args=(self._run,), name="joblog-writer", daemon=True)
+        thread = threading.Thread(target=Context().run, args=(self._run,), name=WRITER_NAME, daemon=True)
         try:
             thread.start()
             self._thread = thread
@@ -163,6 +164,11 @@ class Writer:
         times = [channel.retry_at if channel.failing else now + LINGER for channel in pending]
         times += self._idle_at.values()
         times += [due for channel in self._channels() if (due := channel.folder.next_due()) is not None]
+        times += [
+            due
+            for channel in self._channels()
+            if not channel.failing and (due := channel.overflow.next_due()) is not None
+        ]
         return max(0.0, min(times) - now) if times else None
 
     def drain(self) -> None:
@@ -184,6 +190,7 @@ class Writer:
                 # What is still in the buffer may belong to a run as well.
                 self._make_entries(channel, everything=True)
             channel.add_tallies(everything=asked)
+            channel.add_markers(everything=asked)
         for ticket in self._tickets:
             if ticket.targets is None:
                 ticket.targets = {
@@ -249,6 +256,7 @@ class Writer:
         """Turn records into entries at once, also while the sink is away: a record may hold on to large arguments."""
         channel.is_converting = True  # what is taken is in no list for a moment: nobody may think it done
         items = channel.take(max(_CONVERT, len(channel.buffer)) if everything else _CONVERT)
+        ready = len(channel.ready)
         for item in items:
             try:
                 self._make_entry(channel, item)
@@ -257,8 +265,18 @@ class Writer:
                 report_once(("entry", repr(error)), f"a line of job {item[1].job_id!r} could not be stored: {error!r}")
         if items:
             channel.taken = items[-1][2]
+            channel.overflow.converted(item[4] for item in items)
+            channel.overflow.ready_bytes += sum(map(weight, islice(channel.ready, ready, None)))
+            self._shed(channel)
         channel.is_converting = False
         channel.make_room()
+
+    @staticmethod
+    def _shed(channel: Channel) -> None:
+        """Where the store is away or slow: let lines go that more important ones will need the room of."""
+        most = channel.bounds.lines * 4 // 5
+        if most < len(channel.ready) and not channel.is_recovery:
+            channel.ready = channel.overflow.shed(channel.ready, most)
 
     @staticmethod
     def _make_entry(channel: Channel, item: Item) -> None:
@@ -344,7 +362,7 @@ class Writer:
     def _done(self, channel: Channel, count: int, lines: int) -> None:
         """The first `count` entries need no more work; `lines` lines among them are in the store."""
         for _ in range(count):
-            channel.ready.popleft()
+            channel.overflow.ready_bytes -= weight(channel.ready.popleft())
         channel.stored += lines
         channel.make_room()
         if channel.failing:
@@ -352,7 +370,7 @@ class Writer:
             channel.failures = 0
             channel.retry_at = 0.0
             report(f"sink {channel.name!r} takes entries again; {channel.waiting()} are waiting")
-        dropped = channel.dropped.value()
+        dropped = channel.overflow.dropped.value()
         if dropped > channel.told_dropped:
             report(f"sink {channel.name!r}: {dropped - channel.told_dropped} lines dropped, the buffer was full")
             channel.told_dropped = dropped
@@ -368,7 +386,7 @@ class Writer:
             advice = getattr(error, "advice", "")
             report(
                 f"{text}. {advice + '. ' if advice else ''}Job log lines are kept in memory (at most "
-                f"{channel.capacity}) and tried again; the application is not affected"
+                f"{channel.bounds.lines}) and tried again; the application is not affected"
             )
 
 

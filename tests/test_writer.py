@@ -293,7 +293,7 @@ def test_two_sinks_count_their_lines_without_gaps() -> None:
     assert flush(10)
     assert [entry.n for entry in one.written] == [entry.n for entry in two.written] == [1, 2, 3, 4, 5, 6]
     three = Recording()
-    handler = JobLogHandler(fold=False, sink=three, capacity=10)
+    handler = JobLogHandler(fold=False, sink=three, capacity=5)
     logging.getLogger().addHandler(handler)
     handler._channel.room = 0
     with job_context(1):

@@ -8,7 +8,8 @@ Importing this package imports the standard library only.
 
 from __future__ import annotations
 
-from ._pipeline.router import aflush, flush, stats
+from ._pipeline.lifecycle import flush_on_sigterm
+from ._pipeline.router import aflush, completeness, flush, stats
 from .context import JobScope, carry, current_job, detached, job_context, wrap_stream
 from .entry import Entry
 from .exceptions import ConfigurationError, EntryRefusedError, JobLogError, MissingExtraError, SinkUnavailableError
@@ -29,9 +30,11 @@ __all__ = [
     "SinkUnavailableError",
     "aflush",
     "carry",
+    "completeness",
     "current_job",
     "detached",
     "flush",
+    "flush_on_sigterm",
     "job_context",
     "stats",
     "wrap_stream",

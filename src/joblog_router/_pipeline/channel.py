@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..context import JobScope
-from .folding import Folder
+from .folding import Folder, TallyRow
 from .overflow import Bounds, Overflow
 from .spool import Spool
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from ..entry import Entry
     from .exceptions import CapturedException
-    from .folding import TallyRow
     from .naming import LoggerNames
     from .sinks import NamedSink
     from .spool_recovery import DeadSegment
@@ -211,7 +210,7 @@ class Channel:
     def add_markers(self, everything: bool) -> None:
         """Put the rows that tell of dropped lines behind what waits, unless the sink is away."""
         if not self.failing:
-            for row in self.overflow.rows(self.origin, everything):
+            for row in self.overflow.rows(self.origin, everything, self.folder.jobs):
                 self.buffer.append((row, _NO_SCOPE, self.next_seq(), 0, "", None))
 
     def has_lines(self) -> bool:
@@ -225,6 +224,29 @@ class Channel:
     def waiting(self) -> int:
         """How many entries are captured and neither stored nor given up."""
         return len(self.buffer) + len(self._held) + len(self.ready)
+
+    def completeness(self, namespace: str, job_id: str) -> dict[str, int]:
+        """What became of the lines of one job. Exact when nothing is being captured; on any thread."""
+        waiting = 0
+        for _ in range(5):
+            try:
+                waiting = sum(_is_line(item, namespace, job_id) for item in [*self.buffer, *self._held])
+                waiting += sum(
+                    entry.job_id == job_id and entry.namespace == namespace and not isinstance(entry, TallyRow)
+                    for entry in list(self.ready)
+                )
+                break
+            except RuntimeError:  # changed while it was looked at
+                continue
+        known = self.folder.jobs.get((namespace, job_id))
+        counts = {
+            "stored": known.stored if known else 0,
+            "folded": known.folded if known else 0,
+            "dropped": (known.dropped if known else 0) + self.overflow.untold(namespace, job_id),
+            "quarantined": known.quarantined if known else 0,
+            "waiting": waiting,
+        }
+        return {"emitted": sum(counts.values()), **counts}
 
     def last_seq(self) -> int:
         """The highest number that waits now, or of what was done last. For `flush`."""
@@ -241,6 +263,11 @@ class Channel:
             return max(last, self.buffer[-1][2])
         except IndexError:
             return last
+
+
+def _is_line(item: Item, namespace: str, job_id: str) -> bool:
+    scope = item[1]
+    return scope.job_id == job_id and scope.namespace == namespace
 
 
 def _seq(item: Item) -> int:

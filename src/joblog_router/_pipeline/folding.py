@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 
 from ..context import JobScope
 from ..entry import Entry
+from .completeness import JobCounts
 from .text import clip
 
 KEPT = 5  # lines of a run that are stored as they are
@@ -88,6 +89,7 @@ class Folder:
         self._swept_at = 0.0
         self.folded = 0
         # With a spool: notes (seq, first of the run, count), and those that a dead process left, by seq.
+        self.jobs = JobCounts()
         self.mark: Callable[[int, int, int], None] | None = None
         self.marks: dict[int, tuple[int, int]] = {}
 
@@ -122,6 +124,7 @@ class Folder:
         run.folded += 1
         run.last = entry
         self.folded += 1
+        self.jobs.of(entry).folded += 1
         if self.mark is not None:
             self.mark(entry.seq, run.first_seq, run.folded)
         if run.folded == run.next_tell:

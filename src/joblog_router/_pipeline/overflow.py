@@ -16,6 +16,7 @@ from itertools import repeat
 from typing import Final, NamedTuple
 
 from ..entry import Entry
+from .completeness import JobCounts
 from .folding import TallyRow
 from .stats import Tally
 from .text import MAX_MESSAGE, clip
@@ -141,7 +142,12 @@ class Overflow:
         """When to tell, on the monotonic clock; None if there is nothing to tell."""
         return self._told_at + _TELL_EVERY if self._owes else None
 
-    def rows(self, origin: str, everything: bool) -> Iterator[TallyRow]:
+    def untold(self, namespace: str, job_id: str) -> int:
+        """How many lines of a job were dropped that no marker tells of yet. On any thread."""
+        drops = [drop for key, drop in list(self._drops.items()) if key[:2] == (namespace, job_id)]
+        return sum(drop.tally.value() - drop.told for drop in drops)
+
+    def rows(self, origin: str, everything: bool, jobs: JobCounts) -> Iterator[TallyRow]:
         """A marker for each job of which lines were dropped since the last. Its `seq` is for the caller to set."""
         if not self._owes or not (everything or time.monotonic() - self._told_at >= _TELL_EVERY):
             return
@@ -158,6 +164,7 @@ class Overflow:
                 if (count := drop.tally.value()) > drop.told:  # one came in between
                     self._drops[namespace, job_id, level] = drop
         for (namespace, job_id), drops in by_job.items():
+            jobs.at((namespace, job_id)).dropped += sum(count for _, count, _ in drops)
             yield _marker(origin, namespace, job_id, sorted(drops, key=lambda told: told[0]))
 
     def shed(self, ready: Iterable[Entry], most: int) -> deque[Entry]:

@@ -344,6 +344,20 @@ class Router:
         elif self._writer.is_running():
             self._writer.wake()
 
+    def completeness(self, job_id: object, namespace: str | None = None) -> dict[str, dict[str, int]]:
+        """By sink: what became of a job's lines in this process."""
+        job = clean(str(job_id))
+        space = context.current_namespace() if namespace is None else namespace
+        return {
+            channel.name: channel.completeness(space, job) for channel in self._snapshot() if not channel.is_recovery
+        }
+
+    def leave(self, timeout: float, is_last: bool) -> None:
+        """Store what waits before a signal ends the process, for at most `timeout` seconds."""
+        self.flush(timeout)
+        if is_last:
+            self._close_spools()
+
     def stats(self) -> dict[str, int]:
         """Counters of this process, exact when nothing is being captured at the moment."""
         with self._lock:
@@ -498,6 +512,14 @@ def flush(timeout: float = 5.0) -> bool:
 async def aflush(timeout: float = 5.0) -> bool:
     """`flush` without blocking the event loop."""
     return await router.aflush(timeout)
+
+
+def completeness(job_id: object, namespace: str | None = None) -> dict[str, dict[str, int]]:
+    """What became of the lines that this process logged for a job: by sink, `emitted` and the five it is the sum of.
+
+    emitted = stored + folded + dropped + quarantined + waiting. Of the five thousand jobs that were logged for last.
+    """
+    return router.completeness(job_id, namespace)
 
 
 def stats() -> dict[str, Any]:

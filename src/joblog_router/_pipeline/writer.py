@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 
 from ..entry import Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
-from . import folding
+from . import folding, quarantine
 from .channel import Channel, Item
 from .exceptions import render_exception
 from .folding import TallyRow
@@ -353,16 +353,23 @@ class Writer:
     def _set_aside(channel: Channel, entry: Entry, reason: Exception | None) -> None:
         if not isinstance(entry, TallyRow):
             channel.quarantined += 1
+            counts = channel.folder.jobs.of(entry)
+            counts.quarantined += 1
+            counts.stored -= 1  # _done() will count it among those
+        kept_in = quarantine.keep(channel, entry, reason)
         report_once(
             ("refused", channel.key, type(reason).__name__),
             f"sink {channel.name!r} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}): "
-            f"{reason!r}. Such lines are set aside and counted as quarantined",
+            f"{reason!r}. Such lines are counted as quarantined" + (f" and kept in {kept_in!r}" if kept_in else ""),
         )
 
     def _done(self, channel: Channel, count: int, lines: int) -> None:
         """The first `count` entries need no more work; `lines` lines among them are in the store."""
         for _ in range(count):
-            channel.overflow.ready_bytes -= weight(channel.ready.popleft())
+            entry = channel.ready.popleft()
+            channel.overflow.ready_bytes -= weight(entry)
+            if not isinstance(entry, TallyRow):
+                channel.folder.jobs.of(entry).stored += 1
         channel.stored += lines
         channel.make_room()
         if channel.failing:

@@ -60,6 +60,9 @@ class Channel:
         self.spool_directory: Path | None = None
         self.uses_default_spool = False
         self.spool: Spool | DeadSegment | None = None
+        # Segments of earlier settings, and the last number that may be in each.
+        self._old_spools: list[tuple[Spool | DeadSegment, int]] = []
+        self._unspooled_before = 0
         self.name = named.name
         self.is_shared = named.is_shared
         self.alone = frozenset((self.key,))
@@ -98,9 +101,12 @@ class Channel:
         self._expected = 1
         self._held_since = 0.0
         self.make_room()
-        if self.spool is not None:
-            self.spool.let_go()
-            self.spool = None
+        for spool in (self.spool, *(spool for spool, _ in self._old_spools)):
+            if spool is not None:
+                spool.let_go()
+        self.spool = None
+        self._old_spools = []
+        self._unspooled_before = 0
         if self.spool_directory is not None:
             self.use_spool(self.spool_directory)
 
@@ -111,7 +117,8 @@ class Channel:
         if self.spool is not None:
             if directory == self.spool_directory:
                 return False
-            self.spool.close(is_done=not self.waiting())
+            # It keeps what waits until that is stored.
+            self._old_spools.append((self.spool, self.last_seq()))
         self.spool_directory = directory
         self.alone = frozenset((self.key,))  # another object: what scopes have cached lacks the spool's part
         self.spool = None if directory is None else Spool(directory, self.spool_key, self.origin, self.bounds.lines)
@@ -120,10 +127,36 @@ class Channel:
 
     def acknowledge(self) -> None:
         """Tell the spool what it need not keep any longer: lines that are stored, or folded and told of."""
+        if self.spool is None and not self._old_spools:
+            return
+        done = self.done()
+        owed = self.folder.owed_from()
+        upto = done if owed is None else min(done, owed - 1)
         if self.spool is not None:
-            done = self.done()
-            owed = self.folder.owed_from()
-            self.spool.acknowledge(done if owed is None else min(done, owed - 1))
+            self.spool.acknowledge(upto)
+        for old in list(self._old_spools):
+            if upto >= old[1]:
+                self._old_spools.remove(old)
+                self._close_spool(old[0], is_done=True)
+
+    def close_spools(self, is_done: bool) -> None:
+        """Let go of the segments; their files go if nothing in them is needed any more."""
+        self.acknowledge()
+        for spool, _ in self._old_spools:
+            self._close_spool(spool, is_done)
+        self._old_spools = []
+        if self.spool is not None:
+            self._close_spool(self.spool, is_done)
+
+    def _close_spool(self, spool: Spool | DeadSegment, is_done: bool) -> None:
+        spool.close(is_done)
+        if isinstance(spool, Spool) and spool is not self.spool:
+            self._unspooled_before += spool.missed.value()
+
+    def unspooled(self) -> int:
+        """How many lines are in no segment though there is a spool."""
+        spools = [self.spool, *(spool for spool, _ in self._old_spools)]
+        return self._unspooled_before + sum(spool.missed.value() for spool in spools if isinstance(spool, Spool))
 
     def wake(self) -> None:
         """Tell the writer that this buffer is no longer empty. Safe on any thread, in signal handlers and `__del__`."""

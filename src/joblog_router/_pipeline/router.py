@@ -61,6 +61,7 @@ class Router:
             "folded": 0,
             "dropped": 0,
             "quarantined": 0,
+            "unspooled": 0,
         }
         self._recovered = 0
         # Segments that are locked, and the channels to whose sinks their lines go.
@@ -126,9 +127,12 @@ class Router:
             handler.renew()
         if directory is None or channel.spool is None:
             return
-        if isinstance(channel.spool, Spool):
-            channel.spool.open(channel.last_seq())
-        self._look_for_dead(directory, channel)
+        try:
+            if isinstance(channel.spool, Spool):
+                channel.spool.open(channel.last_seq())
+            self._look_for_dead(directory, channel)
+        except Exception as error:  # the world's faults must not end a configuration
+            report_once(("spool", str(directory), repr(error)), f"the spool in {str(directory)!r}: {error!r}")
 
     def _look_for_dead(self, directory: Path, channel: Channel) -> bool:
         """Lock what dead processes left for `channel` in `directory`, for the writer; whether there was something."""
@@ -363,19 +367,16 @@ class Router:
         with self._lock:
             counts = dict(self._before)
             waiting = 0
-            unspooled = 0
             for channel in self._channels.values():
                 if channel.is_recovery:
                     continue
                 self._add(counts, channel)
                 waiting += channel.waiting()
-                unspooled += channel.spool.missed.value() if isinstance(channel.spool, Spool) else 0
         counts["captured"] += waiting
         return {
             **counts,
             "waiting": waiting,
             "recovered": self._recovered,
-            "unspooled": unspooled,
             "late": resolve.late.value(),
             "conflicts": resolve.conflicts.value(),
             "services": resolve.foreign_service.value(),
@@ -387,6 +388,7 @@ class Router:
         counts["stored"] += channel.stored
         counts["folded"] += channel.folder.folded
         counts["quarantined"] += channel.quarantined
+        counts["unspooled"] += channel.unspooled()
         counts["dropped"] += dropped
         counts["captured"] += channel.stored + channel.folder.folded + channel.quarantined + dropped
 
@@ -422,9 +424,7 @@ class Router:
                 if not channel.is_empty():  # a line came in between
                     self._channels[channel.key] = channel
                     return
-                if channel.spool is not None:
-                    channel.acknowledge()
-                    channel.spool.close(is_done=True)
+                channel.close_spools(is_done=True)
                 self._add(self._before, channel)
                 channel.stored = channel.quarantined = channel.folder.folded = 0
                 channel.overflow = Overflow(channel.bounds)
@@ -451,9 +451,8 @@ class Router:
     def _close_spools(self) -> None:
         """Take away segments of which nothing is needed; the others are the next process's."""
         for channel in self._snapshot():
-            if not channel.is_recovery and channel.spool is not None:
-                channel.acknowledge()
-                channel.spool.close(is_done=channel.is_empty())
+            if not channel.is_recovery:
+                channel.close_spools(is_done=channel.is_empty())
 
     def _at_exit(self) -> None:
         """Store what waits: as long as that goes on, but not for ever."""

@@ -13,6 +13,7 @@ import json
 import marshal
 import mmap
 import os
+import struct
 import threading
 import time
 import zlib
@@ -260,7 +261,7 @@ def _lock(directory: Path, name: str) -> Found | None:
                 return Found(directory, name, descriptor, folder, *about)
             if name.endswith(".new") and time.time() - os.fstat(descriptor).st_mtime > _HALF_MADE:
                 os.unlink(name, dir_fd=folder)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, struct.error):
         pass  # gone meanwhile, or not a file of ours
     for opened in (descriptor, folder):
         if opened >= 0:

@@ -21,7 +21,7 @@ from .overflow import LONG
 from .primitives import freeze
 from .report import report_once
 from .resolve import BARE_LENGTH, SERVICES, STAMP, Captured, extras_of, resolve
-from .spool import BODY, FORMAT, RING, ROOM, SLOT, Spool, pack_scope
+from .spool import BODY, FORMAT, NEAR_MASK, RING, ROOM, SLOT, Spool, pack_scope
 from .text import MAX_MESSAGE, clip
 
 _get_running_loop = asyncio._get_running_loop
@@ -111,14 +111,14 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             seq = next_seq()
             if spool is not None:
                 try:
-                    if more is None and seq <= spool.limit:
+                    if more is None and seq <= spool.near:
                         site = site_of((record.pathname, record.lineno, record.levelno, record.name))  # type: ignore[misc]
                         if site is None:
                             site = spool.site(record)
                         data = dumps((site, captured.packed, record.created, n, message, None), FORMAT)
                         size = len(data)
                         if size <= ROOM:
-                            start = RING + (seq & spool.mask) * SLOT
+                            start = RING + (seq & NEAR_MASK) * SLOT
                             spool.map[start + BODY : start + BODY + size] = data
                             spool.words[start >> 3] = seq
                         else:
@@ -134,6 +134,8 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
         added["_joblog"] = captured
         return True
 
+    # Code of its own: the interpreter specialises it for the records and settings of this handler alone.
+    capture.__code__ = capture.__code__.replace()
     return capture
 
 

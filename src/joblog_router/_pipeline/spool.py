@@ -5,6 +5,7 @@ and a line's slot follows from its number: threads share neither a lock nor a po
 another (a signal handler, `__del__`) has a slot of its own. The number is written last, as the commit; a slot is free
 again when the writer has acknowledged its line and wiped it. Call sites are numbers into a table of the same file,
 each written there before its first line. What does not fit into a slot is put into pages, with a checksum.
+While few lines wait, these use the same few pages of memory again and again, the near ring; the others the far one.
 
 The common case is written out in `capture`, on the logging thread; `put` is the rest of it there. `acknowledge`,
 `mark` and `close` are the writer's.
@@ -44,9 +45,12 @@ ABOUT: Final = 512
 HEADER: Final = 4096
 SITE: Final = 512
 SITES: Final = 2048
-# Where the ring begins; the pages stand behind it.
-RING: Final = HEADER + SITE * SITES
 SLOT: Final = 256
+# Where the near ring begins; the far one and the pages stand behind it.
+RING: Final = HEADER + SITE * SITES
+NEAR: Final = 1024
+NEAR_MASK: Final = NEAR - 1
+FAR: Final = RING + NEAR * SLOT
 PAGE: Final = 4096
 # A slot: the line's number; of a folded line the first number of its run and how many the run had then; the line.
 BODY: Final = 24
@@ -72,20 +76,20 @@ class Plain(NamedTuple):
 class Spool:
     """One channel's segment of this process. Not open until `open` or the first line; closed again it stays empty.
 
-    `limit` is the highest number there is a slot for; 0 while the segment is not open. There are at least `lines`
-    slots, and `mask` + 1 of them.
+    `limit` is the highest number there is a slot for, `near` the highest with one in the near ring; both are 0 while
+    the segment is not open. The far ring has `mask` + 1 slots, at least as many as `lines` may wait.
     """
 
     def __init__(self, directory: str | os.PathLike[str], key: str, origin: str, lines: int) -> None:
         self.directory = Path(directory)
         self.mask = (1 << max(10, min(lines, _MOST_LINES) - 1).bit_length()) - 1
         self.pages = max(64, (self.mask + 1) // 32)
-        self._pages_start = RING + SLOT * (self.mask + 1)
+        self._pages_start = FAR + SLOT * (self.mask + 1)
         self.size = self._pages_start + PAGE * self.pages
         self.key = key
         self.origin = origin
         self.name = segment_name(origin)
-        self.limit = 0
+        self.limit = self.near = 0
         self.acked = 0
         # Lines that are in no segment: it could not be opened, was full, or the line was too large.
         self.missed = Tally()
@@ -100,6 +104,7 @@ class Spool:
         self._next_page = itertools.count().__next__
         self._owners = [0] * self.pages
         self._big: deque[tuple[int, array[int]]] = deque()
+        self._far: deque[int] = deque()
 
     def open(self, after: int = 0) -> bool:
         """Make the segment, for the numbers after `after`; whether that went well. Says on stderr why not, once."""
@@ -134,6 +139,8 @@ class Spool:
                 raise OSError(errno.ENOLCK, "its files cannot be locked")
             # Not truncate: a hole in a full file system is SIGBUS when it is written to.
             os.posix_fallocate(descriptor, 0, self.size)
+            # The pages that will be written to all the time, now and not one by one by logging calls.
+            os.pwrite(descriptor, bytes(NEAR * SLOT), RING)
             mapped = mmap.mmap(descriptor, self.size)
             about = json.dumps({"origin": self.origin, "key": self.key, "pid": os.getpid(), "started": time.time()})
             raw = about.encode("utf-8", "backslashreplace")[: HEADER - ABOUT]
@@ -155,6 +162,7 @@ class Spool:
         _descriptors[self.name] = descriptor
         self.acked = after
         self.limit = after + self.mask + 1
+        self.near = after + NEAR
 
     def site(self, record: LogRecord) -> Any:
         """The number of the call site of `record`, which is in the file from then on; or the site itself."""
@@ -191,7 +199,11 @@ class Spool:
                 self.missed.add()
                 return
             data = dumps((zlib.crc32(data), len(data), pages.tobytes()), FORMAT)
-        start = RING + (seq & self.mask) * SLOT
+        if seq <= self.near:
+            start = RING + (seq & NEAR_MASK) * SLOT
+        else:
+            start = FAR + (seq & self.mask) * SLOT
+            self._far.append(seq)
         self.map[start + BODY : start + BODY + len(data)] = data
         self.words[start >> 3] = seq
 
@@ -234,30 +246,36 @@ class Spool:
 
     def mark(self, seq: int, first: int, count: int) -> None:
         """Note that the line `seq` was folded, as number `count` of the run that began to fold with `first`."""
-        start = (RING + (seq & self.mask) * SLOT) >> 3
-        if self.limit and self.words[start] == seq:
-            self.words[start + 2] = count
-            self.words[start + 1] = first
+        if not self.limit:
+            return
+        for start in ((RING + (seq & NEAR_MASK) * SLOT) >> 3, (FAR + (seq & self.mask) * SLOT) >> 3):
+            if self.words[start] == seq:
+                self.words[start + 2] = count
+                self.words[start + 1] = first
+                return
 
     def acknowledge(self, seq: int) -> None:
         """Nothing up to `seq` is needed any more: wipe it, then give its room back."""
         if not self.limit or seq <= self.acked:
             return
         self.words[ACKED_WORD] = seq
-        mask = self.mask
-        first, last = max(self.acked + 1, seq - mask) & mask, seq & mask
+        first, last = max(self.acked + 1, seq - NEAR_MASK) & NEAR_MASK, seq & NEAR_MASK
         if first <= last:
             self._wipe_slots(first, last + 1)
         else:
-            self._wipe_slots(first, mask + 1)
+            self._wipe_slots(first, NEAR)
             self._wipe_slots(0, last + 1)
+        while self._far and self._far[0] <= seq:
+            start = FAR + (self._far.popleft() & self.mask) * SLOT
+            self.map[start : start + SLOT] = _NO_SLOTS[:SLOT]
         while self._big and self._big[0][0] <= seq:
             for page in self._big.popleft()[1]:
                 start = self._pages_start + page * PAGE
                 self.map[start : start + PAGE] = _NO_PAGE
                 self._owners[page] = 0
         self.acked = seq
-        self.limit = seq + mask + 1
+        self.limit = seq + self.mask + 1
+        self.near = seq + NEAR
 
     def _wipe_slots(self, first: int, end: int) -> None:
         while first < end:
@@ -274,7 +292,7 @@ class Spool:
         """Let go of the segment: of nothing else than what is acknowledged if `is_done`, then its file goes."""
         if not self.limit:
             return
-        self.limit = 0
+        self.limit = self.near = 0
         self._tried = True
         if is_done:
             with contextlib.suppress(OSError):
@@ -283,7 +301,7 @@ class Spool:
 
     def let_go(self) -> None:
         """Close descriptors and forget the map; also in the child of a fork, where all of it is the parent's."""
-        self.limit = 0
+        self.limit = self.near = 0
         self.words = self.map = None
         own_files.discard(self.name)
         for descriptor in (_descriptors.pop(self.name, -1), self._folder):
@@ -296,7 +314,7 @@ class Spool:
         """Take back lines that a fork nobody announced wrote into its parent's segment."""
         if self.limit:
             for seq in seqs:
-                start = RING + (seq & self.mask) * SLOT
+                start = RING + (seq & NEAR_MASK) * SLOT
                 if self.words[start >> 3] == seq:
                     self.map[start : start + SLOT] = _NO_SLOTS[:SLOT]
 

@@ -32,9 +32,11 @@ from .spool import (
     ABOUT,
     ACKED_WORD,
     BODY,
+    FAR,
     FIXED,
     HEADER,
     MAGIC,
+    NEAR_MASK,
     PAGE,
     RING,
     SITE,
@@ -74,7 +76,7 @@ class DeadSegment:
     def __init__(self, found: Found) -> None:
         self.found = found
         # Shared, because acknowledging writes. Closing it must not come before the file is done with: see try_lock.
-        self._pages_start = RING + found.slots * SLOT
+        self._pages_start = FAR + found.slots * SLOT
         self.map = mmap.mmap(found.descriptor, self._pages_start + found.pages * PAGE)
         self.words = memoryview(self.map).cast("Q")
         self.acked = self.words[ACKED_WORD]
@@ -128,10 +130,12 @@ class DeadSegment:
 
     def mark(self, seq: int, first: int, count: int) -> None:
         """Lines that this recovery folds carry their mark as well, should it be killed."""
-        start = (RING + (seq & (self.found.slots - 1)) * SLOT) >> 3
-        if self.words[start] == seq:
-            self.words[start + 2] = count
-            self.words[start + 1] = first
+        far = FAR + (seq & (self.found.slots - 1)) * SLOT
+        for start in ((RING + (seq & NEAR_MASK) * SLOT) >> 3, far >> 3):
+            if self.words[start] == seq:
+                self.words[start + 2] = count
+                self.words[start + 1] = first
+                return
 
     def is_filling(self, last: int) -> bool:
         """Nothing is added any more."""
@@ -281,7 +285,7 @@ def _about(descriptor: int, path: Path) -> tuple[str, str, int, int] | None:
             "Recover it with the version that wrote it, or delete it if its lines are not needed",
         )
         return None
-    if os.fstat(descriptor).st_size < RING + slots * SLOT + pages * PAGE:
+    if os.fstat(descriptor).st_size < FAR + slots * SLOT + pages * PAGE:
         report_once(("spool-short", str(path)), f"{str(path)!r} is too short for a spool segment; it is kept")
         return None
     about = json.loads(raw[ABOUT : ABOUT + length])

@@ -29,7 +29,7 @@ from joblog_router._pipeline.resolve import guard_services
 NO_JOB = "handler, no job open"
 JOB = "handler, inside a job"
 SPOOLED = "handler with a spool, inside a job"
-LIMITS = {NO_JOB: 1.12, JOB: 1.35, SPOOLED: 1.60}
+LIMITS = {NO_JOB: 1.10, JOB: 1.25, SPOOLED: 1.60}
 
 
 class TextbookHandler(logging.Handler):

@@ -53,14 +53,24 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             added = record.__dict__
             is_plain = False
         else:
-            # Before __dict__ is asked for: attributes of a record without a dictionary are found faster.
-            message, args, raised, name = record.msg, record.args, record.exc_info or record.stack_info, record.name
+            # Before __dict__ is asked for: attributes of a record without a dictionary are found faster. One by one: a
+            # tuple of four would be made and taken apart.
+            message = record.msg
+            args = record.args
+            raised = record.exc_info or record.stack_info
+            name = record.name
+            if spool is not None:
+                path = record.pathname
+                line = record.lineno
+                level = record.levelno
+                created = record.created
             added = record.__dict__
             is_plain = (
                 len(added) == BARE_LENGTH
                 and not scope.closed
-                and not (SERVICES and _get_running_loop() is not None)
+                and type(record) is LogRecord
                 and name != "asyncio"
+                and not (SERVICES and _get_running_loop() is not None)
             )
         stamp = more = None
         if not is_plain:
@@ -86,7 +96,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
             is_plain = False
         try:
-            if type(message) is not str or type(record) is not LogRecord:
+            if type(message) is not str or not (is_plain or type(record) is LogRecord):
                 message = record.getMessage()  # a record factory may format in its own way
             elif args:
                 message = message % args
@@ -111,11 +121,11 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             seq = next_seq()
             if spool is not None:
                 try:
-                    if more is None and seq <= spool.near:
-                        site = site_of((record.pathname, record.lineno, record.levelno, record.name))  # type: ignore[misc]
+                    if is_plain and more is None and seq <= spool.near:
+                        site = site_of((path, line, level, name))  # type: ignore[misc]
                         if site is None:
                             site = spool.site(record)
-                        data = dumps((site, captured.packed, record.created, n, message, None), FORMAT)
+                        data = dumps((site, captured.packed, created, n, message, None), FORMAT)
                         size = len(data)
                         if size <= ROOM:
                             start = RING + (seq & NEAR_MASK) * SLOT

@@ -260,8 +260,8 @@ class PostgresServer(_Server):
             raise RuntimeError(f"initdb failed:\n{made.stdout}{made.stderr}")
 
     def arguments(self) -> list[str]:
-        """The server, over a Unix socket only, without the waiting for disks."""
-        options = ["listen_addresses=", f"port={PORT}", "synchronous_commit=off", "full_page_writes=off"]
+        """The server, over a Unix socket only, without waiting for disks; what is committed outlives SIGKILL."""
+        options = ["listen_addresses=", f"port={PORT}", "full_page_writes=off"]
         options += ["max_connections=60", "log_min_messages=fatal", "log_min_error_statement=panic"]
         folder = str(self._folder / "postgres")
         settings = [part for option in options for part in ("-c", option)]

@@ -11,10 +11,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import django
 import pytest
+
+from tests.postgres import USER, PostgresServer
 
 SURVEY = Path(__file__).resolve().parent.parent / "examples" / "survey"
 Demo = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(autouse=True)
+def _options_of_the_demo(request: pytest.FixtureRequest) -> None:
+    """The demo's SQLite files have options that came with Django 5.1; on PostgreSQL it runs with older ones, too."""
+    if django.VERSION < (5, 1) and "postgres" not in request.fixturenames:
+        pytest.skip("the options of the demo's SQLite files came with Django 5.1")
 
 
 @pytest.fixture
@@ -29,9 +39,11 @@ def folder(tmp_path: Path) -> Path:
 def demo(folder: Path) -> Demo:
     """Starts the demo with its temporary folder inside `folder`, from a working directory that is not its own."""
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
+    def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "TMPDIR": str(folder), "COLUMNS": "80"}
         environment.pop("DJANGO_SETTINGS_MODULE", None)
+        environment.pop("DATABASE_URL", None)
+        environment.update(variables)
         return subprocess.Popen(
             [sys.executable, str(SURVEY / "demo.py"), *arguments],
             cwd=folder,
@@ -84,6 +96,31 @@ def test_every_line_is_in_the_right_log(demo: Demo, folder: Path) -> None:
     assert values(output, "skipped: log says / is") == ["2 / 2", "1 / 1", "ok"]
     counters = " ".join(output[output.index("stats()") :].split())
     assert re.search(r"captured (\d+), stored \1, .*waiting 0, late 0, conflicts 0, .* ok", counters)
+    assert processes_in(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.postgresql
+def test_the_proof_holds_on_postgresql(demo: Demo, postgres: PostgresServer) -> None:
+    """DATABASE_URL points the demo at a server, where it leaves nothing behind."""
+    name = postgres.create_database()
+    url = f"postgres://{USER}@/{name}?host={postgres.host}"
+    status, output, errors = outcome(demo("--images", "60", DATABASE_URL=url))
+    assert (status, errors) == (0, "")
+    assert "PROOF HOLDS" in output
+    assert "PostgreSQL" in output
+    schemas = postgres.execute("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'survey%'", name)
+    assert schemas == [(0,)]
+    postgres.drop_database(name)
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "postgres://nobody@127.0.0.1:1/none"])
+def test_a_database_that_cannot_be_used_is_said(demo: Demo, folder: Path, url: str) -> None:
+    """A wrong DATABASE_URL is one line on stderr, and nothing is left behind."""
+    status, output, errors = outcome(demo(DATABASE_URL=url))
+    assert (status, output) == (2, "")
+    assert "the database of DATABASE_URL cannot be used" in errors
+    assert "Traceback" not in errors
     assert processes_in(folder) == []
     assert list(folder.iterdir()) == []
 

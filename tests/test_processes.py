@@ -78,24 +78,65 @@ print(sum(made), statuses.count(0), joblog_router.stats()["stored"])
 
 
 def test_a_fork_beside_the_writer_warns_nobody(tmp_path: Path) -> None:
-    """Python 3.12+ warns of threads at a fork: the writer is gone then, and comes back after."""
+    """Python 3.12+ warns of threads at a fork: the writer is gone then, and comes back with the next line."""
     result = run_python(
-        "import warnings; warnings.simplefilter('error')\n"
+        # Not "error": of a fork's warning that is raised, Python 3.13 tells nobody.
+        "import warnings; warnings.simplefilter('always')\n"
         + SETUP
         + """
+children = []
 with job_context(1):
-    log.info("before")
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    log.info("after")
-print(os.waitpid(pid, 0)[1], flush(10))
+    for number in range(20):
+        log.info("before %d", number)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        children.append(pid)
+        if number % 2:
+            log.info("after %d", number)
+print(sum(os.waitpid(pid, 0)[1] for pid in children), flush(10))
 """,
         str(tmp_path),
     )
     assert result.stdout.split() == ["0", "True"], result.stderr
     assert result.stderr == ""
-    assert [line["message"] for line in stored(tmp_path)] == ["before", "after"]
+    wanted = [f"{when} {number}" for number in range(20) for when in ("before", "after")[: 1 + number % 2]]
+    assert [line["message"] for line in stored(tmp_path)] == wanted
+
+
+def test_what_waits_at_a_fork_is_stored_though_nobody_logs_again(tmp_path: Path) -> None:
+    """More than one batch, and lines of a store that is away at the moment of the fork."""
+    result = run_python(
+        SETUP
+        + """
+class Away:
+    away = True
+    kept = []
+    stored = threading.Event()
+    def write(self, entries):
+        if self.away:
+            raise OSError("the store is away")
+        self.kept.extend(entries)
+        if len(self.kept) == 2000:
+            self.stored.set()
+    def close(self):
+        pass
+logging.getLogger().addHandler(joblog_router.JobLogHandler(sink=Away(), fold=False))
+with job_context(1):
+    for number in range(2000):
+        log.info("line %d", number)
+start = time.monotonic()
+pid = os.fork()
+if pid == 0:
+    os._exit(0)
+took = time.monotonic() - start
+Away.away = False
+print(os.waitpid(pid, 0)[1], took < 2, Away.stored.wait(10))
+""",
+        str(tmp_path),
+    )
+    assert result.stdout.split() == ["0", "True", "True"], result.stderr
+    assert len(stored(tmp_path)) == 2000
 
 
 def test_scopes_of_the_parent_are_closed_in_the_child_wherever_they_are(tmp_path: Path) -> None:

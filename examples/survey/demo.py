@@ -3,7 +3,8 @@
     sh dev.sh demo                      from the repository, or
     python examples/survey/demo.py      where the extra `demo` is installed
 
-Everything it makes is in a temporary folder and gone afterwards, the processes too.
+Everything it makes is in a temporary folder and gone afterwards, the processes too. With DATABASE_URL=postgres://...
+the tables are in a schema of their own in that database, which goes as well.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+from uuid import uuid4
 
 from demo_proof import Proof, prove
 from rich.console import Console
@@ -134,12 +136,12 @@ def demo(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack,
     stream = stack.enter_context(console_log.open("w", encoding="utf-8"))
     with contextlib.redirect_stderr(Tee(stream, sys.stderr) if options.console else stream):
         # The proof goes by the text of every line; beyond 500 pictures similar ones would become tallies.
-        set_up_django(guards=not options.without_guards, fold=options.images <= 500)
+        where = set_up_django(stack, guards=not options.without_guards, fold=options.images <= 500, keep=options.keep)
         jobs = make_jobs(options.jobs, options.images)
         workers = stack.enter_context(contextlib.ExitStack())
         worker_logs = start_workers(folder, url, jobs[0].site, workers)
         out.print(
-            f"{len(jobs)} jobs, {options.images} pictures each, one NATS connection; "
+            f"{len(jobs)} jobs, {options.images} pictures each, one NATS connection, {where}; "
             f"ready after {time.perf_counter() - started:.1f} s",
             style="dim",
         )
@@ -267,15 +269,50 @@ class Tee(io.TextIOBase):
 # --- the survey project -----------------------------------------------------------------------------------
 
 
-def set_up_django(*, guards: bool, fold: bool) -> None:
+def set_up_django(stack: contextlib.ExitStack, *, guards: bool, fold: bool, keep: bool) -> str:
+    """Configure Django and make the tables; the name of the database."""
+    if os.environ.get("DATABASE_URL"):
+        os.environ["SURVEY_SCHEMA"] = f"survey_{uuid4().hex[:12]}"
     import django
     from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
     from django.core.management import call_command
+    from django.db import connection
+    from django.db.utils import Error
 
-    settings.JOBLOG_ROUTER = ({} if guards else {"NATS": False}) | {"FOLD": fold}
-    django.setup()
-    call_command("migrate", verbosity=0)
-    call_command("migrate", database="joblog", verbosity=0)
+    try:
+        settings.JOBLOG_ROUTER = ({} if guards else {"NATS": False}) | {"FOLD": fold}
+        django.setup()
+        if connection.vendor == "postgresql":
+            make_schema(stack, keep)
+        for alias in settings.DATABASES:
+            call_command("migrate", database=alias, verbosity=0)
+    except (ValueError, ImproperlyConfigured, Error) as error:
+        if "SURVEY_SCHEMA" not in os.environ:
+            raise
+        raise DemoError(f"the database of DATABASE_URL cannot be used: {error}") from None
+    return "PostgreSQL" if connection.vendor == "postgresql" else "SQLite"
+
+
+def make_schema(stack: contextlib.ExitStack, keep: bool) -> None:
+    """A schema of this run's own, so that it neither meets tables that are there nor leaves any."""
+    from django.db import connection
+
+    from joblog_router import flush
+
+    schema = os.environ["SURVEY_SCHEMA"]
+
+    def drop() -> None:
+        flush(5)
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP SCHEMA {schema} CASCADE")
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE SCHEMA {schema}")
+    if keep:
+        stack.callback(print, f"kept: schema {schema}")
+    else:
+        stack.callback(drop)
 
 
 def make_jobs(count: int, pictures: int) -> list[Job]:

@@ -8,9 +8,10 @@ Importing this package imports the standard library only.
 
 from __future__ import annotations
 
+from ._pipeline.leaks import CallSite, LeakReport, leak_report
 from ._pipeline.lifecycle import flush_on_sigterm
 from ._pipeline.router import aflush, completeness, flush, stats
-from .context import JobScope, carry, current_job, detached, job_context, wrap_stream
+from .context import JobScope, carry, current_job, detached, job_context, serves_everybody, wrap_stream
 from .entry import Entry
 from .exceptions import ConfigurationError, EntryRefusedError, JobLogError, MissingExtraError, SinkUnavailableError
 from .filters import JobContextFilter
@@ -19,6 +20,7 @@ from .handlers import JobLogHandler
 __version__ = "0.1.0"
 
 __all__ = [
+    "CallSite",
     "ConfigurationError",
     "Entry",
     "EntryRefusedError",
@@ -26,6 +28,7 @@ __all__ = [
     "JobLogError",
     "JobLogHandler",
     "JobScope",
+    "LeakReport",
     "MissingExtraError",
     "SinkUnavailableError",
     "aflush",
@@ -36,6 +39,8 @@ __all__ = [
     "flush",
     "flush_on_sigterm",
     "job_context",
+    "leak_report",
+    "serves_everybody",
     "stats",
     "wrap_stream",
 ]

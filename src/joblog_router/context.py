@@ -7,22 +7,23 @@ whatever thread, task or context the application runs on; takes no lock, does no
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
 import itertools
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast, overload
 
+from ._pipeline.generators import ENTERING, GENERATOR, HOLDING, Held, hold, let_go, on_stack
 from ._pipeline.primitives import freeze_fields
 from ._pipeline.report import report_once
 from ._pipeline.text import clean
 
-__all__ = ["JobScope", "carry", "current_job", "detached", "job_context", "wrap_stream"]
+__all__ = ["JobScope", "carry", "current_job", "detached", "job_context", "serves_everybody", "wrap_stream"]
 
 if TYPE_CHECKING:
     from ._pipeline.resolve import Captured
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+# Anything with `streaming_content`, as Django's streaming responses have it.
+Response = TypeVar("Response")
 
 _NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
 
@@ -37,9 +40,15 @@ _NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
 _current: ContextVar[JobScope | None] = ContextVar("joblog_router.job", default=None)
 _get = _current.get
 _set = _current.set
+_getframe = sys._getframe
+_count = itertools.count
 
-# Set by `_pipeline.resolve.guard_services`: tells in which task a scope is opened while service loops are guarded.
+# Set while service loops are guarded: tells in which task or thread a scope is opened.
 _home_of: Callable[[], object] | None = None
+# Set while something is to be done about scopes that have closed: the late policy wants to know when, and
+# `report_tasks` which tasks go on.
+_clock: Callable[[], float] | None = None
+_closing: Callable[[JobScope], None] | None = None
 
 
 # Whose jobs they are (a tenant's schema, ...): part of every key beside the id. Set by `use_namespace`.
@@ -63,7 +72,10 @@ class JobScope:
     __slots__ = (
         "_at_close",
         "_captured",
+        "_closed_at",
+        "_held",
         "_home",
+        "_late",
         "_n",
         "_numbers",
         "_outer",
@@ -92,9 +104,14 @@ class JobScope:
         self._n: Callable[[], int] = _no_number
         self._captured: Captured | None = None
         self._at_close: list[Callable[[JobScope], None]] | None = None
-        self._home: object = None
         # What the variable held before, to be put back.
         self._outer: JobScope | None = None
+        # Set for a scope that a generator holds open between its items.
+        self._held: Held | None = None
+        # Empty until needed: `_home`, `_closed_at`, and `_late`, which takes the late records that are kept.
+        self._late: JobScope
+        self._closed_at: float
+        self._home: object
         # Counts for sinks beyond the first; each store's lines have numbers without a gap of their own.
         self._numbers: dict[str, Callable[[], int]] | None = None
 
@@ -123,69 +140,74 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
     `str(job_id)`, without NUL and lone surrogates, which no store can hold; None or "" (a job that was not saved yet)
     opens no job and is reported once. `fields` are put on each record that has no such attribute and into the entry's
     fields; values other than text, numbers, dates and containers of them are kept as the name of their type. Fields of
-    a surrounding scope of the same job are inherited, the inner one's win; another job's are not. Nothing here raises
-    into the block's code.
+    a surrounding scope of the same job are inherited, the inner one's win; another job's are not. `after_end=True`
+    marks the lines of work that comes when the job has ended already, for example a late result; `after_end=False` is
+    no field at all, so that `after_end=job.is_finished` will do. Nothing here raises into the block's code.
 
     Thread and async rules: follows `await`, `create_task`, `asyncio.to_thread` and asgiref's `sync_to_async`; does not
     follow into plain threads, executors and timers: wrap those callables in `carry()`.
     """
 
-    __slots__ = ("_again", "_entered", "_given")
+    # Slots that only few scopes need are left empty until then: opening a scope is paid per job step.
+    __slots__ = ("_again", "_given")
 
-    _again: list[job_context] | None
-    _entered: bool
+    # None until entered; then the scopes of further `with` blocks on this object.
+    _again: tuple[job_context, ...] | None
+    # The fields as given, where `fields` has inherited more.
     _given: Mapping[str, Any]
 
     def __init__(self, job_id: object, /, **fields: Any) -> None:
         if type(job_id) is int:
-            name = str(job_id)
+            self.job_id = str(job_id)
         elif type(job_id) is str:
-            name = clean(job_id)
+            self.job_id = clean(job_id)
         else:
-            name = _job_name(job_id)
-        # The rest repeats JobScope.__init__: opening a scope is paid per job step, a super() call shows there.
-        self.job_id = name
+            self.job_id = _job_name(job_id)
         self.namespace = ""
-        self.fields = freeze_fields(fields) if fields else _NO_FIELDS
+        self.fields = _own_fields(fields) if fields else _NO_FIELDS
         self.parent = None
         self.closed = True
-        self._n = _no_number
         self._captured = None
         self._at_close = None
-        self._home = None
-        self._outer = None
+        self._held = None
         self._numbers = None
         self._again = None
-        self._entered = False
-        self._given = self.fields
 
     def __enter__(self) -> JobScope:
-        if self._entered:
+        if self._again is not None:
             return self._enter_again()
-        self._entered = True
+        self._again = ()
         outer = self._outer = _get()
-        if outer is not None and outer.closed:
-            outer = still_open(outer)
-        self.parent = outer
+        if HOLDING or (outer is not None and outer.closed):
+            outer = current_job()
+            self._outer = _get()
         name = self.job_id
         if not name:
+            self.parent = outer
+            self._n = _no_number
             _report_unsaved()
             _set(self)  # closed and without an id: what is logged inside is about no job
             return self
         if _namespace_of is not None and not self.namespace:
             self.namespace = _namespace_of()
-        if outer is not None and outer.job_id == name and outer.namespace == self.namespace:
-            # One job, one count: a gap in `n` means a loss whichever of them logged.
-            self._n = outer._n
-            if outer._numbers is None:
-                outer._numbers = {}
-            self._numbers = outer._numbers
-            if outer.fields:
-                self.fields = MappingProxyType({**outer.fields, **self._given})
-        if self._n is _no_number:
-            self._n = itertools.count(1).__next__
+        if outer is None:
+            self._n = _count(1).__next__
+        else:
+            self.parent = outer
+            if outer.job_id == name and outer.namespace == self.namespace:
+                self._continue(outer)
+            else:
+                self._n = _count(1).__next__
         if _home_of is not None:
             self._home = _home_of()
+        try:
+            entered_from = _getframe(1)
+        except ValueError:
+            pass  # called by C code on an empty stack
+        else:
+            code = entered_from.f_code
+            if code.co_flags & GENERATOR or code.co_name in ENTERING:
+                self._held = hold(self, entered_from)
         self.closed = False
         _set(self)
         return self
@@ -194,21 +216,34 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         current = _get()
-        if self._again and current is not self:
-            self._again_of(current).__exit__(exc_type, exc, tb)
+        if self._again and (leaving := self._leaving(current)) is not self:
+            leaving.__exit__(exc_type, exc, tb)
             return
         if self._at_close is not None:
             _run_at_close(self)
         self.closed = True
-        self._home = None
+        held = self._held
+        if held is not None:
+            let_go(self, held)
         # By value, not by token: `reset()` refuses a foreign context and would bring a closed scope back after
         # another order of closing. Whoever else holds this scope finds it closed.
         if current is self:
-            _put_back(self)
-        self._outer = None
-        if self.parent is not None and self.parent.closed:
+            outer = self._outer
+            _set(outer if outer is None or not outer.closed else _before(self))
+        elif current is not None and current._held is not None:
+            _take_from_below(self, current)
+        if held is None:
+            self._outer = None
+        if _home_of is not None:
+            self._home = None
+        if _clock is not None:
+            self._closed_at = _clock()
+        if _closing is not None:
+            _closing(self)
+        parent = self.parent
+        if parent is not None and parent.closed:
             # Scopes closed in another order than opened must not keep each other alive.
-            self.parent = _open_ancestor(self.parent)
+            self.parent = _open_ancestor(parent)
 
     async def __aenter__(self) -> JobScope:
         return self.__enter__()
@@ -218,27 +253,46 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
     ) -> None:
         self.__exit__(exc_type, exc, tb)
 
+    def _continue(self, outer: JobScope) -> None:
+        """Go on for the same job. One job, one count: a gap in `n` means a loss whichever of them logged."""
+        self._n = outer._n if outer._n is not _no_number else _count(1).__next__
+        if outer._numbers is None:
+            outer._numbers = {}
+        self._numbers = outer._numbers
+        if outer.fields:
+            self._given = self.fields
+            self.fields = MappingProxyType({**outer.fields, **self.fields})
+
     def _enter_again(self) -> JobScope:
         """A second `with` on the same object opens a scope of its own: the first may still be seen by others."""
         again = job_context(self.job_id)
         again.namespace = self.namespace
-        again.fields = again._given = self._given
-        again._n = self._n
-        if self._numbers is None:
-            self._numbers = {}
-        again._numbers = self._numbers
-        if self._again is None:
-            self._again = []
-        self._again.append(again)
-        return again.__enter__()
+        again.fields = getattr(self, "_given", self.fields)
+        self._again = (*(self._again or ()), again)
+        again.__enter__()
+        if again.parent is None or again.parent.job_id != again.job_id or again.parent.namespace != again.namespace:
+            again._n = self._n
+            if self._numbers is None:
+                self._numbers = {}
+            again._numbers = self._numbers
+        return again
 
-    def _again_of(self, current: JobScope | None) -> job_context:
-        """Which of this object's further scopes a `with` leaves: that of the running context, else the newest."""
-        again = self._again or []
-        for position, scope in enumerate(again):
-            if scope is current:
-                return again.pop(position)
-        return again.pop()
+    def _leaving(self, current: JobScope | None) -> job_context:
+        """Which of this object's scopes a `with` leaves: its generator's, else the running context's, else the newest.
+
+        A further one is taken off the list.
+        """
+        again = self._again or ()
+        leaving = self if current is self or not again else again[-1]
+        leaving = next((scope for scope in again if scope is current), leaving)
+        for frame in on_stack() if HOLDING else ():
+            scopes = [scope for scope in (self, *again) if scope._held is not None and scope._held.frame is frame]
+            if scopes:
+                leaving = scopes[-1]
+                break
+        if leaving is not self:
+            self._again = tuple(scope for scope in again if scope is not leaving)
+        return leaving
 
     @staticmethod
     def of(parameter: str, /, **fields: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -304,17 +358,22 @@ class detached:  # noqa: N801 - a context manager, named like contextlib's
     def __enter__(self) -> None:
         mask = JobScope("")
         mask.closed = True
-        outer = mask._outer = _get()
-        mask.parent = still_open(outer) if outer is not None and outer.closed else outer
+        mask.parent = current_job()
+        mask._outer = _get()
         _set(mask)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        mask = _get()
+        current = mask = _get()
+        while mask is not None and mask._held is not None:
+            mask = mask._outer
         # Left in another context than it was entered in, there is nothing of ours to take away.
         if mask is not None and type(mask) is JobScope and not mask.job_id:
-            _put_back(mask)
+            if mask is current:
+                _set(_before(mask))
+            else:
+                _take_from_below(mask, current)
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -325,9 +384,40 @@ class detached:  # noqa: N801 - a context manager, named like contextlib's
         self.__exit__(exc_type, exc, tb)
 
 
+def serves_everybody(function: Callable[P, R]) -> Callable[P, R]:
+    """Declare that a function or coroutine function serves every job: it runs in none, whoever starts it.
+
+    For the target of a thread or task that lives long: a poller, a queue's worker, a refresher. What it starts belongs
+    to nobody either; around the work for one job it opens `job_context(...)`. Where the function is not yours, the
+    setting `services` names it.
+    """
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def serve_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with detached():
+                return await function(*args, **kwargs)
+
+        return serve_async  # type: ignore[return-value]
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"serves_everybody: {getattr(function, '__qualname__', function)} is a generator function, its body runs "
+            "inside its consumer's code. Declare the function that consumes it"
+        )
+
+    @functools.wraps(function)
+    def serve(*args: P.args, **kwargs: P.kwargs) -> R:
+        with detached():
+            return function(*args, **kwargs)
+
+    return serve
+
+
 def current_job() -> JobScope | None:
     """The scope that is open here, or None. A closed one gives way to the scope around it if the job is the same."""
     scope = _get()
+    if HOLDING or (scope is not None and scope._held is not None):
+        scope = among_generators(scope)
     if scope is None or not scope.closed:
         return scope
     return still_open(scope)
@@ -373,54 +463,110 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
 def wrap_stream(job_id: object, iterable: Iterable[T], /, **fields: Any) -> Iterator[T]: ...
 @overload
 def wrap_stream(job_id: object, iterable: AsyncIterable[T], /, **fields: Any) -> AsyncIterator[T]: ...
-def wrap_stream(
-    job_id: object, iterable: Iterable[T] | AsyncIterable[T], /, **fields: Any
-) -> Iterator[T] | AsyncIterator[T]:
+@overload
+def wrap_stream(job_id: object, iterable: Response, /, **fields: Any) -> Response: ...
+def wrap_stream(job_id: object, iterable: Any, /, **fields: Any) -> Any:
     """Run a generator's or other iterator's own code in a job, step by step, and its consumer's code outside it.
 
-    For generators and streaming bodies: the scope is open while an item is made and closed while the consumer
-    has it, so the consumer's lines stay in the consumer's own job. Takes sync and async iterables and gives the
-    same kind; closing the result closes the source.
+    For generators and streaming bodies: the code that makes an item runs in the job, the consumer's code does not,
+    so the consumer's lines stay in the consumer's own job. One scope is open from the first item to the last, so that
+    tasks the source starts keep the job until then. Takes sync and async iterables and gives the same kind; closing
+    the result closes the source. A Django streaming response is changed in place and given back.
     """
+    scope = job_context(job_id, **fields)
+    if hasattr(iterable, "streaming_content"):
+        return _wrap_response(scope, iterable)
     if isinstance(iterable, AsyncIterable):
-        return _wrap_async(job_context(job_id, **fields), iterable)
-    return _wrap_sync(job_context(job_id, **fields), iterable)
+        return _wrap_async(scope, iterable)
+    return _wrap_sync(scope, iterable)
+
+
+def _wrap_response(scope: job_context, response: Any) -> Any:
+    content = response.streaming_content
+    wrap = _wrap_async if isinstance(content, AsyncIterable) else _wrap_sync
+    response.streaming_content = wrap(scope, content)
+    return response
 
 
 def _wrap_sync(scope: job_context, iterable: Iterable[T]) -> Iterator[T]:
-    with scope:
-        source = iter(iterable)
+    step = _Step(scope)
+    source: Iterator[T] | None = None
     try:
+        with step:
+            source = iter(iterable)
         while True:
-            with scope:
+            with step:
                 try:
                     item = next(source)
                 except StopIteration:
                     return
             yield item
     finally:
-        close = getattr(source, "close", None)
-        if close is not None:
-            with scope:
-                close()
+        try:
+            close = getattr(source, "close", None)
+            if close is not None:
+                with step:
+                    close()
+        finally:
+            step.end()
 
 
 async def _wrap_async(scope: job_context, iterable: AsyncIterable[T]) -> AsyncIterator[T]:
-    with scope:
-        source = aiter(iterable)
+    step = _Step(scope)
+    source: AsyncIterator[T] | None = None
     try:
+        with step:
+            source = aiter(iterable)
         while True:
-            with scope:
+            with step:
                 try:
                     item = await anext(source)
                 except StopAsyncIteration:
                     return
             yield item
     finally:
-        close = getattr(source, "aclose", None)
-        if close is not None:
-            with scope:
-                await close()
+        try:
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                with step:
+                    await close()
+        finally:
+            step.end()
+
+
+class _Step:
+    """`with` around each step of a stream: its scope stays open all the time, in the variable only inside."""
+
+    __slots__ = ("_before", "_scope")
+
+    def __init__(self, scope: job_context) -> None:
+        self._scope = scope
+        self._before: JobScope | None = None
+
+    def __enter__(self) -> None:
+        self._before = _get()
+        if self._scope._again is None:
+            self._open()
+        else:
+            _set(self._scope)
+
+    def __exit__(self, *exc_info: object) -> None:
+        current = _get()
+        while current is not None and current._held is not None:
+            current = current._outer  # of the source itself, which runs no longer
+        if current is self._scope:
+            _set(self._before)
+
+    def end(self) -> None:
+        """Close the scope; what is in the variable is the consumer's."""
+        before = _get()
+        _set(self._scope)
+        self._scope.__exit__(None, None, None)
+        _set(before)
+
+    def _open(self) -> None:
+        # In a function of its own, which is no generator: this scope needs none of the care for those.
+        self._scope.__enter__()
 
 
 def still_open(scope: JobScope) -> JobScope | None:
@@ -467,12 +613,18 @@ def before_close(scope: JobScope, callback: Callable[[JobScope], None]) -> None:
     scope._at_close.append(callback)
 
 
+# What is open here cannot be known: code that inherited the scope of a generator which runs elsewhere or not at all.
+UNKNOWN = JobScope("")
+UNKNOWN.closed = True
+
+
 def forget_all() -> None:
     """No context of this process has a job any more: in the child of a fork, whose parent goes on with them.
 
     A new variable, because contexts of tasks and threads that were copied too cannot be reached one by one.
     """
     global _current, _get, _set
+    HOLDING.clear()
     scope = _get()
     while scope is not None:
         scope.closed = True
@@ -482,23 +634,82 @@ def forget_all() -> None:
     _set = _current.set
 
 
-def opening_task() -> object:
-    """The asyncio task that runs here, or None outside a loop. Never raises."""
-    if asyncio._get_running_loop() is None:
-        return None
-    return asyncio.current_task()
+def late_twin(scope: JobScope) -> JobScope:
+    """Takes the late records of the closed `scope` that are kept: its job, its count, and the field `late`."""
+    twin = getattr(scope, "_late", None)
+    if twin is None:
+        twin = JobScope(scope.job_id, MappingProxyType({**scope.fields, "late": True}), scope.namespace)
+        twin._n = scope._n
+        if scope._numbers is None:
+            scope._numbers = {}
+        twin._numbers = scope._numbers
+        scope._late = twin
+    return twin
 
 
-def _put_back(scope: JobScope) -> None:
-    """Have the variable hold what it held before `scope`.
+def use_closing(report: Callable[[JobScope], None] | None) -> None:
+    """Call `report(scope)` for every scope that has just closed, on the thread that closed it."""
+    global _closing
+    _closing = report
+
+
+def among_generators(scope: JobScope | None) -> JobScope | None:
+    """What counts here while generators hold scopes open, with `scope` in the variable: maybe closed, maybe UNKNOWN.
+
+    A scope that a generator holds counts while that one's frame is on the stack; elsewhere in the task or thread that
+    opened it the scope before it does, in other tasks and threads nobody can know.
+    """
+    running = on_stack() if HOLDING else []
+    inherited = scope
+    while inherited is not None and (held := inherited._held) is not None:
+        if not inherited.closed and held.frame in running:
+            break
+        if not held.is_openers():
+            inherited = UNKNOWN
+            break
+        inherited = inherited._outer
+    if scope is not None and scope.closed and scope._held is not None:
+        _set(_without_released(scope))
+    if not running or not (scopes := HOLDING.get(running[0])):
+        return inherited
+    # The innermost generator's own scope, unless another one was opened by what it has called.
+    inside = inherited
+    while inside is not None:
+        if inside._held is not None and inside._held.frame is running[0]:
+            return scopes[-1] if inside is inherited else inherited
+        inside = inside.parent
+    return scopes[-1]
+
+
+def _before(scope: JobScope) -> JobScope | None:
+    """What the variable is to hold when `scope` is left: what it held before.
 
     If that was closed meanwhile, its job goes on only in an open scope of the same job around it. What was closed
     before already stays, so that a task that outlived its job does not get into another job by opening a scope.
     """
     outer = scope._outer
-    if outer is not None and outer.closed and scope.parent is outer:
-        outer = still_open(outer)
-    _set(outer)
+    if outer is not None and outer.closed:
+        if outer._held is not None:
+            return _without_released(outer)
+        if scope.parent is outer:
+            return still_open(outer)
+    return outer
+
+
+def _without_released(scope: JobScope | None) -> JobScope | None:
+    """`scope`, or what the variable held before it where a generator of this task or thread has closed it since."""
+    while scope is not None and scope.closed and scope._held is not None and scope._held.is_openers():
+        scope = _before(scope)
+    return scope
+
+
+def _take_from_below(scope: JobScope, current: JobScope | None) -> None:
+    """`scope` is left while generators begun inside it hold theirs above it: theirs lead to what was before it."""
+    while current is not None and current._held is not None:
+        if current._outer is scope:
+            current._outer = _before(scope)
+            return
+        current = current._outer
 
 
 async def _awaited_in(scope: AbstractContextManager[Any], coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -519,6 +730,15 @@ def _run_at_close(scope: JobScope) -> None:
             callback(scope)
         except Exception as error:
             report_once(("at-close", repr(callback)), f"closing job {scope.job_id!r}: {callback!r} failed: {error!r}")
+
+
+def _own_fields(fields: dict[str, Any]) -> Mapping[str, Any]:
+    if "after_end" in fields:
+        # A mark, not a value: there or not.
+        fields["after_end"] = bool(fields["after_end"])
+        if not fields["after_end"]:
+            del fields["after_end"]
+    return freeze_fields(fields)
 
 
 def _job_name(value: object) -> str:

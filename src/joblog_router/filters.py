@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-from ._pipeline.resolve import NO_JOB, STAMP, resolve
+from ._pipeline.resolve import BARE_LENGTH, NO_JOB, STAMP, note_unaddressed, resolve
 
 __all__ = ["JobContextFilter"]
 
@@ -26,6 +27,8 @@ class JobContextFilter(logging.Filter):
             scope = None  # an object in extra can make anything fail; the call goes on
         attributes = record.__dict__
         if scope is None:
+            if len(attributes) != BARE_LENGTH:
+                _note(record, attributes)
             attributes.setdefault("job_id", None)
             attributes.setdefault(STAMP, NO_JOB)
             return True
@@ -34,3 +37,10 @@ class JobContextFilter(logging.Filter):
         for name, value in scope.fields.items():
             attributes.setdefault(name, value)
         return True
+
+
+def _note(record: logging.LogRecord, attributes: dict[str, Any]) -> None:
+    try:
+        note_unaddressed(record, attributes)
+    except Exception:
+        pass  # as above

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ._pipeline import policy, switch
 from ._pipeline.capture import make_capture
 from ._pipeline.channel import Channel
 from ._pipeline.naming import LoggerNames
 from ._pipeline.overflow import Bounds
-from ._pipeline.resolve import use_evidence
 from ._pipeline.router import UNSET, Unset, router
 from ._pipeline.sinks import make_sink
 from .exceptions import ConfigurationError
@@ -28,8 +28,8 @@ _DEFAULT_CAPACITY = 50_000
 _DEFAULT_BYTES = 64 * 2**20
 _LONGEST_BLOCK = 60.0
 _SETTINGS = (
-    "level, sink, options, loggers, exclude, capacity, capacity_bytes, block, evidence, fold, unfolded, spool, "
-    "filters, formatter"
+    "level, sink, options, loggers, exclude, capacity, capacity_bytes, block, fold, unfolded, spool, evidence, late, "
+    "late_grace, services, generator_drivers, report_tasks, filters, formatter"
 )
 
 
@@ -51,7 +51,17 @@ class JobLogHandler(logging.Handler):
     - `spool`: a directory of this user's own (made if it is missing, mode 0700) in which every line stands before its
       logging call returns, until it is stored: what a killed process left there the next one stores. None for no
       spool, which is also the default outside Django.
-    - `evidence`: keys of `extra` that name a record's owner, `("job_id",)` by default; process-wide.
+    - `evidence`: keys of `extra` that name a record's owner, `("job_id",)` by default.
+    - `late`: what becomes of records of closed scopes, by logger and those below it, `""` for all: `"drop"` (default)
+      or `"mark"`: kept with the field `late` for `late_grace` seconds (60) after the scope closed.
+    - `services`: functions, coroutine functions or whole modules, by dotted name, whose tasks and threads serve
+      everybody: a job they inherited does not count. See also the decorator `serves_everybody`.
+    - `generator_drivers`: modules, by dotted name, that step generators as contextlib does, only to set up and tear
+      down: scopes opened in such a generator are its user's.
+    - `report_tasks`: report by name the tasks that outlive the scope they were started in (Python 3.12+; for
+      development: it looks at all tasks of the loop whenever a scope closes).
+
+    The last six are process-wide: all that open handlers say, or else JOBLOG_ROUTER.
 
     Raises ConfigurationError for what the configuration alone shows to be wrong. Afterwards nothing here raises,
     blocks or logs. A formatter is not used: entries keep message, traceback and fields apart. Several handlers with
@@ -73,6 +83,11 @@ class JobLogHandler(logging.Handler):
         fold: bool | None = None,
         unfolded: list[str] | None = None,
         spool: str | os.PathLike[str] | Unset | None = UNSET,
+        late: Mapping[str, str] | None = None,
+        late_grace: float | None = None,
+        services: list[str] | tuple[str, ...] | None = None,
+        generator_drivers: list[str] | tuple[str, ...] | None = None,
+        report_tasks: bool | None = None,
         **unknown: Any,
     ) -> None:
         if unknown:
@@ -90,26 +105,36 @@ class JobLogHandler(logging.Handler):
             raise ConfigurationError(f"JobLogHandler: fold must be True or False, not {fold!r}")
         kept_whole = None if unfolded is None else LoggerNames.of(unfolded, None, "unfolded")
         directory = spool if isinstance(spool, Unset) else _directory(spool)
-        keys = None if evidence is None else _keys(evidence)
+        attribution = policy.Policy.of(
+            "JobLogHandler: ",
+            evidence=evidence,
+            late=late,
+            late_grace=late_grace,
+            services=services,
+            generator_drivers=generator_drivers,
+            report_tasks=report_tasks,
+        )
         made = make_sink(sink, options)
         # Last of all checks: logging remembers the handler from here on and would close a half-made one.
         try:
             super().__init__(level)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"JobLogHandler: level {level!r} is not a level: {error}") from None
-        if keys is not None:
-            use_evidence(id(self), keys)
+        policy.use(id(self), attribution)
         self._channel: Channel = router.open_channel(
             made, Bounds(capacity, capacity_bytes, block), fold, kept_whole, directory
         )
         self._names = names
         self.renew()
         router.renew_after_fork(self)
-        self._is_open = True
+        self.is_open = True
 
     def renew(self) -> None:
-        """Make the capturing function anew; for the child of a fork."""
-        self._capture = make_capture(self, self._names, self._channel)
+        """Make the capturing function anew: in the child of a fork, and when the kill switch was turned."""
+        if switch.is_on:
+            self._capture = make_capture(self, self._names, self._channel)
+        else:
+            self._capture = switch.make_idle(router.wake_writer)
         if type(self).handle is JobLogHandler.handle:
             # logging calls `handle` on the object: without the method in between a record costs one call less.
             self.handle = self._capture  # type: ignore[method-assign, assignment]
@@ -133,9 +158,9 @@ class JobLogHandler(logging.Handler):
 
     def close(self) -> None:
         """Leave what waits to the writer. A closed handler that is still on a logger goes on capturing."""
-        if self._is_open:
-            self._is_open = False
-            use_evidence(id(self), None)
+        if self.is_open:
+            self.is_open = False
+            policy.use(id(self), None)
             router.close_channel(self._channel)
         super().close()
 
@@ -148,9 +173,3 @@ def _directory(spool: object) -> Path | None:
     # Absolute now: the process may change its directory later. Links in the last part are not followed.
     path = Path(os.fspath(spool))
     return Path(os.path.realpath(path.parent)) / path.name
-
-
-def _keys(evidence: object) -> list[str]:
-    if not isinstance(evidence, list | tuple) or not all(isinstance(key, str) and key for key in evidence):
-        raise ConfigurationError(f"JobLogHandler: evidence must be a list of keys of extra, not {evidence!r}")
-    return list(evidence)

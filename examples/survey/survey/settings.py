@@ -7,6 +7,8 @@ from pathlib import Path
 
 from joblog_router.contrib.django.db import sqlite_alias  # (joblog)
 
+from .database import from_url
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("SURVEY_DATA_DIR", BASE_DIR / "var"))
 
@@ -29,6 +31,9 @@ DATABASES = {
     },
     "joblog": sqlite_alias(DATA_DIR / "joblog.sqlite3"),  # (joblog) a SQLite file of its own
 }
+if os.environ.get("DATABASE_URL"):
+    # (joblog) PostgreSQL: the log's table is in the project's own database
+    DATABASES = {"default": from_url(os.environ["DATABASE_URL"], os.environ.get("SURVEY_SCHEMA", ""))}
 DATABASE_ROUTERS = ["joblog_router.contrib.django.db.JobLogRouter"]  # (joblog)
 
 LOGGING = {
@@ -40,7 +45,7 @@ LOGGING = {
     "formatters": {
         "json": {
             "()": "pythonjsonlogger.json.JsonFormatter",
-            "fmt": ["asctime", "levelname", "name", "message"],
+            "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s",
             "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
         },
     },

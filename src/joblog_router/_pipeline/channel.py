@@ -240,11 +240,14 @@ class Channel:
             overflow.dropped.add()
         return False
 
-    def add_markers(self, everything: bool) -> None:
-        """Put the rows that tell of dropped lines behind what waits, unless the sink is away."""
+    def add_markers(self, everything: bool) -> int:
+        """Put the rows that tell of dropped lines behind what waits, unless the sink is away; the last one's number."""
+        seq = 0
         if not self.failing:
             for row in self.overflow.rows(self.origin, everything, self.folder.jobs):
-                self.buffer.append((row, _NO_SCOPE, self.next_seq(), 0, "", None))
+                seq = self.next_seq()
+                self.buffer.append((row, _NO_SCOPE, seq, 0, "", None))
+        return seq
 
     def has_lines(self) -> bool:
         """Whether lines wait to be stored."""

@@ -74,13 +74,15 @@ class Overflow:
         self._heavy.extend(repeat(None, len(message) // _UNIT))
         return message
 
-    def is_heavy(self) -> bool:
-        """Whether the texts that wait are too long in all."""
-        return len(self._heavy) * _UNIT + self.ready_bytes > self.bounds.size
+    def is_heavy(self, more: int = 0) -> bool:
+        """Whether the texts that wait are longer in all than they may be, and `more` bytes."""
+        return len(self._heavy) * _UNIT + self.ready_bytes > self.bounds.size + more
 
     def takes(self, level: int, waiting: int, room: int) -> bool:
         """Whether a line of `level` is kept beside `waiting` others, where those of any level have `room`."""
         allowed = room
+        if self.is_heavy() and (level < logging.WARNING or self.is_heavy(self.bounds.size // 4)):
+            return False
         if level >= logging.WARNING:
             allowed += self.bounds.lines // 5
         elif level >= logging.INFO:

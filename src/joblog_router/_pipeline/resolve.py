@@ -7,13 +7,19 @@ answer wins: what the call says (`extra`), the stamp of an earlier answer, the o
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from types import CodeType
 from typing import Any, Final
 
 from .. import context
-from ..context import JobScope, opening_task, still_open
+from ..context import UNKNOWN, JobScope, among_generators, current_job, late_twin, still_open
+from .generators import HOLDING, here
+from .leaks import CONFLICT, GENERATOR, LATE, MARKED, SERVICE, UNADDRESSED, note
+from .naming import LoggerNames
 from .primitives import field_name, freeze
 from .report import report_once
 from .stats import Tally
@@ -66,8 +72,10 @@ class Captured:
 
 
 late = Tally()
+marked = Tally()
 conflicts = Tally()
 foreign_service = Tally()
+generators = Tally()
 
 # A bare record: how many attributes it has, and the last of them. Whatever stands behind that one in a record's
 # __dict__ was added: extra, a record factory's attributes, a formatter's, our stamp.
@@ -79,9 +87,15 @@ _FORMATTERS: Final = frozenset({"message", "asctime", "exc_text", "taskName"})
 
 _DEFAULT_EVIDENCE: Final = frozenset({"job_id"})
 _evidence: frozenset[str] = _DEFAULT_EVIDENCE
-_evidence_by: dict[int, frozenset[str]] = {}
 # Code objects of shared service loops. Changed in place: the capturing closure holds on to it.
 SERVICES: Final[set[CodeType]] = set()
+# Holds one element while services are declared by name, which may be threads too. Changed in place likewise.
+NAMED: Final[list[LoggerNames]] = []
+_SWITCH: Final = (lambda: None).__code__
+_MAX_ANSWERS: Final = 4096
+_root_of_thread = threading.local()
+_keeps_late: Callable[[str], bool] | None = None
+_grace = 0.0
 
 
 def resolve(record: logging.LogRecord) -> JobScope | None:
@@ -89,17 +103,17 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
     scope = _get_scope()
     if scope is None:
         # Not by __dict__: making a record's dictionary costs as much as all the rest of this path.
-        if hasattr(record, STAMP) or hasattr(record, "job_log_id"):
+        if HOLDING or hasattr(record, STAMP) or hasattr(record, "job_log_id"):
             return _resolve_added(record, record.__dict__, None)
         return None
+    # Before __dict__ is asked for: attributes of a record without a dictionary are found faster.
+    name = record.name
     added = record.__dict__
-    if len(added) != BARE_LENGTH:
+    if len(added) != BARE_LENGTH or HOLDING:
         return _resolve_added(record, added, scope)
-    if scope.closed or (SERVICES and _get_running_loop() is not None):
+    if scope.closed or (SERVICES and (NAMED or _get_running_loop() is not None)):
         return _check_scope(record, scope)
-    if record.name == _ASYNCIO:
-        return None  # see _ASYNCIO
-    return scope
+    return None if name == "asyncio" else scope  # see _ASYNCIO
 
 
 def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobScope | None) -> JobScope | None:
@@ -116,18 +130,23 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
         return None
     if "job_log_id" in added:
         # Before the scope is judged: an addressed record is not late, wherever it comes from.
-        if scope is not None and scope.closed:
-            scope = still_open(scope)
+        if HOLDING or (scope is not None and scope.closed):
+            scope = current_job()
         scope = added[STAMP] = _addressed(added["job_log_id"], scope)
         return None if scope is NO_JOB else scope
+    if HOLDING:
+        scope = among_generators(scope)
     if scope is not None and (scope.closed or SERVICES):
         scope = _check_scope(record, scope)
     if record.name == _ASYNCIO:
         return None  # see _ASYNCIO
+    if HOLDING and STAMP not in added:
+        added[STAMP] = NO_JOB if scope is None else scope  # the stack is walked once
     if scope is not None:
         for key in _evidence:
             if key in added and not _agrees(added[key], scope):
                 conflicts.add()
+                note(CONFLICT, record, scope.job_id, str(freeze(added[key])))
                 report_once(
                     ("conflict", record.pathname, record.lineno),
                     f"a record of {record.name} ({record.pathname}:{record.lineno}) names job {freeze(added[key])!r} "
@@ -177,10 +196,19 @@ def _agrees(value: object, scope: JobScope) -> bool:
 
 def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
     """A scope that is closed, or that a long-lived service may merely have inherited."""
+    if scope.closed and scope._held is not None:
+        settled = among_generators(scope)
+        if settled is None:
+            return None
+        scope = settled
     if not scope.job_id:
+        if scope is UNKNOWN:
+            generators.add()
+            note(GENERATOR, record, None)
         return None  # `detached()`, or a job without an id
     if SERVICES and _is_service_loop(scope):
         foreign_service.add()
+        note(SERVICE, record, scope.job_id)
         setattr(record, STAMP, NO_JOB)
         return None
     if not scope.closed:
@@ -188,10 +216,18 @@ def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
     outer = still_open(scope)
     if outer is not None:
         return outer
-    setattr(record, STAMP, NO_JOB)
     if not scope._counts_late:
+        setattr(record, STAMP, NO_JOB)
         return None
+    if _keeps_late is not None and _keeps_late(record.name) and _is_in_grace(scope):
+        marked.add()
+        note(MARKED, record, scope.job_id)
+        twin = late_twin(scope)
+        setattr(record, STAMP, twin)
+        return twin
+    setattr(record, STAMP, NO_JOB)
     late.add()
+    note(LATE, record, scope.job_id)
     report_once(
         ("late", record.pathname, record.lineno),
         f"a record of {record.name} ({record.pathname}:{record.lineno}) was logged in the scope of job "
@@ -201,12 +237,51 @@ def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
     return None
 
 
+def _is_in_grace(scope: JobScope) -> bool:
+    closed_at = getattr(scope, "_closed_at", None)  # closed before there was a policy: nobody knows when
+    return closed_at is not None and time.monotonic() - closed_at <= _grace
+
+
 def _is_service_loop(scope: JobScope) -> bool:
-    task = opening_task()
-    if task is None or task is scope._home:
+    runs = here()
+    if runs is getattr(scope, "_home", None):
         return False
-    coroutine = task.get_coro()  # type: ignore[attr-defined]
-    return getattr(coroutine, "cr_code", None) in SERVICES
+    get_coroutine = getattr(runs, "get_coro", None)
+    if get_coroutine is None:
+        return bool(NAMED) and _get_running_loop() is None and _is_named_thread()
+    coroutine = get_coroutine()
+    code = getattr(coroutine, "cr_code", None)
+    if code in SERVICES:
+        return True
+    if not NAMED or code is None or (frame := coroutine.cr_frame) is None:
+        return False
+    return NAMED[0].wants(f"{frame.f_globals.get('__name__')}.{code.co_qualname}")
+
+
+def _is_named_thread() -> bool:
+    """Whether this thread's target, or the class of its `run`, is declared. Looked at once a thread."""
+    try:
+        names: LoggerNames
+        names, answer = _root_of_thread.answer
+        if names is NAMED[0]:
+            return bool(answer)
+    except AttributeError:
+        pass
+    thread = threading.current_thread()
+    target = getattr(thread, "_target", None)
+    root = type(thread).run if target is None else inspect.unwrap(target)
+    answer = NAMED[0].wants(f"{getattr(root, '__module__', '')}.{getattr(root, '__qualname__', '')}")
+    _root_of_thread.answer = (NAMED[0], answer)
+    return answer
+
+
+def note_unaddressed(record: logging.LogRecord, added: dict[str, Any]) -> None:
+    """Count a record without a scope that names a job in `extra` all the same. Any thread."""
+    for key in _evidence:
+        named = added.get(key)
+        if named is not None and STAMP not in added:
+            note(UNADDRESSED, record, None, str(freeze(named)))
+            return
 
 
 def use_new_variable() -> None:
@@ -222,7 +297,7 @@ def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
     """
     mine = frozenset(codes)
     SERVICES.update(mine)
-    context._home_of = opening_task
+    context._home_of = here
 
     def end() -> None:
         SERVICES.difference_update(mine)
@@ -232,17 +307,47 @@ def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
     return end
 
 
-def use_evidence(owner: int, keys: Iterable[str] | None) -> None:
-    """The keys of `extra` that tell a record's owner, as the handler `owner` has them; None when it is closed.
-
-    Process-wide: all that open handlers name, or `job_id` if none names any.
-    """
-    global _evidence
-    if keys is None:
-        _evidence_by.pop(owner, None)
+def use_service_names(names: LoggerNames | None) -> None:
+    """Treat tasks and threads whose root function has one of `names` the same way; None for no names."""
+    NAMED[:] = [] if names is None else [names]
+    if names is None:
+        SERVICES.discard(_SWITCH)
+        if not SERVICES:
+            context._home_of = None
     else:
-        _evidence_by[owner] = frozenset(keys)
-    _evidence = frozenset().union(*_evidence_by.values()) if _evidence_by else _DEFAULT_EVIDENCE
+        SERVICES.add(_SWITCH)  # so that the one truth test on the way of a record is enough
+        context._home_of = here
+
+
+def use_evidence(keys: Iterable[str]) -> None:
+    """The keys of `extra` that tell a record's owner, process-wide."""
+    global _evidence
+    _evidence = frozenset(keys)
+
+
+def use_late_policy(marked_names: set[str], all_names: set[str], grace: float) -> None:
+    """Keep late records of loggers below `marked_names` for `grace` seconds; the longest of `all_names` decides."""
+    global _keeps_late, _grace
+    _grace = grace
+    if not marked_names:
+        _keeps_late = None
+        context._clock = None
+        return
+    answers: dict[str, bool] = {}
+
+    def keeps(name: str) -> bool:
+        answer = answers.get(name)
+        if answer is None:
+            if len(answers) >= _MAX_ANSWERS:
+                answers.clear()
+            around = name
+            while around and around not in all_names:
+                around = around.rpartition(".")[0]
+            answer = answers[name] = around in marked_names
+        return answer
+
+    _keeps_late = keeps
+    context._clock = time.monotonic
 
 
 def extras_of(added: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 from .. import context
-from . import resolve
+from . import leaks, resolve, switch
 from .channel import Channel, Item
 from .naming import LoggerNames
 from .overflow import Bounds, Overflow
 from .report import has_waiting, report, report_once, use_writer
 from .sinks import NamedSink
 from .spool import Spool, pack_scope
-from .spool_recovery import DeadSegment, Found, RecoveryChannel, find, release
+from .spool_recovery import DeadSegment, Found, RecoveryChannel, find, release, unusual
 from .text import clean
 from .writer import Ticket, Writer
 
@@ -73,6 +73,8 @@ class Router:
         self._origin = _new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
         self._exit_deadline: float | None = None
+        # Our exit function is over: nobody asks to flush what is logged from here on.
+        self._is_past_exit = False
         self._hooked = False
         self._process = os.getpid()
         # What has to be made anew in the child of a fork: each handler's capturing function.
@@ -164,6 +166,22 @@ class Router:
                 self._channels[recovery.key] = recovery
             self._found.popleft()  # not before: `recover` must see it in one of the two places
 
+    def spool_directories(self) -> set[Path]:
+        """The directories of all spools that are in use here."""
+        channels = [channel for channel in self._snapshot() if not channel.is_recovery]
+        return {channel.spool_directory for channel in channels if channel.spool_directory is not None}
+
+    def left_behind(self) -> list[str]:
+        """Paths of what no living process has a hold of in these directories and that is not recovered."""
+        recovering = [channel.spool for channel in self._snapshot() if channel.is_recovery]
+        left = [str(one.found.directory / one.found.name) for one in recovering if isinstance(one, DeadSegment)]
+        for directory in sorted(self.spool_directories()):
+            for found in find(directory, None):
+                left.append(str(found.directory / found.name))
+                release(found)
+            left += [str(path) for path in unusual(directory)]
+        return left
+
     def recover(self, timeout: float) -> bool:
         """Ship what dead processes left for the sinks that are open here; whether nothing is left of it.
 
@@ -198,6 +216,15 @@ class Router:
     def renew_after_fork(self, handler: Renewable) -> None:
         """Call `handler.renew()` in the child of every fork."""
         self._renewals.add(handler)
+
+    def renew_handlers(self) -> None:
+        """Have every handler make its capturing function anew."""
+        for handler in list(self._renewals):
+            handler.renew()
+
+    def wake_writer(self) -> None:
+        """Start the writer's thread if there is none."""
+        self._writer.wake()
 
     def before_fork(self) -> None:
         """End the writer thread: no thread, lock or connection in use is copied. A stuck sink is not waited for."""
@@ -264,10 +291,10 @@ class Router:
         self._stuck = []
         for channel in self._snapshot():
             channel.begin(self._next_origin())
-        for handler in list(self._renewals):
-            handler.renew()
-        for tally in (resolve.late, resolve.conflicts, resolve.foreign_service):
+        self.renew_handlers()
+        for tally in (resolve.late, resolve.marked, resolve.conflicts, resolve.foreign_service, resolve.generators):
             tally.reset()
+        leaks.forget()
         if self._hooked:
             use_writer(self._writer.wake)
 
@@ -378,8 +405,10 @@ class Router:
             "waiting": waiting,
             "recovered": self._recovered,
             "late": resolve.late.value(),
+            "marked": resolve.marked.value(),
             "conflicts": resolve.conflicts.value(),
             "services": resolve.foreign_service.value(),
+            "generators": resolve.generators.value(),
         }
 
     @staticmethod
@@ -404,6 +433,9 @@ class Router:
         # A handler that was closed but left on its logger logs again: its channel comes back as it was.
         self._channels.setdefault(channel.key, channel)
         self._writer.wake()
+        if self._is_past_exit and not sys.is_finalizing() and threading.current_thread() is threading.main_thread():
+            # An exit function that was registered before this library's. The process has nothing else to do.
+            self.flush_unless_stuck(EXIT_TIMEOUT)
 
     def _retire(self, channel: Channel) -> None:
         """Close the sink of a channel without users and waiting lines. On the writer thread.
@@ -464,6 +496,7 @@ class Router:
             is_complete = self.flush(EXIT_TIMEOUT)
             if not is_complete and self._waiting_lines() >= before:
                 break
+        self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
         if not is_complete and (left := self._waiting_lines()):
             is_spooled = all(channel.spool is not None for channel in self._snapshot() if channel.waiting())
@@ -491,6 +524,7 @@ def _host() -> str:
 
 
 router = Router()
+switch.on_turn(router.renew_handlers)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -526,8 +560,9 @@ def stats() -> dict[str, Any]:
 
     `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row),
     `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink refused that one line). `late` records came
-    from closed scopes, `conflicts` named another job than the one open, `services` came from shared service loops:
-    these three are in no job's log. A Celery task whose message names another job than its argument is a conflict,
-    too, and runs in the argument's.
+    from closed scopes, `marked` too but were kept by the late policy, `conflicts` named another job than the one
+    open, `services` came from shared service loops, `generators` from tasks or threads that inherited the scope of a
+    generator that was not running: these, without `marked`, are in no job's log. A Celery task whose message names
+    another job than its argument is a conflict, too, and runs in the argument's.
     """
     return router.stats()

@@ -26,6 +26,7 @@ from ..context import JobScope
 from ..entry import Entry
 from .channel import Channel, Item
 from .overflow import Bounds
+from .quarantine import SUFFIX as QUARANTINE
 from .report import report_once
 from .sinks import NamedSink
 from .spool import (
@@ -252,6 +253,25 @@ def find(directory: Path, keys: set[str] | None) -> Iterator[Found]:
             release(found)
             continue
         yield found
+
+
+def unusual(directory: Path) -> Iterator[Path]:
+    """Files of spools in `directory` that are there to be looked at: of other versions, unreadable, refused lines."""
+    try:
+        paths = sorted(directory.iterdir())
+    except OSError:
+        return
+    for path in paths:
+        if path.name.endswith((KEPT, QUARANTINE)):
+            yield path
+        elif path.name.endswith(SUFFIX) and path.name not in own_files:
+            try:
+                with path.open("rb") as file:
+                    head = file.read(FIXED.size)
+                if head[:8] != MAGIC or FIXED.unpack(head)[1] != VERSION:
+                    yield path
+            except (OSError, struct.error):
+                yield path
 
 
 def _lock(directory: Path, name: str) -> Found | None:

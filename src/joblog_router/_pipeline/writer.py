@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 
 from ..entry import Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
-from . import folding, quarantine
+from . import folding, quarantine, switch
 from .channel import Channel, Item
 from .exceptions import render_exception
 from .folding import TallyRow
@@ -99,7 +99,10 @@ class Writer:
             return thread is None
         self._signals.put(None)
         thread.join(timeout)
-        return not thread.is_alive()
+        if thread.is_alive():
+            return False
+        _wait_until_gone(thread)
+        return True
 
     def resume(self) -> None:
         """Let the thread be started again, at once if something waits."""
@@ -122,11 +125,13 @@ class Writer:
         while True:
             try:
                 self._wait()
+                with self._round_lock:
+                    # Before a fork, too: a thread that is started again right after it has Python 3.13 warn of threads.
+                    self.round()
                 if self._paused:
                     self._may_start = iter((True,))
                     return
-                with self._round_lock:
-                    self.round()
+                switch.ask()
             except BaseException as error:
                 # The thread must outlive whatever happens in it; a second is long enough not to spin.
                 report_once(("writer", repr(error)), f"the writer thread met {error!r} and goes on")
@@ -169,6 +174,8 @@ class Writer:
             for channel in self._channels()
             if not channel.failing and (due := channel.overflow.next_due()) is not None
         ]
+        if (ask_at := switch.next_ask()) is not None:
+            times.append(ask_at)
         return max(0.0, min(times) - now) if times else None
 
     def drain(self) -> None:
@@ -205,8 +212,15 @@ class Writer:
                 channel.awake = False  # before looking: an append after this line wakes again
                 again = self._write_some(channel) or again
                 channel.acknowledge()
+                if self._tickets and (marker := channel.add_markers(everything=True)):
+                    # Who waits for lines waits for the word about those that were dropped as well.
+                    again = True
+                    for ticket in self._tickets:
+                        if ticket.targets and channel in ticket.targets:
+                            ticket.targets[channel] = max(ticket.targets[channel], marker)
             print_waiting()
             self._answer_tickets()
+            again = again and not self._paused  # a fork waits for one batch at most
         self._tell_idle()
         for channel in list(self._channels()):
             if channel.users <= 0 and not channel.is_closed and channel.is_empty():
@@ -275,7 +289,7 @@ class Writer:
     def _shed(channel: Channel) -> None:
         """Where the store is away or slow: let lines go that more important ones will need the room of."""
         most = channel.bounds.lines * 4 // 5
-        if most < len(channel.ready) and not channel.is_recovery:
+        if most < len(channel.ready) and not channel.is_recovery and not channel.bounds.block:
             channel.ready = channel.overflow.shed(channel.ready, most)
 
     @staticmethod
@@ -395,6 +409,14 @@ class Writer:
                 f"{text}. {advice + '. ' if advice else ''}Job log lines are kept in memory (at most "
                 f"{channel.bounds.lines}) and tried again; the application is not affected"
             )
+
+
+def _wait_until_gone(thread: threading.Thread) -> None:
+    """Wait a moment for the system's thread behind a joined one: Python 3.12 counts those for its warning at a fork."""
+    place = f"/proc/self/task/{thread.native_id}"
+    until = time.monotonic() + 0.02
+    while os.path.exists(place) and time.monotonic() < until:  # noqa: PTH110 - nothing of the kind where no /proc is
+        time.sleep(0.0001)
 
 
 def _without_contents(entry: Entry) -> Entry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,10 @@ import pytest
 from django.db import connections
 
 from joblog_router import Entry
-from joblog_router.contrib.django.sink import DjangoSink
+from joblog_router.contrib.django import views
+from joblog_router.contrib.django.models import JobLogEntry
+from joblog_router.contrib.django.sink import DjangoSink, _insert
+from joblog_router.contrib.django.store import DjangoStore
 from tests.contrib.django.project import Project
 from tests.postgres import USER, PostgresServer
 
@@ -110,3 +113,21 @@ def make_entry() -> Callable[..., Entry]:
         return Entry(**{**values, **given})
 
     return make
+
+
+@pytest.fixture
+def log(db: None, make_entry: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Entry]:
+    """Store one line of a job's log, inside the test's transaction, from where the views read."""
+    monkeypatch.setattr(views, "store", DjangoStore)
+
+    def write(job_id: str, message: str = "packed", **more: Any) -> Entry:
+        entry = make_entry(job_id=job_id, message=message, **more)
+        store_all([entry])
+        return entry
+
+    return write
+
+
+def store_all(entries: Sequence[Entry]) -> None:
+    """Store lines inside the test's transaction, where the sink's own connection does not reach."""
+    _insert("joblog", JobLogEntry, entries)

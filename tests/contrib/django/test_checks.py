@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import textwrap
+
 import pytest
 
 from tests.contrib.django.project import Project
@@ -160,3 +162,116 @@ def test_w007_an_alias_with_nearly_the_right_name(bare_project: Project) -> None
     result = bare_project.manage("check")
     assert "(joblog_router.W007)" in result.stderr
     assert "Rename the alias 'joblogs' to 'joblog'" in result.stderr
+
+
+WEB = """
+    ROOT_URLCONF = "shop.urls"
+    INSTALLED_APPS += ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
+    INSTALLED_APPS += ["django.contrib.staticfiles"]
+    STATIC_URL = "static/"
+    MIDDLEWARE = [
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+    ]
+    TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+"""
+URLS = """
+from django.urls import include, path
+urlpatterns = [path("jobs/", include("joblog_router.contrib.django.urls"))]
+"""
+
+
+def web(project: Project, more: str = "", urls: str = URLS) -> None:
+    """Settings of a project that shows job logs in the browser."""
+    (project.root / "shop" / "urls.py").write_text(urls)
+    project.settings(WEB + "".join(f"    {line}\n" for line in more.splitlines()))
+
+
+def test_a_right_web_configuration_has_no_finding(bare_project: Project) -> None:
+    """What the documentation shows passes."""
+    web(bare_project)
+    assert bare_project.manage("check").stderr == ""
+
+
+def test_w008_a_switch_that_is_off(bare_project: Project) -> None:
+    """ENABLED False is found: the one who wonders why logs are empty looks here."""
+    bare_project.settings("JOBLOG_ROUTER['ENABLED'] = False")
+    assert "(joblog_router.W008) JOBLOG_ROUTER['ENABLED'] is False" in bare_project.manage("check").stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("'shop.nowhere.ask'", "'shop.nowhere.ask' cannot be imported"),
+        ("'shop.models.models'", "must be a function or its dotted path"),
+        ("lambda request: True", "cannot be called as it will be: missing a required argument: 'request'"),
+    ],
+)
+def test_e003_a_switch_that_cannot_be_asked(bare_project: Project, settings: str, words: str) -> None:
+    """ENABLED names a function that is not there or takes other parameters."""
+    bare_project.settings(f"JOBLOG_ROUTER['ENABLED'] = {settings}")
+    found = bare_project.manage("check", status=1).stderr
+    assert "(joblog_router.E003)" in found
+    assert words in found
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("'shop.permissions.may_see'", "'shop.permissions.may_see' cannot be imported"),
+        ("'shop.urls.urlpatterns'", "must be a function or its dotted path"),
+        ("lambda request: True", "cannot be called as it will be: too many positional arguments"),
+        ("rule", "is a coroutine function: nobody awaits it"),
+    ],
+)
+def test_e004_a_rule_that_cannot_be_asked(bare_project: Project, settings: str, words: str) -> None:
+    """PERMISSION names a function that is not there, takes other parameters or is a coroutine function."""
+    web(bare_project, f"async def rule(request, job_id): return True\nJOBLOG_ROUTER['PERMISSION'] = {settings}")
+    found = bare_project.manage("check", status=1).stderr
+    assert "(joblog_router.E004)" in found
+    assert words in found
+
+
+@pytest.mark.parametrize(
+    ("settings", "number"),
+    [
+        ("MIDDLEWARE = []", "W009"),
+        ("TEMPLATES = []", "W010"),
+        ("TEMPLATES[0]['APP_DIRS'] = False", "W010"),
+        ("STATIC_URL = None", "W011"),
+        ("INSTALLED_APPS.remove('django.contrib.staticfiles')", "W011"),
+    ],
+)
+def test_what_keeps_the_page_from_being_seen_is_found(bare_project: Project, settings: str, number: str) -> None:
+    """No users, no template engine, no static files; only where the project includes our URLs."""
+    web(bare_project, settings)
+    assert f"(joblog_router.{number})" in bare_project.manage("check").stderr
+    web(bare_project, settings, "urlpatterns = []")
+    assert "joblog_router." not in bare_project.manage("check").stderr
+
+
+def test_w009_a_rule_of_the_projects_own_needs_no_users(bare_project: Project) -> None:
+    """With PERMISSION the project may know its readers in another way."""
+    web(bare_project, "MIDDLEWARE = []\nJOBLOG_ROUTER['PERMISSION'] = lambda request, job_id: True")
+    assert bare_project.manage("check").stderr == ""
+
+
+def test_w012_urls_under_another_name(bare_project: Project) -> None:
+    """Included inside another namespace the names are others than links use; elsewhere in the tree they are not."""
+    inside = """
+        from django.urls import include, path
+        ours = [path("logs/", include("joblog_router.contrib.django.urls"))]
+        urlpatterns = [path("shop/", include({}))]
+        """
+    web(bare_project, urls=textwrap.dedent(inside.format("(ours, 'shop')")))
+    assert "included with the namespace 'shop:joblog'" in bare_project.manage("check").stderr
+    web(bare_project, urls=textwrap.dedent(inside.format("ours")))
+    assert bare_project.manage("check").stderr == ""
+
+
+def test_e005_nothing_to_read(bare_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is none is found before the first reader is told."""
+    web(bare_project)
+    monkeypatch.setenv("JOBLOG_STORE", "callable")
+    found = bare_project.manage("check", status=1).stderr
+    assert "(joblog_router.E005) The pages of job logs have nothing to read: JOBLOG_STORE ('callable')" in found

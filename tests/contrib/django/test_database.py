@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection, connections
+from django.db.migrations.loader import MigrationLoader
 from django.test import override_settings
 
 from joblog_router import ConfigurationError
@@ -44,6 +45,7 @@ def test_an_alias_of_its_own_waits_for_the_lock_and_reads_beside_the_writer(tmp_
 
 
 @pytest.mark.skipif(django.VERSION < (5, 1), reason="these options came with Django 5.1")
+@pytest.mark.sqlite
 @pytest.mark.django_db(databases=["joblog"])
 def test_the_options_of_the_alias_arrive_in_sqlite() -> None:
     """SQLite says so itself."""
@@ -103,7 +105,9 @@ def test_indexes_and_constraints_have_fixed_names() -> None:
     """What later migrations refer to: indexes for paging in a job's log and for following it, and against copies."""
     with connections["joblog"].cursor() as cursor:
         found = connections["joblog"].introspection.get_constraints(cursor, JobLogEntry._meta.db_table)
-    named = {name: (entry["columns"], entry["unique"]) for name, entry in found.items() if name.startswith("joblog_")}
+    named = {
+        name: (entry["columns"], entry["unique"]) for name, entry in found.items() if name.startswith("joblog_entry")
+    }
     assert named == {
         "joblog_entry_job_created": (["namespace", "job_id", "created", "id"], False),
         "joblog_entry_job_id": (["namespace", "job_id", "id"], False),
@@ -122,3 +126,34 @@ def test_migrations_can_be_undone(project: Project) -> None:
     project.manage("migrate", "joblog_router", "zero", "--database=joblog", "--verbosity=0")
     project.manage("migrate", "joblog_router", "--database=joblog", "--verbosity=0")
     assert project.rows() == []
+
+
+def test_this_version_works_on_the_schema_before(bare_project: Project) -> None:
+    """Code that is deployed before its migration is run: writing, reading, following and deleting all work."""
+    bare_project.manage("migrate", "joblog_router", "0001", "--database=joblog", "--verbosity=0")
+    bare_project.run(
+        """
+        from joblog_router.sinks import open_store
+        store = open_store()
+        cursor = store.newest("1").cursor
+        with job_context(1):
+            logger.info("on the old schema")
+        assert flush()
+        assert [entry.message for entry in store.after("1", cursor).entries] == ["on the old schema"]
+        assert store.summary("1").lines == 1
+        assert store.prune(0.0, 0) == 1
+        """
+    )
+
+
+def test_migrations_after_the_first_only_add_indexes() -> None:
+    """Code of the version before goes on writing and reading while a migration was run already."""
+    loader = MigrationLoader(None, ignore_no_migrations=True)
+    later = [
+        migration
+        for (app, name), migration in loader.disk_migrations.items()
+        if app == "joblog_router" and name > "0002"
+    ]
+    assert later
+    for migration in later:
+        assert {type(operation).__name__ for operation in migration.operations} == {"AddIndex"}

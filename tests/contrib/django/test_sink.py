@@ -16,7 +16,7 @@ from joblog_router.contrib.django.sink import DjangoSink
 Make = Callable[..., Entry]
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "joblog"])
-ON_SQLITE = pytest.mark.parametrize("sink", ["sqlite"], indirect=True)
+ON_SQLITE = pytest.mark.parametrize("sink", [pytest.param("sqlite", marks=pytest.mark.sqlite)], indirect=True)
 
 
 def test_every_field_of_an_entry_is_stored(sink: DjangoSink, make_entry: Make) -> None:

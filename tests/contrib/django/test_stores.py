@@ -14,6 +14,7 @@ import pytest
 from django.db import connections, transaction
 
 from joblog_router import Entry, SinkUnavailableError
+from joblog_router.contrib.django import store as store_module
 from joblog_router.contrib.django.models import JobLogEntry
 from joblog_router.contrib.django.ordering import MARK_WRITER
 from joblog_router.contrib.django.sink import DjangoSink
@@ -457,6 +458,38 @@ def test_a_row_that_is_committed_late_is_given_by_who_follows(log_on_postgresql:
         assert texts(page.entries) == ["slow"]
         assert texts(sink.after("1", page.cursor).entries) == []
         assert len(texts(sink.after("1", "").entries)) == 7
+    finally:
+        slow.close()
+        sink.close()
+
+
+@pytest.mark.postgresql
+def test_more_writers_at_one_moment_than_a_cursor_holds(
+    log_on_postgresql: str, make_entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a transaction holds everything up, some origins' lines are given later: the cursor stays short."""
+    monkeypatch.setattr(store_module, "_MAX_MARKS", 2)
+    sink = DjangoSink(tests="database")
+    table = JobLogEntry._meta.db_table
+    slow = connections.create_connection("joblog")
+    slow.set_autocommit(False)
+    try:
+        with slow.cursor() as cursor:
+            cursor.execute(f"SELECT {MARK_WRITER}", [f'"{table}"'])
+        sink.write([line(make_entry, at, origin=f"o{at % 5}") for at in range(20)])
+        page = sink.newest("1")
+        seen = texts(page.entries)
+        assert len(seen) == 8
+        page = sink.after("1", page.cursor)
+        assert (texts(page.entries), page.more) == ([], False)
+        sink.write([line(make_entry, 20, origin="o0"), line(make_entry, 21, origin="o1")])
+        slow.rollback()
+        more = True
+        while more:
+            page = sink.after("1", page.cursor, limit=5)
+            seen += texts(page.entries)
+            more = page.more
+        assert sorted(seen) == sorted(f"line {at}" for at in range(22))
     finally:
         slow.close()
         sink.close()

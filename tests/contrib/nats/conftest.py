@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,13 +17,31 @@ import pytest_asyncio
 from nats.js.api import StorageType
 
 from joblog_router import Entry, JobContextFilter, JobLogHandler, flush
-from joblog_router.contrib.nats import instrument, uninstrument
+from joblog_router.contrib.nats import instrument, instrumentation, uninstrument
+from joblog_router.contrib.nats.state import State
 from joblog_router.sinks.memory import MemorySink
 from tests.servers import NatsServer
 
 # For streams that are created again at once after their deletion: with files the server refuses that now and then
 # (10049, "error creating store for stream": 8 of 4,000 on 2.15.1).
 MEMORY = StorageType.MEMORY
+
+
+def state() -> State:
+    """What the integration knows."""
+    assert instrumentation._installation is not None
+    return instrumentation._installation.state
+
+
+async def answered() -> None:
+    """Until the questions that the integration asks beside the application have had their answers."""
+    while asked := list(state().questions.asked):
+        await asyncio.wait(asked, timeout=10)
+
+
+def server_version(client: Any) -> tuple[int, ...]:
+    """Major and minor of the server that the client is connected to."""
+    return tuple(int(part) for part in client._server_info["version"].split(".")[:2])
 
 
 class Stdout(logging.Handler):
@@ -98,6 +118,21 @@ def instrumented() -> Iterator[None]:
     instrument()
     yield
     uninstrument()
+
+
+@pytest.fixture
+def permitted(tmp_path: Path) -> Iterator[Callable[..., NatsServer]]:
+    """Start a server with the users `all`, and `some` who may not publish to the given subjects."""
+    with ExitStack() as stack:
+
+        def started(*denied: str) -> NatsServer:
+            some = {"user": "some", "password": "some", "permissions": {"publish": {"deny": list(denied)}}}
+            users = [{"user": "all", "password": "all"}, some]
+            path = tmp_path / "server.conf"
+            path.write_text("authorization: " + json.dumps({"users": users}))
+            return stack.enter_context(NatsServer("-c", str(path)))
+
+        yield started
 
 
 @pytest.fixture

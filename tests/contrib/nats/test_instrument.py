@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import subprocess
 import sys
@@ -195,3 +196,38 @@ def test_two_loops_one_after_the_other(logs: JobLogs, own: str, nats_server: Any
     finally:
         uninstrument()
     assert logs.events(own) == ["nats.stream.created", "nats.stream.deleted"] * 2
+
+
+async def test_whoever_patched_earlier_is_passed_through(
+    logs: JobLogs, connect: Connect, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Methods that another library replaced by ones that take anything are wrapped as they are, keywords included."""
+    called: list[str] = []
+
+    def loose(original: Any) -> Any:
+        async def anything(self: Any, *args: Any, **kwargs: Any) -> Any:
+            called.append(original.__name__)
+            return await original(self, *args, **kwargs)
+
+        return functools.wraps(original)(anything)
+
+    for name in ("publish", "request"):
+        monkeypatch.setattr(Client, name, loose(getattr(Client, name)))
+    instrument()
+    try:
+        client = await connect(name="w")
+        js = client.jetstream()
+        await js.add_stream(name=f"job_{own}", subjects=[f"job.{own}.tasks"])
+        subscription = await js.pull_subscribe(f"job.{own}.tasks", durable="c")
+        for _ in range(2):
+            await js.publish(f"job.{own}.tasks", b"")
+        first, second = await subscription.fetch(2)
+        await client.publish(payload=b"-NAK", subject=first.reply)
+        await second.ack_sync()
+        await js.delete_stream(f"job_{own}")
+    finally:
+        uninstrument()
+    assert set(called) == {"publish", "request"}
+    assert logs.events(own)[:2] == ["nats.stream.created", "nats.consumer.created"]
+    assert "nats.nak" in logs.events(own)
+    assert logs.event(own, "nats.consumer.final").fields["num_ack_pending"] == 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from joblog_router import job_context
+from joblog_router.contrib.nats import instrument, uninstrument
 from tests.contrib.nats.conftest import MEMORY, Call, Connect, JobLogs
 from tests.contrib.nats.test_guards import QUICK, in_job
 from tests.servers import NatsServer
@@ -139,7 +141,7 @@ async def test_the_final_numbers_are_the_servers_own(logs: JobLogs, connect: Con
 
 
 async def test_deleting_the_stream_alone_tells_all_its_consumers(logs: JobLogs, connect: Connect, own: str) -> None:
-    """One request gets the numbers of every consumer before the stream takes them along."""
+    """Each consumer that was met is asked for its numbers before the stream takes them along."""
     client = await connect()
     js = client.jetstream()
     api: list[str] = []
@@ -160,9 +162,49 @@ async def test_deleting_the_stream_alone_tells_all_its_consumers(logs: JobLogs, 
     assert sorted(entry.fields["consumer"] for entry in finals) == ["one", "two"]
     assert logs.events(own)[-1] == "nats.stream.deleted"
     assert logs.event(own, "nats.stream.deleted").message == f"Deleted NATS stream job_{own}"
-    while len(api) < 2:
+    while len(api) < 3:
         await asyncio.wait_for(client.flush(), 5)
-    assert sorted(api) == [f"$JS.API.CONSUMER.LIST.job_{own}", f"$JS.API.STREAM.DELETE.job_{own}"]
+    assert sorted(api) == [
+        f"$JS.API.CONSUMER.INFO.job_{own}.one",
+        f"$JS.API.CONSUMER.INFO.job_{own}.two",
+        f"$JS.API.STREAM.DELETE.job_{own}",
+    ]
+
+
+async def test_consumers_that_others_made_are_listed(logs: JobLogs, connect: Connect, own: str) -> None:
+    """Where this process met no consumer of a stream, one request lists them before the deletion."""
+    js = (await connect()).jetstream()
+    uninstrument()
+    await js.add_stream(name=f"job_{own}", subjects=[own])
+    await js.add_consumer(f"job_{own}", durable_name="theirs", ack_policy="explicit")
+    instrument()
+    await js.delete_stream(f"job_{own}")
+    assert logs.event(own, "nats.consumer.final").fields["consumer"] == "theirs"
+
+
+async def test_what_an_account_may_not_ask_is_asked_once(
+    logs: JobLogs, connect: Connect, own: str, permitted: Callable[..., NatsServer]
+) -> None:
+    """The list of consumers is refused: one error for the application, no second; known ones need no list."""
+    server = permitted("$JS.API.CONSUMER.LIST.>")
+    refused: list[str] = []
+
+    async def error_cb(error: Exception) -> None:
+        refused.append(str(error))
+
+    client = await connect(server.url, user="some", password="some", error_cb=error_cb)
+    js = client.jetstream()
+    await js.add_stream(name="job_1", subjects=["one"])
+    await js.add_consumer("job_1", durable_name="c", ack_policy="explicit")
+    await js.delete_stream("job_1")
+    assert logs.event("1", "nats.consumer.final").fields["consumer"] == "c"
+    assert not refused
+    for number in ("2", "3"):
+        await js.add_stream(name=f"job_{number}", subjects=["other"])
+        await js.delete_stream(f"job_{number}")
+        assert logs.events(number)[-1] == "nats.stream.deleted"
+    assert len(refused) == 1
+    assert "consumer.list" in refused[0].lower()
 
 
 async def test_a_named_job_needs_no_scope_for_what_happens_to_its_stream(

@@ -216,6 +216,32 @@ async def test_connection_events_go_to_the_jobs_that_use_it(
     assert not [e for job in ("ended", "elsewhere") for e in logs.events(job) if "connection" in e]
 
 
+async def test_a_connection_that_is_given_up_is_told(
+    logs: JobLogs, connect: Connect, own: str, own_nats_server: NatsServer
+) -> None:
+    """The server stays away and the client gives up: lost, then closed with how long it tried."""
+    gone = asyncio.Event()
+
+    async def closed_cb() -> None:
+        gone.set()
+
+    client = await connect(own_nats_server.url, reconnect_time_wait=0.05, max_reconnect_attempts=2, closed_cb=closed_cb)
+    with job_context(own):
+        await client.jetstream().add_stream(name=f"job_{own}", subjects=[own])
+        own_nats_server.kill()
+        await asyncio.wait_for(gone.wait(), 20)
+        while "nats.connection.closed" not in logs.stdout.events():
+            await asyncio.sleep(0.01)
+    assert [event for event in logs.events(own) if "connection" in event] == [
+        "nats.connection.lost",
+        "nats.connection.closed",
+    ]
+    closed = logs.event(own, "nats.connection.closed")
+    assert closed.message.startswith("The connection to NATS could not be restored, given up after ")
+    assert closed.level == logging.ERROR
+    assert closed.fields["duration"] > 0
+
+
 async def test_a_storm_of_refused_connections_is_one_line(logs: JobLogs, own: str) -> None:
     """Every attempt of a first connect fails: one line with their number and cause, in the asking job alone."""
     with socket.socket() as closed:

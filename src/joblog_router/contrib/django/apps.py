@@ -25,7 +25,7 @@ class _Contrib:
     """An integration that the app turns on: the setting that decides, and what is needed for it."""
 
     setting: str
-    module: str
+    modules: tuple[str, ...]
     package: str
     extra: str
     lost: str
@@ -36,8 +36,10 @@ class _Contrib:
 
 
 _CONTRIBS: Final = (
-    _Contrib("NATS", "nats", "nats-py", "nats", "job logs go without its events"),
-    _Contrib("CELERY", "celery", "celery", "celery", "tasks are not put into their jobs"),
+    _Contrib("NATS", ("nats",), "nats-py", "nats", "job logs go without its events"),
+    _Contrib("CELERY", ("celery",), "celery", "celery", "tasks are not put into their jobs"),
+    # Part of Django since 6.0, a package before.
+    _Contrib("TASKS", ("django.tasks", "django_tasks"), "django-tasks", "tasks", "tasks are not put into their jobs"),
 )
 
 
@@ -51,19 +53,21 @@ class JobLogConfig(AppConfig):
 
     def ready(self) -> None:
         """Raise ConfigurationError for a wrong JOBLOG_ROUTER, MissingExtraError for a package it asks for."""
-        from . import checks, checks_spool  # noqa: F401 - importing it registers the checks
+        from . import checks, checks_spool, jobs  # noqa: F401 - importing it registers the checks
 
         conf.apply()
+        jobs.apply()
         for contrib in _CONTRIBS:
             _instrument(contrib, getattr(conf.current(), contrib.setting))
+        if conf.current().THREADS:
+            load("joblog_router.contrib.threads.instrument_threads")()
 
 
 def _instrument(contrib: _Contrib, choice: conf.Choice) -> None:
     """Turn `contrib` on: as asked for, or unasked where its package is installed."""
     if choice is False:
         return
-    spec = find_spec(contrib.module)
-    if spec is None or spec.origin is None:  # a folder of that name is a namespace package, without an origin
+    if not any(_is_there(module) for module in contrib.modules):
         if choice is None:
             return
         raise MissingExtraError(contrib.package, contrib.extra)
@@ -77,7 +81,12 @@ def _instrument(contrib: _Contrib, choice: conf.Choice) -> None:
             raise
         # Nobody asked for it: the project must start without it.
         report_once(
-            (contrib.module,),
+            (contrib.setting,),
             f"{contrib.package} is installed but could not be instrumented ({error!r}): {contrib.lost}. "
             f"{conf.SETTING} = {{{contrib.setting!r}: False}} turns this off",
         )
+
+
+def _is_there(module: str) -> bool:
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None  # a folder of that name is a namespace package, without one

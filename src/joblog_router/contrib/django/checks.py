@@ -6,17 +6,25 @@ Registered by the app's start; called by `manage.py check` and the commands that
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's name
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, InterfaceError, connections, router
+from django.template import TemplateDoesNotExist
+from django.template.loader import get_template
+from django.urls import get_resolver
 
 from ..._pipeline.dotted import load
+from ...exceptions import ConfigurationError
 from ...handlers import JobLogHandler
+from ...sinks.opening import open_store
 from . import conf
 from .sink import sinks
 
@@ -77,6 +85,139 @@ def check_attached(**kwargs: Any) -> list[CheckMessage]:
             for name, logger in sorted(loggers.items())
             if name.partition(".")[0] not in ("", "django") and logger.get("propagate") is False and not attached[name]
         ]
+    return found
+
+
+@register
+def check_enabled(**kwargs: Any) -> list[CheckMessage]:
+    """`joblog_router.W008`: nothing is captured. `E003`: whether to is asked of something that is not there."""
+    enabled = conf.current().ENABLED
+    if enabled is False:
+        return [
+            Warning(
+                f"{conf.SETTING}['ENABLED'] is False: no line goes into any job's log.",
+                hint="Take it out, or set it to True, to have job logs.",
+                id="joblog_router.W008",
+            )
+        ]
+    return [] if enabled is True else _check_function("ENABLED", "joblog_router.E003", "bool", 0)
+
+
+@register
+def check_permission(**kwargs: Any) -> list[CheckMessage]:
+    """`joblog_router.E004`: the project's rule cannot be asked, so nobody sees a log."""
+    if conf.current().PERMISSION is None:
+        return []
+    return _check_function("PERMISSION", "joblog_router.E004", "False, True or 'staff'", 2)
+
+
+def _check_function(key: str, number: str, gives: str, parameters: int) -> list[CheckMessage]:
+    expected = f"a function with {parameters or 'no'} parameters that gives {gives}"
+    if parameters == 2:
+        expected = f"a function (request, job_id) that gives {gives}"
+    try:
+        function = conf.loaded(key)
+    except ConfigurationError as error:
+        return [Error(f"{error}", hint=f"Name {expected}.", id=number)]
+    if inspect.iscoroutinefunction(function):
+        text = f"{conf.SETTING}[{key!r}] is a coroutine function: nobody awaits it."
+        return [Error(text, hint=f"Make it {expected}.", id=number)]
+    try:
+        inspect.signature(function).bind(*range(parameters))
+    except TypeError as error:
+        text = f"{conf.SETTING}[{key!r}] cannot be called as it will be: {error}."
+        return [Error(text, hint=f"Make it {expected}.", id=number)]
+    except ValueError:
+        pass  # written in C: it has no signature to look at
+    return []
+
+
+@register(Tags.urls)
+def check_urls(**kwargs: Any) -> list[CheckMessage]:
+    """What keeps the page from being seen: `joblog_router.W009` no users, `W010` no template, `W011` no static files.
+
+    `W012`: the URLs are included under another name than links use. `E005`: there is nothing to read.
+    """
+    namespaces = _our_namespaces()
+    if not namespaces:
+        return []
+    found: list[CheckMessage] = []
+    try:
+        open_store()
+    except ConfigurationError as error:
+        found.append(
+            Error(
+                f"The pages of job logs have nothing to read: {error}.",
+                hint='Give a JobLogHandler a sink that can be read ("django", "jsonl"), or name one in '
+                f"{conf.SETTING}['STORE'].",
+                id="joblog_router.E005",
+            )
+        )
+    if conf.current().PERMISSION is None and not _has_users():
+        found.append(
+            Warning(
+                "The pages of job logs are for staff, but this project has no users: everybody gets 404.",
+                hint="Add 'django.contrib.auth' to INSTALLED_APPS and its AuthenticationMiddleware to MIDDLEWARE, or "
+                f"set {conf.SETTING}['PERMISSION'] to a function (request, job_id) that gives True or False.",
+                id="joblog_router.W009",
+            )
+        )
+    try:
+        get_template("joblog_router/page.html")
+    except (TemplateDoesNotExist, ImproperlyConfigured):
+        found.append(
+            Warning(
+                "No template engine finds 'joblog_router/page.html': the page of a job's log fails.",
+                hint="Have one in TEMPLATES with 'BACKEND': 'django.template.backends.django.DjangoTemplates' and "
+                "'APP_DIRS': True.",
+                id="joblog_router.W010",
+            )
+        )
+    if not settings.STATIC_URL or not apps.is_installed("django.contrib.staticfiles"):
+        found.append(
+            Warning(
+                "The project serves no static files: the page of a job's log has no style and does not follow the job.",
+                hint="Add 'django.contrib.staticfiles' to INSTALLED_APPS and set STATIC_URL = 'static/'.",
+                id="joblog_router.W011",
+            )
+        )
+    if "joblog" not in namespaces:
+        found.append(
+            Warning(
+                f"The URLs of job logs are included with the namespace {namespaces[0]!r}: links to 'joblog:page' fail.",
+                hint="Include them outside of other namespaces: "
+                "path('jobs/', include('joblog_router.contrib.django.urls')).",
+                id="joblog_router.W012",
+            )
+        )
+    return found
+
+
+def _has_users() -> bool:
+    return apps.is_installed("django.contrib.auth") and any(
+        "AuthenticationMiddleware" in middleware for middleware in settings.MIDDLEWARE
+    )
+
+
+def _our_namespaces() -> list[str]:
+    """The namespaces under which the project's URLs include ours."""
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return []
+    try:
+        return _namespaces_in(get_resolver())
+    except Exception:
+        return []  # Django's own checks speak about URLs that cannot be loaded
+
+
+def _namespaces_in(resolver: Any, above: str = "") -> list[str]:
+    found: list[str] = []
+    for pattern in resolver.url_patterns:
+        if not hasattr(pattern, "url_patterns"):
+            continue
+        own = f"{above}{pattern.namespace}" if pattern.namespace else above
+        if pattern.app_name == "joblog" and getattr(pattern.urlconf_name, "__name__", "").endswith("django.urls"):
+            found.append(own)
+        found += _namespaces_in(pattern, f"{own}:" if pattern.namespace else above)
     return found
 
 

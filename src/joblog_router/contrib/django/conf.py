@@ -10,21 +10,28 @@ import difflib
 import functools
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.db import connections
 
-from ..._pipeline import folding
+from ..._pipeline import folding, policy, switch
+from ..._pipeline.dotted import load
 from ..._pipeline.router import router
 from ..._pipeline.spool_folder import default_directory
+from ...context import use_namespace
 from ...exceptions import ConfigurationError
+from ...sinks.opening import use_default
 
-__all__ = ["ALIAS", "SETTING", "JobLogSettings", "current", "database_alias", "migrate_command"]
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+__all__ = ["ALIAS", "SETTING", "JobLogSettings", "current", "database_alias", "loaded", "migrate_command"]
 
 SETTING: Final = "JOBLOG_ROUTER"
 ALIAS: Final = "joblog"
@@ -39,6 +46,12 @@ class JobLogSettings:
 
     - `DATABASE`: alias of the database that holds the job logs; None takes "joblog" if DATABASES has it, else
       "default".
+    - `ENABLED`: False captures nothing, at run time too; a function without parameters (or its dotted path) is asked
+      once a second, on the writer's thread.
+    - `PERMISSION`: who may see a job's log in the browser: a function `(request, job_id)` (or its dotted path) that
+      gives False, True ("all": the lines for everybody) or "staff" (every line). None lets staff with the permission
+      to view job log entries see every line.
+    - `CSP`: the Content-Security-Policy header of the page; None is a strict one, False sets none.
     - `FOLD`: whether many similar DEBUG and INFO lines of a job become the first few and a tally; a handler's
       `fold` beats it.
     - `SPOOL`: the directory of the spool, in which lines stand until they are stored; True takes one in the temporary
@@ -47,24 +60,68 @@ class JobLogSettings:
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
       for `joblog_router.contrib.nats.instrument` insists on it.
     - `CELERY`: the same for Celery and `joblog_router.contrib.celery.instrument`.
+    - `STORE`: what readers read, as `joblog_router.sinks.open_store` takes it; None takes the first sink of the
+      handlers that can be read, else the table.
+    - `NAMESPACE`: whose jobs they are, part of every key: text, or a callable that is called where a scope is opened
+      and where a reader runs (a tenant's schema).
+    - `JOB_MODEL`: "app.Model" of the jobs: with a job its log is deleted, and what is older than it is not shown.
+    - `JOB_CREATED`: the field of JOB_MODEL that tells since when a job exists; None looks for one, False for none.
+    - `LATE`, `LATE_GRACE`, `SERVICES`, `GENERATOR_DRIVERS`, `REPORT_TASKS`: as the handler's keywords of these names
+      in small letters, which beat them.
+    - `TASKS`: the same for Django's tasks and `joblog_router.contrib.tasks.instrument`.
+    - `THREADS`: whether threads and pools work for the job that starts or submits, see
+      `joblog_router.contrib.threads.instrument_threads`.
+    - `URLS`: for `JobContextMiddleware`, which argument of which URL names a job: `{"jobs:detail": "pk"}`.
     """
 
     DATABASE: str | None = None
+    ENABLED: bool | str | Callable[[], object] = True
+    PERMISSION: str | Callable[[HttpRequest, str], object] | None = None
+    CSP: str | bool | None = None
     FOLD: bool = True
     SPOOL: bool | str | os.PathLike[str] | None = True
     NATS: Choice = None
     CELERY: Choice = None
+    STORE: Any = None
+    NAMESPACE: str | Callable[[], object] = ""
+    JOB_MODEL: str | None = None
+    JOB_CREATED: str | bool | None = None
+    LATE: Mapping[str, str] | None = None
+    LATE_GRACE: float | None = None
+    SERVICES: Sequence[str] | None = None
+    GENERATOR_DRIVERS: Sequence[str] | None = None
+    REPORT_TASKS: bool | None = None
+    TASKS: Choice = None
+    THREADS: bool = False
+    URLS: Mapping[str, str] | None = None
 
 
 _KEYS: Final = tuple(field.name for field in fields(JobLogSettings))
 _CHOICE: Final = ((bool, Mapping, NoneType), "True, False, None or a dictionary of options")
+_NAMES: Final = ((list, tuple, NoneType), "a list of dotted names, or None")
 _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "DATABASE": ((str, NoneType), "the name of an alias in DATABASES, or None"),
+    "ENABLED": ((bool, str, Callable), "True, False, a function or its dotted path"),  # type: ignore[dict-item]
+    "PERMISSION": ((str, Callable, NoneType), "a function, its dotted path, or None"),  # type: ignore[dict-item]
+    "CSP": ((str, bool, NoneType), "the header's value, False or None"),
     "FOLD": ((bool,), "True or False"),
     "SPOOL": ((bool, str, os.PathLike, NoneType), "the path of a directory, True, or None for no spool"),
     "NATS": _CHOICE,
     "CELERY": _CHOICE,
+    "STORE": ((object,), "the name of a store"),
+    "NAMESPACE": ((str, Callable), "text or a callable"),  # type: ignore[dict-item]
+    "JOB_MODEL": ((str, NoneType), "the name of a model like 'app.Model', or None"),
+    "JOB_CREATED": ((str, bool, NoneType), "the name of a field, None or False"),
+    "LATE": ((Mapping, NoneType), "a dictionary of logger names and 'drop' or 'mark', or None"),
+    "LATE_GRACE": ((int, float, NoneType), "a number of seconds, or None"),
+    "SERVICES": _NAMES,
+    "GENERATOR_DRIVERS": _NAMES,
+    "REPORT_TASKS": ((bool, NoneType), "True, False or None"),
+    "TASKS": _CHOICE,
+    "THREADS": ((bool,), "True or False"),
+    "URLS": ((Mapping, NoneType), "a dictionary of the names of URLs and their arguments that hold a job's id"),
 }
+_MAY_BE_EMPTY: Final = frozenset({"NAMESPACE"})
 
 
 @functools.cache
@@ -81,9 +138,28 @@ def current() -> JobLogSettings:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ConfigurationError(f"{SETTING} has no setting {key!r}.{hint} Known: {', '.join(_KEYS)}")
         types, wanted = _TYPES[key]
-        if not isinstance(value, types) or value == "":
+        if not isinstance(value, types) or (value == "" and key not in _MAY_BE_EMPTY):
             raise ConfigurationError(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}")
-    return JobLogSettings(**given)
+        if key == "URLS" and isinstance(value, Mapping) and not _are_words(value):
+            raise ConfigurationError(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}")
+    result = JobLogSettings(**given)
+    _attribution(result)  # raises for what the types alone do not show
+    return result
+
+
+def _attribution(given: JobLogSettings) -> policy.Policy:
+    return policy.Policy.of(
+        f"{SETTING}: ",
+        late=given.LATE,
+        late_grace=given.LATE_GRACE,
+        services=given.SERVICES,
+        generator_drivers=given.GENERATOR_DRIVERS,
+        report_tasks=given.REPORT_TASKS,
+    )
+
+
+def _are_words(value: Mapping[Any, Any]) -> bool:
+    return all(isinstance(word, str) and word for pair in value.items() for word in pair)
 
 
 def database_alias() -> str:
@@ -116,8 +192,42 @@ def spool_directory() -> Path | None:
 
 def apply() -> None:
     """Hand over what the core keeps for itself, as it knows no Django settings."""
-    folding.enabled = current().FOLD
+    given = current()
+    folding.enabled = given.FOLD
+    policy.use(policy.SETTINGS, _attribution(given))
+    use_namespace(current().NAMESPACE)
+    use_default(_store)
     router.use_default_spool(spool_directory())
+    enabled = current().ENABLED
+    switch.use(enabled if isinstance(enabled, bool) else _ask_whether_enabled)
+
+
+def _ask_whether_enabled() -> bool:
+    """Ask the project's function. On the writer's thread, whose connections to databases it may have opened."""
+    enabled = current().ENABLED
+    try:
+        return bool(enabled) if isinstance(enabled, bool) else bool(loaded("ENABLED")())
+    finally:
+        for connection in connections.all(initialized_only=True):
+            connection.close()
+
+
+def loaded(key: str) -> Any:
+    """The function that the setting `key` names or is. Raises ConfigurationError where it cannot be had."""
+    given = getattr(current(), key)
+    if isinstance(given, str):
+        try:
+            given = load(given)
+        except Exception as error:
+            raise ConfigurationError(f"{SETTING}[{key!r}]: {given!r} cannot be imported: {error}") from error
+    if not callable(given):
+        raise ConfigurationError(f"{SETTING}[{key!r}] must be a function or its dotted path, not {given!r}")
+    return given
+
+
+def _store() -> tuple[object, object]:
+    """For `open_store`: what STORE says, and what is read where no handler's sink can be read."""
+    return current().STORE, "django"
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

@@ -10,6 +10,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from ..._pipeline.text import clean
+from ...context import current_namespace
 from ...exceptions import JobLogError
 from .keys import MAX_KEY, stored_key
 
@@ -21,9 +22,13 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 class JobLogQuerySet(models.QuerySet["JobLogEntry"]):
     """Entries of job logs. Append-only: they are added and deleted, never changed."""
 
-    def for_job(self, job_id: object, *, namespace: str = "") -> JobLogQuerySet:
-        """The log of one job, oldest line first (by time, then as its process wrote it)."""
-        return self.filter(namespace=stored_key(namespace), job_id=stored_key(clean(str(job_id)))).order_by(
+    def for_job(self, job_id: object, *, namespace: str | None = None) -> JobLogQuerySet:
+        """The log of one job, oldest line first (by time, then as its process wrote it).
+
+        `namespace` None takes the one in force here, as the setting NAMESPACE says. All lines, whatever JOB_MODEL says.
+        """
+        space = current_namespace() if namespace is None else namespace
+        return self.filter(namespace=stored_key(space), job_id=stored_key(clean(str(job_id)))).order_by(
             "created", "origin", "seq"
         )
 

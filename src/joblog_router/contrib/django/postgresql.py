@@ -22,7 +22,7 @@ LIMITS: Final = {
     "lock_timeout": "3s",
     "statement_timeout": "30s",
     # A process that was frozen or unplugged halfway must not keep readers waiting for its rows.
-    "idle_in_transaction_session_timeout": "30s",
+    "idle_in_transaction_session_timeout": "10s",
 }
 """What a transaction of the sink may take, set for itself alone: behind pgbouncer the session is everybody's."""
 

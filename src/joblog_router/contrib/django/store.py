@@ -36,7 +36,7 @@ _KIND: Final = "d1"
 # Rows in one deleting transaction: some tens of milliseconds, in which no other process writes to SQLite.
 _CHUNK: Final = 5_000
 # Origins in a cursor, whose length this bounds. What more of them write at one moment is given a little later.
-_MAX_MARKS: Final = 200
+_MAX_MARKS: Final = 100
 _MICROSECONDS: Final = 1_000_000
 _COLUMNS: Final = (
     "id",

@@ -19,7 +19,7 @@ from .events import duration, tell
 from .exhaustion import GRACE
 from .naming import Delivery, delivery_of_reply
 from .ownership import StreamKey, server_of
-from .state import Coroutine, State, quietly
+from .state import Coroutine, State, alike, quietly
 
 _ACK: Final = "$JS.ACK."
 _MAX_REASON: Final = 200
@@ -28,23 +28,31 @@ _MAX_REASON: Final = 200
 def acknowledging(state: State, original: Coroutine) -> Coroutine:
     """`Client.publish`, answers to JetStream messages counted."""
 
-    @functools.wraps(original)
-    async def publish(self: Any, *args: Any, **kwargs: Any) -> Any:
+    async def publish(self: Any, subject: Any, payload: Any, reply: Any, headers: Any) -> Any:
+        if type(subject) is not str or subject[:1] != "$" or not subject.startswith(_ACK):
+            return await original(self, subject, payload, reply, headers)
+        return await _answer(state, original(self, subject, payload, reply, headers), self, subject, payload)
+
+    async def publish_anyhow(self: Any, *args: Any, **kwargs: Any) -> Any:
         subject = args[0] if args else kwargs.get("subject")
-        if type(subject) is not str or not subject.startswith(_ACK) or not state.active:
-            return await original(self, *args, **kwargs)
-        if not state.settings.events:
+        if type(subject) is not str or not subject.startswith(_ACK):
             return await original(self, *args, **kwargs)
         payload = args[1] if len(args) > 1 else kwargs.get("payload", b"")
-        try:
-            result = await original(self, *args, **kwargs)
-        except Exception as error:
-            quietly(_book, state, self, subject, functools.partial(_failed, error=error))
-            raise
-        quietly(_book, state, self, subject, functools.partial(_answered, payload=bytes(payload)))
-        return result
+        return await _answer(state, original(self, *args, **kwargs), self, subject, payload)
 
-    return publish
+    return alike(publish, publish_anyhow, original)
+
+
+async def _answer(state: State, sending: Awaitable[Any], client: Any, subject: str, payload: Any) -> Any:
+    if not (state.active and state.settings.events):
+        return await sending
+    try:
+        result = await sending
+    except Exception as error:
+        quietly(_book, state, client, subject, functools.partial(_failed, error=error))
+        raise
+    quietly(_book, state, client, subject, functools.partial(_answered, payload=bytes(payload)))
+    return result
 
 
 async def confirmed(state: State, answer: Awaitable[Any], client: Any, subject: str) -> Any:

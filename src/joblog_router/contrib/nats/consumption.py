@@ -79,13 +79,14 @@ class Consumption:
         "limits",
         "messages",
         "naked",
+        "pushed",
         "redelivered",
         "redeliveries",
         "redelivery_pace",
         "shortage",
         "terminated",
         "to_give_up",
-        "told_fetches",
+        "told_steps",
         "worker",
     )
 
@@ -95,7 +96,7 @@ class Consumption:
         self.consumer = consumer
         self.worker = ""
         self.client = 0
-        self.fetches = self.fetches_of_client = self.told_fetches = self.messages = 0
+        self.fetches = self.fetches_of_client = self.told_steps = self.messages = self.pushed = 0
         self.acked = self.naked = self.terminated = self.failed_acks = 0
         self.redelivered = 0
         self.redeliveries: dict[int, int] = {}
@@ -156,10 +157,12 @@ class Consumption:
 
     def tell_tally(self, event: str = "nats.fetch.progress") -> None:
         """What was fetched so far, unless the last line has said it."""
-        if self.fetches < 2 or self.fetches == self.told_fetches:
+        steps = self.fetches + self.pushed
+        if steps < 2 or steps == self.told_steps:
             return
-        self.told_fetches = self.fetches
-        parts = [f"{self.messages:,} messages in {self.fetches:,} fetches", f"{self.acked:,} acknowledged"]
+        self.told_steps = steps
+        how = f" in {self.fetches:,} fetches" if self.fetches else ""
+        parts = [f"{self.messages:,} messages{how}", f"{self.acked:,} acknowledged"]
         parts += [
             f"{count:,} {what}"
             for count, what in (
@@ -179,7 +182,7 @@ class Consumption:
             ", ".join(parts),
             self.key.stream,
             **self.fields,
-            fetches=self.fetches,
+            fetches=self.fetches or None,
             messages=self.messages,
             acknowledged=self.acked,
             redelivered=self.redelivered,

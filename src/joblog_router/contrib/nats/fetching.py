@@ -1,19 +1,18 @@
 """What a worker fetches: its first batch, what came again, what was given up, and why nothing came.
 
 Wraps `PullSubscription.fetch`, and `Client.close` for the last words; runs on the event loop, once per fetch. Where
-no scope is open the job is the one that stream or consumer name. At most one request of ours per empty fetch, paced.
+no scope is open the job is the one that stream or consumer name. At most one request of ours per empty fetch, paced,
+and beside the application's own work: it waits for none of them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import json
 import logging
 import time
 from typing import Any, Final, NamedTuple
 
-from ...context import JobScope, current_job, detached
+from ...context import JobScope, current_job
 from .advisories import heard, is_advisory
 from .consumption import Consumption, Limits, is_milestone
 from .events import LOGGER, consumer_counters, seconds, tell
@@ -23,26 +22,24 @@ from .ownership import StreamKey, server_of
 from .shortage import explain, tell_shortage
 from .state import Coroutine, State, quietly, report_failure
 
-_MAX_WAIT: Final = 1.0
 # Between two questions about one consumer, in seconds: where messages have just run out; where some did; without
 # that; and where nothing changes.
 _AT_LEAST: Final = 0.2
 _SOON: Final = 1.0
 _FIRST_INTERVAL: Final = 10.0
 _LONGEST_INTERVAL: Final = 60.0
-# Nobody answered: the account may lack the permission, which the application's error callback would hear of.
+# Nobody answered.
 _UNANSWERED: Final = 600.0
 _SERVERS: Final = "$JS.EVENT."
 
 
 class Pull(NamedTuple):
-    """One call of `fetch`. `started` is monotonic; `batch` and `timeout` are the caller's."""
+    """One call of `fetch`. `started` is monotonic; `batch` is the caller's."""
 
     subscription: Any
     scope: JobScope | None
     started: float
     batch: Any
-    timeout: Any
 
     @property
     def key(self) -> StreamKey:
@@ -62,22 +59,21 @@ def fetching(state: State, original: Coroutine) -> Coroutine:
             current_job(),
             time.monotonic(),
             args[0] if args else kwargs.get("batch", 1),
-            args[1] if len(args) > 1 else kwargs.get("timeout", 5),
         )
         if pull.scope is not None:
             quietly(state.works_on, pull.scope, self._nc)
         try:
             messages = await original(self, *args, **kwargs)
         except TimeoutError:
-            await _nothing_came(state, pull)
+            quietly(_nothing_came, state, pull)
             raise
         except Exception as error:
             quietly(_failed, state, pull, error)
             raise
         if messages:
-            _came(state, pull, messages)
+            quietly(_came, state, pull, messages)
         else:
-            await _nothing_came(state, pull)
+            quietly(_nothing_came, state, pull)
         return messages
 
     return fetch
@@ -89,6 +85,7 @@ def closing(state: State, original: Coroutine) -> Coroutine:
     @functools.wraps(original)
     async def close(self: Any, *args: Any, **kwargs: Any) -> Any:
         if state.active:
+            quietly(state.questions.end, self)
             quietly(_client_ends, state, self)
         return await original(self, *args, **kwargs)
 
@@ -97,6 +94,8 @@ def closing(state: State, original: Coroutine) -> Coroutine:
 
 def ending(state: State, key: StreamKey, consumer: str, infos: list[dict[str, Any]]) -> None:
     """A consumer, or a stream with all of them, is about to be deleted: what is not told yet is told now."""
+    for taken in state.consumptions_of(key, consumer):
+        state.questions.end_about(taken)
     by_name = {str(info.get("name") or ""): info for info in infos}
     for taken in state.consumptions_of(key, consumer):
         info = by_name.get(taken.consumer)
@@ -116,56 +115,52 @@ def limits_of(config: dict[str, Any]) -> Limits:
     )
 
 
-# Questions on their way: asyncio holds its tasks by weak references only.
-_questions: Final[set[asyncio.Task[None]]] = set()
-
-
-async def _ask_beside(state: State, pull: Pull, taken: Consumption, late: Any) -> None:
-    """Learn the consumer's limits and what is overdue, while the application goes on."""
-    try:
-        info = await _ask(state, pull, taken, _pause(taken, late))
-        if info:
-            infer(taken, late, consumer_counters(info))
-            _pay_out(taken)
-    except Exception as error:
-        report_failure(_ask_beside, error)
-
-
 def _came(state: State, pull: Pull, messages: Any) -> None:
     """Book a batch. Asks for the consumer's limits once, where something comes again and they are not known."""
+    advisories = [message for message in messages if is_advisory(message.subject)]
+    if advisories:
+        heard(state, pull.key.server, advisories)
+    groups = _by_job(state, pull, messages)
+    for job, group in groups.items():
+        taken = _taken(state, pull, job)
+        taken.ask_after = 0.0
+        comes_again = any(delivery.attempt > 1 for delivery, _ in group)
+        late = overdue(taken, pull.started)
+        if ((comes_again and taken.limits is None) or late) and _is_time(taken, _pause(taken, late)):
+            state.questions.beside(pull.subscription._nc, taken, _learn(state, pull, taken, late))
+        _book(state, taken, group, pull.batch)
+        pay_out(taken)
+        finish_with(state, pull.scope, taken)
+
+
+async def _learn(state: State, pull: Pull, taken: Consumption, late: list[int]) -> None:
+    """Learn the consumer's limits and what is overdue, while the application goes on."""
     try:
-        advisories = [message for message in messages if is_advisory(message.subject)]
-        if advisories:
-            heard(state, pull.key.server, advisories)
-        groups = _by_job(state, pull, messages)
-        for job, group in groups.items():
-            taken = _taken(state, pull, job)
-            taken.ask_after = 0.0
-            comes_again = any(delivery.attempt > 1 for delivery, _ in group)
-            late = overdue(taken, pull.started)
-            if (comes_again and taken.limits is None) or late:
-                # Not awaited: the application has its messages waiting, and may give up while we ask.
-                with detached():
-                    question = asyncio.get_running_loop().create_task(_ask_beside(state, pull, taken, late))
-                _questions.add(question)
-                question.add_done_callback(_questions.discard)
-            _book(state, taken, group, pull.batch)
-            _pay_out(taken)
-            _finish_with(state, pull.scope, taken)
+        info = await _ask(state, pull, taken)
+        if info:
+            infer(taken, late, consumer_counters(info))
+            pay_out(taken)
     except Exception as error:
-        report_failure(_came, error)
+        report_failure(_learn, error)
 
 
-async def _nothing_came(state: State, pull: Pull) -> None:
+def _nothing_came(state: State, pull: Pull) -> None:
+    """Find out why a fetch was empty, beside what the application does next; not oftener than it may change."""
+    subscription, scope, key = pull.subscription, pull.scope, pull.key
+    job = state.owner_of_event(key, scope, consumer=subscription._consumer or "")
+    if job is None or not LOGGER.isEnabledFor(logging.INFO):
+        return
+    taken = _taken(state, pull, job)
+    late = overdue(taken, pull.started)
+    finish_with(state, scope, taken)
+    if _is_time(taken, _pause(taken, late) if late else max(taken.ask_after, _SOON)):
+        state.questions.beside(subscription._nc, taken, _explain(state, pull, taken, late))
+
+
+async def _explain(state: State, pull: Pull, taken: Consumption, late: list[int]) -> None:
     """Say why a fetch was empty: at the first, and whenever the reason changes."""
     try:
-        subscription, scope, key = pull.subscription, pull.scope, pull.key
-        job = state.owner_of_event(key, scope, consumer=subscription._consumer or "")
-        if job is None or not LOGGER.isEnabledFor(logging.INFO):
-            return
-        taken = _taken(state, pull, job)
-        late = overdue(taken, pull.started)
-        info = await _ask(state, pull, taken, _pause(taken, late) if late else max(taken.ask_after, _SOON))
+        info = await _ask(state, pull, taken)
         if info is None:
             return
         if info:
@@ -180,9 +175,8 @@ async def _nothing_came(state: State, pull: Pull) -> None:
             tell_shortage(taken, shortage, info or None, pull.batch)
         else:
             taken.ask_after = min(max(taken.ask_after, _FIRST_INTERVAL) * 2, _LONGEST_INTERVAL)
-        _finish_with(state, scope, taken)
     except Exception as error:
-        report_failure(_nothing_came, error)
+        report_failure(_explain, error)
 
 
 def _pause(taken: Consumption, late: list[int]) -> float:
@@ -193,28 +187,31 @@ def _pause(taken: Consumption, late: list[int]) -> float:
     return _AT_LEAST if taken.asked < ran_out else _SOON
 
 
-async def _ask(state: State, pull: Pull, taken: Consumption, interval: float) -> dict[str, Any] | None:
-    """The consumer's description; empty if it is gone; None if it is not time to ask, or nobody answered."""
-    client, timeout, now = pull.subscription._nc, pull.timeout, time.monotonic()
-    if state.request is None or now - taken.asked < interval or not client.is_connected:
-        return None
+def _is_time(taken: Consumption, interval: float) -> bool:
+    """Whether to ask about a consumer now. Then it is being asked about from now on."""
+    now = time.monotonic()
+    if now - taken.asked < interval:
+        return False
     taken.asked = now
-    wait = min(timeout, _MAX_WAIT) if isinstance(timeout, int | float) else _MAX_WAIT
+    return True
+
+
+async def _ask(state: State, pull: Pull, taken: Consumption) -> dict[str, Any] | None:
+    """The consumer's description; empty if it is gone; None if nobody answered."""
+    client = pull.subscription._nc
     prefix = pull.subscription._nms.partition(".CONSUMER.MSG.NEXT.")[0]
     subject = f"{prefix}.CONSUMER.INFO.{taken.key.stream}.{taken.consumer}"
-    try:
-        async with asyncio.timeout(wait):
-            reply = await state.request(client, subject, b"", timeout=wait)
-        body = json.loads(reply.data)
-    except Exception:
-        taken.asked = now + _UNANSWERED
+    body = await state.questions.ask(client, state.request, subject)
+    if body is None:
+        if client.is_connected:
+            taken.asked = time.monotonic() + _UNANSWERED
         return None
     error = body.get("error")
     if error:
         return {} if error.get("code") == 404 else None
     state.learn_limits(taken.key, taken.consumer, limits_of(body.get("config") or {}))
     taken.limits = state.limits[taken.key, taken.consumer]
-    return dict(body)
+    return body
 
 
 def _by_job(state: State, pull: Pull, messages: Any) -> dict[str, list[tuple[Delivery, Any]]]:
@@ -239,12 +236,17 @@ def _by_job(state: State, pull: Pull, messages: Any) -> dict[str, list[tuple[Del
     return groups
 
 
+def worker_of(client: Any, inbox: Any) -> str:
+    """Who takes messages: the client's name, else the inbox of its subscription."""
+    name = client.options.get("name")
+    return str(name) if name else str(inbox).rpartition(".")[2]
+
+
 def _taken(state: State, pull: Pull, job: str) -> Consumption:
     subscription = pull.subscription
     client = subscription._nc
     taken = state.consumption(job, pull.key, subscription._consumer or "")
-    name = client.options.get("name")
-    taken.worker = str(name) if name else str(subscription._deliver).rpartition(".")[2]
+    taken.worker = worker_of(client, subscription._deliver)
     if taken.client != id(client):
         taken.client = id(client)
         taken.fetches_of_client = 0
@@ -260,20 +262,21 @@ def _book(state: State, taken: Consumption, group: list[tuple[Delivery, Any]], b
             taken.add_redelivery(delivery)
         note_last_attempt(taken, delivery, payload, state.settings.task_id_keys)
     if taken.fetches == 1:
-        taken.told_fetches = 1
+        taken.told_steps = 1
         taken.tell_first_fetch(batch, [delivery for delivery, _ in group])
     elif is_milestone(taken.fetches):
         taken.tell_tally()
 
 
-def _pay_out(taken: Consumption) -> None:
+def pay_out(taken: Consumption) -> None:
+    """Tell what came again and what was given up, as often as that may be told."""
     if taken.redeliveries and taken.redelivery_pace.is_due():
         taken.tell_redeliveries()
     if taken.to_give_up and taken.given_up_pace.is_due():
         tell_given_up(taken, source="inferred")
 
 
-def _finish_with(state: State, scope: JobScope | None, taken: Consumption) -> None:
+def finish_with(state: State, scope: JobScope | None, taken: Consumption) -> None:
     """Have the rest told when the scope closes, if there is one."""
     if scope is None or scope.closed:
         return

@@ -26,6 +26,7 @@ from .management import requesting
 from .messages import masked, subscribing, waiting
 from .naming import NamePatterns
 from .publishing import answering, publishing, publishing_async
+from .pushing import receiving
 from .state import Coroutine, Settings, State
 
 __all__ = ["instrument", "uninstrument"]
@@ -63,6 +64,7 @@ def instrument(**options: Any) -> None:
         if _installation is not None:
             state = _installation.state
             state.settings = dataclasses.replace(state.settings, **changes)
+            state.last_booking = None
             return
         _installation = _Installation(Settings(**changes))
 
@@ -116,6 +118,7 @@ class _Installation:
         self._patch(client, "close", closing)
         self._patch(client, "drain", closing)
         self._patch(getattr(jetstream, "PullSubscription", None), "fetch", fetching)
+        self._patch(getattr(jetstream, "PushSubscription", None), "next_msg", receiving)
         self._patch(jetstream, "pull_subscribe", comparing)
         self._patch(jetstream, "subscribe", comparing)
         self._patch(jetstream, "publish", publishing)

@@ -13,6 +13,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 from ...context import JobScope, current_job
@@ -33,7 +34,8 @@ from .lifecycle import (
 )
 from .ownership import StreamKey, is_ownable, server_of
 from .publishing import settle
-from .state import Coroutine, State, quietly
+from .questions import MAX_WAIT
+from .state import Coroutine, State, alike, quietly, report_failure
 from .vanishing import is_missing, vanished
 
 _CALL: Final = re.compile(
@@ -43,8 +45,9 @@ _CALL: Final = re.compile(
 _TOLERANCE: Final = 0.002
 # Before 2.10 a reply has no time of its own: the clocks of client and server are compared.
 _CLOCK_TOLERANCE: Final = 0.1
-_MAX_WAIT: Final = 1.0
 _MAX_FINAL: Final = 50
+# So many consumers are asked for one by one before their stream is deleted.
+_MAX_ASKED: Final = 10
 _ERROR: Final = b'"error":'
 _ERROR_WITHIN: Final = 200
 
@@ -79,36 +82,48 @@ def requesting(state: State, original: Coroutine) -> Coroutine:
     """`Client.request`, its JetStream API calls told where they are about a job."""
     state.request = original
 
-    @functools.wraps(original)
-    async def request(self: Any, *args: Any, **kwargs: Any) -> Any:
+    async def request(  # noqa: PLR0917 - nats-py's own parameters
+        self: Any, subject: Any, payload: Any, timeout: Any, old_style: Any, headers: Any
+    ) -> Any:
+        if type(subject) is not str or subject[:1] != "$" or not subject.startswith("$JS.") or not state.active:
+            return await original(self, subject, payload, timeout, old_style, headers)
+        send = functools.partial(original, self, subject, payload, timeout, old_style, headers)
+        return await _request(state, self, subject, timeout, send)
+
+    async def request_anyhow(self: Any, *args: Any, **kwargs: Any) -> Any:
         subject = args[0] if args else kwargs.get("subject")
-        if type(subject) is str and subject.startswith("$JS.ACK."):
-            return await confirmed(state, original(self, *args, **kwargs), self, subject)
         if type(subject) is not str or not subject.startswith("$JS.") or not state.active:
             return await original(self, *args, **kwargs)
-        call = quietly(_call, self, subject)
-        if call is None:
-            return await original(self, *args, **kwargs)
-        scope = current_job()
-        if scope is not None:
-            quietly(state.works_on, scope, self)
-        if call.action == "DELETE" and state.settings.events:
-            quietly(settle, state, call.key)
-            ask = functools.partial(original, self, timeout=_wait(kwargs.get("timeout")))
-            consumers = await _ask_for_consumers(state, self, ask, call, scope)
-            quietly(ending, state, call.key, call.consumer, consumers or [])
-            if consumers:
-                quietly(_tell_final, state, call, scope, consumers)
-        sent, started = time.time(), time.monotonic()
-        try:
-            reply = await original(self, *args, **kwargs)
-        except Exception as error:
-            quietly(_unanswered, state, call, open_part(scope), error)
-            raise
-        quietly(_answered, state, call, open_part(scope), reply, Timing(sent, time.monotonic() - started))
-        return reply
+        send = functools.partial(original, self, *args, **kwargs)
+        return await _request(state, self, subject, kwargs.get("timeout"), send)
 
-    return request
+    return alike(request, request_anyhow, original)
+
+
+async def _request(state: State, client: Any, subject: str, timeout: Any, send: Callable[[], Awaitable[Any]]) -> Any:
+    """One request to the JetStream API, or an answer to a message; `send` does what the application asked for."""
+    if subject.startswith("$JS.ACK."):
+        return await confirmed(state, send(), client, subject)
+    call = quietly(_call, client, subject)
+    if call is None:
+        return await send()
+    scope = current_job()
+    if scope is not None:
+        quietly(state.works_on, scope, client)
+    if call.action == "DELETE" and state.settings.events:
+        quietly(settle, state, call.key)
+        consumers = await _ask_for_consumers(state, client, call, scope, _wait(timeout))
+        quietly(ending, state, call.key, call.consumer, consumers)
+        if consumers:
+            quietly(_tell_final, state, call, scope, consumers)
+    sent, started = time.time(), time.monotonic()
+    try:
+        reply = await send()
+    except Exception as error:
+        quietly(_unanswered, state, call, open_part(scope), error)
+        raise
+    quietly(_answered, state, call, open_part(scope), reply, Timing(sent, time.monotonic() - started))
+    return reply
 
 
 def _call(client: Any, subject: str) -> Call | None:
@@ -213,6 +228,7 @@ def _deleted(state: State, call: Call, scope: JobScope | None, refused: dict[str
     if is_gone:
         if scope is not None or job is not None:
             _unsay(_ledger(state, scope, job or ""), call)
+        state.forget(call.key, call.consumer)
         if call.is_about_stream:
             state.owners.forget(call.key)
     if job is None or not state.settings.events:
@@ -260,33 +276,33 @@ def _ledger(state: State, scope: JobScope | None, job: str) -> Ledger:
 
 def _wait(timeout: Any) -> float:
     """How long our own request may take: never longer than the application gives its own, a second at most."""
-    return min(timeout, _MAX_WAIT) if isinstance(timeout, int | float) else _MAX_WAIT
+    return min(timeout, MAX_WAIT) if isinstance(timeout, int | float) else MAX_WAIT
 
 
 async def _ask_for_consumers(
-    state: State, client: Any, ask: Coroutine, call: Call, scope: JobScope | None
-) -> list[dict[str, Any]] | None:
-    """The numbers of what is about to be deleted: one request of ours, which may fail and ends in a second.
+    state: State, client: Any, call: Call, scope: JobScope | None, wait: float
+) -> list[dict[str, Any]]:
+    """The numbers of what is about to be deleted; none where the account may not ask, or nobody answers in time.
 
-    `ask` is `Client.request` as it was, so that this one is not told about.
+    Consumers that this process met are asked for by name, as whoever works with them may; only where none is known
+    their list is asked for.
     """
     try:
-        if not (LOGGER.isEnabledFor(logging.INFO) and client.is_connected and not client.is_draining):
-            return None
+        if not LOGGER.isEnabledFor(logging.INFO) or client.is_draining:
+            return []
         if state.owner_of_event(call.key, scope, consumer=call.consumer) is None:
-            return None
-        if call.is_about_stream:
-            subject, payload = f"{call.prefix}.CONSUMER.LIST.{call.key.stream}", b'{"offset":0}'
-        else:
-            subject, payload = f"{call.prefix}.CONSUMER.INFO.{call.key.stream}.{call.consumer}", b""
-        async with asyncio.timeout(_MAX_WAIT):
-            body = json.loads((await ask(subject, payload)).data)
-        if body.get("error"):
-            return None
-        return body.get("consumers") if call.is_about_stream else [body]
-    except Exception:
-        # Refused, too late, or not connected any more: then the deletion is told without numbers.
-        return None
+            return []
+        ask = functools.partial(state.questions.ask, client, state.request, wait=wait)
+        names = [call.consumer] if call.consumer else state.known_consumers(call.key)[:_MAX_ASKED]
+        if not names:
+            body = await ask(f"{call.prefix}.CONSUMER.LIST.{call.key.stream}", b'{"offset":0}')
+            return list((body or {}).get("consumers") or ())
+        subjects = [f"{call.prefix}.CONSUMER.INFO.{call.key.stream}.{name}" for name in names]
+        bodies = await asyncio.gather(*(ask(subject, b"") for subject in subjects))
+        return [body for body in bodies if body is not None and not body.get("error")]
+    except Exception as error:
+        report_failure(_ask_for_consumers, error)
+        return []
 
 
 def _tell_final(state: State, call: Call, scope: JobScope | None, consumers: list[dict[str, Any]]) -> None:

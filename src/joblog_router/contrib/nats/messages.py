@@ -16,6 +16,7 @@ from .advisories import heard, is_advisory
 from .ledger import MessageScope, open_part
 from .naming import job_in_header
 from .ownership import server_of
+from .pushing import delivered
 from .state import Coroutine, State, quietly
 
 Wrapped = TypeVar("Wrapped", bound=Coroutine)
@@ -106,6 +107,8 @@ def _bind(state: State, client: Any, inbox: str, callback: Coroutine) -> Corouti
         job = quietly(_owner, state, client, message, inbox, creator)
         if state.settings.events and is_advisory(message.subject):
             quietly(heard, state, server_of(client), [message])
+        elif job and state.settings.events:
+            quietly(delivered, state, client, inbox, message, job=job, scope=creator)
         try:
             with MessageScope(job, creator) if job else detached():
                 return await callback(message, *args, **kwargs)

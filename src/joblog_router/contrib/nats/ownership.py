@@ -25,48 +25,49 @@ class StreamKey(NamedTuple):
 class Owners:
     """Stream to job, bounded: the stream that was used longest ago is forgotten first."""
 
-    __slots__ = ("_jobs", "_shared")
+    __slots__ = ("_shared", "jobs")
 
     def __init__(self) -> None:
-        self._jobs: dict[StreamKey, str] = {}
+        # Read by `publishing` for every message; one and the same dictionary for ever.
+        self.jobs: dict[StreamKey, str] = {}
         self._shared: dict[StreamKey, None] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._jobs)
+        return bool(self.jobs)
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self.jobs)
 
     def of(self, key: StreamKey) -> str | None:
         """The job that owns the stream, as far as known."""
-        return self._jobs.get(key)
+        return self.jobs.get(key)
 
     def learn(self, key: StreamKey, job: str) -> None:
         """`job` has just created the stream."""
         if key in self._shared:
             return
-        if self._jobs.get(key, job) != job:
+        if self.jobs.get(key, job) != job:
             self._share(key)
             return
-        self._jobs[key] = job
-        _shrink(self._jobs)
+        self.jobs[key] = job
+        _shrink(self.jobs)
 
     def used(self, key: StreamKey, job: str) -> None:
         """`job` works with the stream. If another job created it, it is nobody's from now on."""
-        owner = self._jobs.get(key)
+        owner = self.jobs.get(key)
         if owner is None:
             return
         if owner != job:
             self._share(key)
-        elif len(self._jobs) > _MAX_STREAMS // 2:
-            self._jobs[key] = self._jobs.pop(key, owner)
+        elif len(self.jobs) > _MAX_STREAMS // 2:
+            self.jobs[key] = self.jobs.pop(key, owner)
 
     def forget(self, key: StreamKey) -> None:
         """The stream was deleted. That it was shared is remembered: the next of that name will be, too."""
-        self._jobs.pop(key, None)
+        self.jobs.pop(key, None)
 
     def _share(self, key: StreamKey) -> None:
-        self._jobs.pop(key, None)
+        self.jobs.pop(key, None)
         self._shared[key] = None
         _shrink(self._shared)
 

@@ -19,13 +19,15 @@ from .events import tell
 from .ledger import Ledger, open_part
 from .naming import job_in_header
 from .ownership import StreamKey, server_of
-from .state import CONFLICT, Coroutine, Settings, State, quietly
+from .state import CONFLICT, Coroutine, State, quietly
 from .sums import Failure, Sum, expected_of
 from .vanishing import look_for, replaced, starts_over
 
 _MAX_SUMS: Final = 1_000
 # So many messages in a row into another stream: the scope is done with the one before.
 _SWITCHED: Final = 10
+# `publish(self, subject, payload, timeout, stream, headers)`
+_HEADERS: Final = 5
 
 
 class Attempt(NamedTuple):
@@ -50,7 +52,7 @@ class Attempt(NamedTuple):
     @property
     def headers(self) -> Any:
         """The caller's headers."""
-        return self._argument(4, "headers")
+        return self._argument(_HEADERS - 1, "headers")
 
     def _argument(self, position: int, name: str) -> Any:
         return self.args[position] if len(self.args) > position else self.kwargs.get(name)
@@ -64,17 +66,31 @@ def publishing(state: State, original: Coroutine) -> Coroutine:
         scope = current_job()
         if scope is None or not state.active:
             return await original(self, *args, **kwargs)
-        attempt = Attempt(getattr(self, "_nc", None), scope, args, kwargs, time.monotonic())
-        if state.last_use[0] is not scope or state.last_use[1] is not attempt.client:
-            quietly(state.works_on, scope, attempt.client)
+        client = getattr(self, "_nc", None)
+        last = state.last_booking
+        if (
+            last is None
+            or last.scope is not scope
+            or last.client is not client
+            or not args
+            or args[0] != last.subject
+            or "headers" in kwargs
+            or len(args) >= _HEADERS
+        ):
+            last = None
+            if state.last_use[0] is not scope or state.last_use[1] is not client:
+                quietly(state.works_on, scope, client)
+        started = time.monotonic()
         try:
             ack = await original(self, *args, **kwargs)
         except (Exception, asyncio.CancelledError) as error:
-            gone = quietly(_failed, state, attempt, error)
+            gone = quietly(_failed, state, Attempt(client, scope, args, kwargs, started), error)
             if gone is not None:
-                await look_for(state, attempt.client, gone)
+                await look_for(state, client, gone)
             raise
-        quietly(_accepted, state, attempt, ack)
+        # Whatever changes the answer puts another booking there.
+        if last is None or last is not state.last_booking or not last.add(ack, started):
+            quietly(_accepted, state, Attempt(client, scope, args, kwargs, started), ack)
         return ack
 
     return publish
@@ -171,37 +187,32 @@ def _resolved(state: State, future: Any) -> None:
         _accepted(state, attempt, future.result())
 
 
-class Booking(NamedTuple):
+class Booking:
     """Where the last message was booked: the next one, of the same scope and subject, mostly goes there too."""
 
-    settings: Settings
-    scope: JobScope
-    subject: str
-    stream: str
-    ledger: Ledger
-    booked: Sum
+    __slots__ = ("booked", "client", "ledger", "owned", "scope", "stream", "subject")
 
-    def fits(self, state: State, attempt: Attempt, ack: Any) -> bool:
-        """Whether nothing has changed that the answer depends on."""
-        return (
-            self.scope is attempt.scope
-            and self.stream == ack.stream
-            and self.subject == attempt.subject
-            and not (self.booked.is_told or self.ledger.closed or self.scope.closed or state.owners)
-            and self.settings is state.settings
-            and not attempt.headers
-        )
+    def __init__(self, state: State, attempt: Attempt, ledger: Ledger, booked: Sum) -> None:
+        self.scope = attempt.scope
+        self.client = attempt.client
+        self.subject = attempt.subject
+        self.stream = booked.stream
+        self.ledger = ledger
+        self.booked = booked
+        self.owned = state.owners.jobs
+
+    def add(self, ack: Any, started: float) -> bool:
+        """Count a message that is like the one before; False where it has to be looked at."""
+        try:
+            if ack.stream != self.stream or ack.duplicate or self.owned or self.ledger.closed:
+                return False
+            return self.booked.add_next(ack.seq, started)
+        except Exception:
+            return False
 
 
 def _accepted(state: State, attempt: Attempt, ack: Any) -> None:
-    last = state.last_booking
-    if last is not None and last.fits(state, attempt, ack) and not starts_over(last.booked, ack, attempt.started):
-        progress = last.booked.add_accepted(ack, attempt.started)
-        if progress is not None:
-            last.booked.tell_progress(progress)
-        if last.booked.expected or last.ledger.run.get(last.booked.job, (None, 0)) != (last.booked, _SWITCHED):
-            _go_on(last.ledger, last.booked)
-        return
+    state.last_booking = None
     key = StreamKey(server_of(attempt.client) if state.owners else "", ack.stream)
     state.owners.used(key, attempt.scope.job_id)
     if not state.settings.events:
@@ -217,9 +228,10 @@ def _accepted(state: State, attempt: Attempt, ack: Any) -> None:
     progress = booked.add_accepted(ack, attempt.started)
     if progress is not None:
         booked.tell_progress(progress)
-    if not ledger.lasting and not attempt.headers:
-        state.last_booking = Booking(state.settings, attempt.scope, attempt.subject, ack.stream, ledger, booked)
     _go_on(ledger, booked)
+    # Only once the scope has turned to this stream: until then each message is counted towards that.
+    if ledger.run.get(booked.job) == (booked, _SWITCHED) and not (ledger.closed or attempt.headers):
+        state.last_booking = Booking(state, attempt, ledger, booked)
 
 
 def _go_on(ledger: Ledger, booked: Sum) -> None:
@@ -254,6 +266,7 @@ def _settle(ledger: Ledger, booked: Sum) -> None:
 
 def _failed(state: State, attempt: Attempt, error: BaseException) -> StreamKey | None:
     """Count and tell a failure. The stream, where it took messages before and may be gone: once for each."""
+    state.last_booking = None
     if not state.settings.events:
         return None
     key = _expected_key(state, attempt)

@@ -7,6 +7,7 @@ operations, which threads with loops of their own may mix at will.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import weakref
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ from .consumption import Consumption, Limits
 from .ledger import Ledgers
 from .naming import DEFAULT_HEADER, NamePatterns, stream_of_reply, stream_of_subject
 from .ownership import Owners, StreamKey
+from .questions import Questions
 
 Coroutine = Callable[..., Awaitable[Any]]
 P = ParamSpec("P")
@@ -27,7 +29,9 @@ R = TypeVar("R")
 # What `State.owner` says where names contradict each other. Never a job's id: "" opens no job.
 CONFLICT: Final = ""
 
-_MAX_BIRTHS: Final = 20_000
+_MAX_STREAMS: Final = 10_000
+_MAX_CONSUMERS: Final = 1_000
+_MAX_LIMITS: Final = 20_000
 _MAX_CONSUMPTIONS: Final = 2_000
 DEFAULT_TASK_ID_KEYS: Final = ("id", "task_id", "image_id")
 
@@ -55,6 +59,7 @@ class State:
         "limits",
         "lost",
         "owners",
+        "questions",
         "request",
         "settings",
         "unanswered",
@@ -65,6 +70,7 @@ class State:
         self.active = True
         self.owners = Owners()
         self.ledgers = Ledgers()
+        self.questions = Questions()
         # `Client.request` as it was, for our own questions.
         self.request: Coroutine | None = None
         self.consumptions: dict[tuple[StreamKey, str, str], Consumption] = {}
@@ -76,7 +82,7 @@ class State:
         self.lost: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
         # Futures of asynchronous publishes to what is known of them.
         self.unanswered: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = weakref.WeakKeyDictionary()
-        self._births: dict[tuple[StreamKey, str], str] = {}
+        self._births: dict[StreamKey, dict[str, str]] = {}
 
     def owner(self, key: StreamKey, *, consumer: str = "", subject: str = "", header: str | None = None) -> str | None:
         """The job that stream, consumer, subject and header name; None if nobody, CONFLICT if several."""
@@ -154,7 +160,7 @@ class State:
         """What a consumer's description says of its limits."""
         self.limits.pop((key, consumer), None)
         self.limits[key, consumer] = limits
-        while len(self.limits) > _MAX_BIRTHS:
+        while len(self.limits) > _MAX_LIMITS:
             self.limits.pop(next(iter(self.limits)), None)
         for taken in self.consumptions_of(key, consumer):
             taken.limits = limits
@@ -167,12 +173,31 @@ class State:
             if at == key and (not consumer or name == consumer)
         ]
 
+    def known_consumers(self, key: StreamKey) -> list[str]:
+        """The consumers of a stream that this process met, as far as remembered."""
+        taken = {taken.consumer for taken in self.consumptions_of(key)}
+        return sorted((taken | set(self._births.get(key, ()))) - {""})
+
+    def forget(self, key: StreamKey, consumer: str) -> None:
+        """A consumer was deleted, or a stream with all its consumers."""
+        births = self._births.get(key, {})
+        for name in [consumer] if consumer else list(births):
+            births.pop(name, None)
+            self.limits.pop((key, name), None)
+        if not births:
+            self._births.pop(key, None)
+
     def is_known_birth(self, key: StreamKey, consumer: str, created: str) -> bool:
         """Whether a stream or consumer of that very creation time was met before. Remembers it."""
-        known = self._births.get((key, consumer)) == created
-        self._births[key, consumer] = created
-        while len(self._births) > _MAX_BIRTHS:
-            self._births.pop(next(iter(self._births)), None)
+        births = self._births.get(key)
+        if births is None:
+            births = self._births[key] = {}
+            while len(self._births) > _MAX_STREAMS:
+                self._births.pop(next(iter(self._births)), None)
+        known = births.get(consumer) == created
+        births[consumer] = created
+        while len(births) > _MAX_CONSUMERS:
+            births.pop(next(iter(births)), None)
         return known
 
     def _conflict(self, what: str, jobs: set[str] | frozenset[str]) -> str:
@@ -192,6 +217,20 @@ def quietly(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R
     except Exception as error:
         report_failure(function, error)
         return None
+
+
+def alike(exact: Coroutine, general: Coroutine, original: Coroutine) -> Coroutine:
+    """The wrapper to put in the place of `original`: `exact` if it names the very parameters that `original` takes.
+
+    It costs a third of one that passes on whatever it is given (`general`), and is on the way of every publish.
+    """
+    # What stands in place of it, not what that may say that it wraps.
+    taken = inspect.signature(original, follow_wrapped=False).parameters.values()
+    named = [(parameter.name, parameter.kind) for parameter in inspect.signature(exact).parameters.values()]
+    if [(parameter.name, parameter.kind) for parameter in taken] == named:
+        exact.__defaults__ = original.__defaults__
+        return functools.wraps(original)(exact)
+    return functools.wraps(original)(general)
 
 
 def report_failure(function: Callable[..., Any], error: Exception) -> None:

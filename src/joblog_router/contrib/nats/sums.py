@@ -52,6 +52,8 @@ class Sum:
     __slots__ = (
         "_lock",
         "_next",
+        "_plain_below",
+        "_told_accepted",
         "_told_duplicates",
         "accepted",
         "duplicates",
@@ -63,7 +65,6 @@ class Sum:
         "last_seq",
         "last_stored",
         "pending",
-        "since",
         "since_first_seq",
         "since_last_seq",
         "since_started",
@@ -82,9 +83,10 @@ class Sum:
         self.errors: Counter[str] = Counter()
         self.started = self.stopped = self.last_stored = 0.0
         self.is_told = False
-        self.since = self.since_first_seq = self.since_last_seq = self._told_duplicates = 0
+        self.since_first_seq = self.since_last_seq = self._told_duplicates = self._told_accepted = 0
         self.since_started = 0.0
         self._next = milestone_after(0, expected)
+        self._plain_below = 0
         self._lock = threading.Lock()  # a scope may be carried into a thread with a loop of its own
 
     @property
@@ -103,12 +105,22 @@ class Sum:
         self.since_started = min(self.since_started, started) if self.since_started else started
         self.stopped = time.monotonic()
 
+    def add_next(self, seq: int, started: float) -> bool:
+        """Count a message stored after all others, as most are. False, and not counted, where there is more to it."""
+        with self._lock:
+            accepted = self.accepted + 1
+            if accepted >= self._plain_below or seq <= self.last_seq or started < self.since_started or self.is_told:
+                return False
+            self.accepted = accepted
+            self.last_seq = self.since_last_seq = seq
+            self.stopped = self.last_stored = time.monotonic()
+            return True
+
     def add_accepted(self, ack: Any, started: float) -> Progress | None:
         """Count a message that the stream acknowledged. What to tell, if it is time for that."""
         with self._lock:
             self.add(started)
             self.accepted += 1
-            self.since += 1
             if ack.duplicate:
                 self.duplicates += 1
             else:
@@ -119,6 +131,7 @@ class Sum:
                 if seq > self.last_seq:
                     self.last_seq = seq
                     self.last_stored = self.stopped
+            self._plain_below = self._next_to_look_at() if self.since_first_seq else 0
             if self.accepted < self._next:
                 return None
             self._next = milestone_after(self.accepted, self.expected)
@@ -128,12 +141,17 @@ class Sum:
                 self.since_last_seq,
                 self.stopped - self.since_started,
                 self.duplicates - self._told_duplicates,
-                self.since,
+                self.accepted - self._told_accepted,
             )
-            self.since = self.since_first_seq = self.since_last_seq = 0
+            self.since_first_seq = self.since_last_seq = self._plain_below = 0
             self.since_started = 0.0
+            self._told_accepted = self.accepted
             self._told_duplicates = self.duplicates
             return progress
+
+    def _next_to_look_at(self) -> int:
+        """The number of messages at which there is something to tell or to finish."""
+        return min(self._next, self.expected - self.failed) if self.expected else self._next
 
     def add_failure(self, failure: Failure, started: float) -> int:
         """Count a message that was not acknowledged; how many of its error there are now."""
@@ -141,6 +159,7 @@ class Sum:
             self.add(started)
             self.unknown += failure.is_unknown
             self.errors[type(failure.error).__name__] += 1
+            self._plain_below = 0
             return self.errors[type(failure.error).__name__]
 
     def tell_progress(self, progress: Progress) -> None:

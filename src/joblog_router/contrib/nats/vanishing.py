@@ -6,18 +6,15 @@ and finds none, the stream is created again, or its sequence numbers start over.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 from typing import Any, Final
 
 from .events import tell
 from .ledger import Ledger
 from .ownership import StreamKey
-from .state import State
+from .state import State, report_failure
 from .sums import Sum
 
-_MAX_WAIT: Final = 1.0
 _NO_STREAM: Final = 10059
 
 
@@ -66,12 +63,9 @@ async def look_for(state: State, client: Any, key: StreamKey) -> None:
 
     What goes wrong here is nothing to tell: the message's own failure is told.
     """
-    if state.request is None or not client.is_connected:
-        return
     try:
-        async with asyncio.timeout(_MAX_WAIT):
-            reply = await state.request(client, f"$JS.API.STREAM.INFO.{key.stream}", b"", timeout=_MAX_WAIT)
-        if is_missing(json.loads(reply.data).get("error")):
+        body = await state.questions.ask(client, state.request, f"$JS.API.STREAM.INFO.{key.stream}")
+        if body is not None and is_missing(body.get("error")):
             vanished(state, key)
-    except Exception:
-        return
+    except Exception as error:
+        report_failure(look_for, error)

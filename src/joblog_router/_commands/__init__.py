@@ -1,0 +1,1 @@
+"""The sub-commands of `joblog`; see `joblog_router.cli`."""

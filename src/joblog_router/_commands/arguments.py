@@ -1,0 +1,78 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+
+from ..sinks.opening import ENVIRONMENT, open_store
+from ..sinks.store import Selection, Store
+
+__all__ = ["add_jobs", "add_json", "add_selection", "add_store", "age", "selection_of", "store_of", "whole"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """The jobs whose logs are meant."""
+    parser.add_argument("jobs", nargs="+", metavar="JOB", help="id of a job")
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Where the logs are."""
+    parser.add_argument(
+        "--store",
+        metavar="STORE",
+        help="where the logs are: jsonl:DIRECTORY, django, django:ALIAS, or the dotted path of a store "
+        f"(default: the environment's {ENVIRONMENT}, else the project's settings)",
+    )
+    parser.add_argument("--namespace", metavar="NAME", help="whose jobs are meant (default: NAMESPACE of the settings)")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """JSON instead of text."""
+    parser.add_argument("--json", action="store_true", help="write JSON, one object a line")
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Which lines are wanted."""
+    parser.add_argument("--level", type=level, default=0, metavar="LEVEL", help="this level and above, as WARNING")
+    parser.add_argument("--logger", default="", metavar="NAME", help="this logger and those below it")
+    parser.add_argument("--text", default="", metavar="TEXT", help="lines that contain this, in message or traceback")
+    parser.add_argument("--origin", default="", metavar="ORIGIN", help="lines of this process")
+
+
+def selection_of(options: argparse.Namespace) -> Selection:
+    """What `add_selection` found. Who runs commands sees every line."""
+    return Selection(options.level, options.logger, options.text, options.origin, "staff")
+
+
+def store_of(options: argparse.Namespace) -> Store:
+    """The store that `add_store` found."""
+    return open_store(options.store)
+
+
+def level(text: str) -> int:
+    """A level's name or number."""
+    found = logging.getLevelNamesMapping().get(text.upper())
+    if found is not None:
+        return found
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no level: DEBUG, INFO, WARNING, ERROR, CRITICAL or a number")
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 on."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def age(text: str) -> float:
+    """The time that lies `30d`, `12h`, ... back, in seconds since the epoch."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not (number.isascii() and number.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no age: 30d, 12h, 90m, 45s or 2w")
+    return time.time() - int(number) * _UNITS[unit]

@@ -1,0 +1,174 @@
+"""Scopes that a generator holds open between its items: whose code runs meanwhile?
+
+A generator that opens a scope and then yields leaves it in the context variable of whoever iterates. Such a scope
+counts only while the generator's own frame is on the stack. This module finds the frames; `context` draws the
+conclusions. Runs on the application's threads, takes no lock, raises nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dis
+import inspect
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from .report import report_once
+
+if TYPE_CHECKING:
+    from ..context import JobScope
+
+GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+# Context managers and what enters them on behalf of others: their caller is who holds the scope open.
+ENTERING: Final = frozenset(
+    {"__enter__", "__aenter__", "enter_context", "enter_async_context", "push_context", "_enter_again"}
+)
+# Frames of generators that hold scopes open right now, with those scopes, the innermost last. Changed in place: the
+# capturing closure holds on to it, and its truth is the one test that everybody else pays.
+HOLDING: Final[dict[FrameType, list[JobScope]]] = {}
+
+_KNOWN_DRIVERS: Final = ("_pytest", "pytest_asyncio", "anyio")
+_drivers: tuple[str, ...] = _KNOWN_DRIVERS
+_CONTEXTLIB: Final = contextlib.__dict__
+_thread = threading.local()
+
+
+class Held:
+    """That a scope was opened in a generator: its frame while it is open, and the task or thread that opened it."""
+
+    __slots__ = ("_opener", "frame")
+
+    def __init__(self, frame: FrameType) -> None:
+        self.frame: FrameType | None = frame
+        self._opener: Callable[[], object] = weakref.ref(here())
+
+    def is_openers(self) -> bool:
+        """Whether the task or thread that opened the scope runs now."""
+        return self._opener() is here()
+
+
+def hold(scope: JobScope, entered_from: FrameType) -> Held | None:
+    """Note that `scope` was opened in a generator that its consumer steps; None where it is nobody's business."""
+    frame = _holding_frame(entered_from)
+    if frame is None:
+        return None
+    HOLDING.setdefault(frame, []).append(scope)
+    return Held(frame)
+
+
+def let_go(scope: JobScope, held: Held) -> None:
+    """`scope` is closed: its generator's frame means nothing any more, and is not kept alive."""
+    frame, held.frame = held.frame, None
+    scopes = HOLDING.get(frame) if frame is not None else None
+    if scopes is None:
+        return
+    if scope in scopes:
+        scopes.remove(scope)
+    if not scopes and frame is not None:
+        HOLDING.pop(frame, None)
+
+
+def on_stack() -> list[FrameType]:
+    """The frames of generators with scopes that are on this thread's stack, the innermost first."""
+    found = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame in HOLDING:
+            found.append(frame)
+        frame = frame.f_back
+    return found
+
+
+def use_drivers(names: Iterable[str]) -> None:
+    """Modules, by dotted name, that step generators as contextlib does: from set up to tear down."""
+    global _drivers
+    _drivers = (*_KNOWN_DRIVERS, *names)
+
+
+def _holding_frame(frame: FrameType | None) -> FrameType | None:
+    """The frame of the generator that holds what is entered from `frame`, if its items go to code of others."""
+    frame = _beyond_entering(frame)
+    if not _is_generator(frame):
+        return None
+    holder = frame
+    while frame is not None:
+        driver = frame.f_back
+        if driver is not None and driver.f_globals is _CONTEXTLIB:
+            # @contextmanager and the like: who enters that one decides.
+            frame = holder = _beyond_entering(driver)
+            if not _is_generator(frame):
+                return None
+        elif driver is not None and _is_delegating(driver, frame):
+            if not _is_generator(driver) or driver.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:
+                return None  # an awaitable: it is suspended together with its coroutine
+            frame = driver
+        elif driver is not None and _is_known(driver):
+            return None
+        else:
+            break
+    if holder is not None:
+        _report(holder.f_code, driver)
+    return holder
+
+
+def _beyond_entering(frame: FrameType | None) -> FrameType | None:
+    while frame is not None and (frame.f_globals is _CONTEXTLIB or frame.f_code.co_name in ENTERING):
+        frame = frame.f_back
+    return frame
+
+
+def _is_generator(frame: FrameType | None) -> bool:
+    if frame is None:
+        return False
+    flags = frame.f_code.co_flags
+    return bool(flags & GENERATOR) and not flags & inspect.CO_ITERABLE_COROUTINE
+
+
+def _is_delegating(driver: FrameType, frame: FrameType) -> bool:
+    """Whether `driver` is in a `yield from` or `await` of the plain generator `frame`."""
+    if frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR or driver.f_lasti < 0:
+        return False
+    return dis.opname[driver.f_code.co_code[driver.f_lasti]] == "SEND"
+
+
+def _is_known(driver: FrameType) -> bool:
+    module = driver.f_globals.get("__name__")
+    return isinstance(module, str) and any(module == name or module.startswith(name + ".") for name in _drivers)
+
+
+def here() -> Any:
+    """The task that runs, or else something that stands for the thread."""
+    if asyncio._get_running_loop() is not None:
+        task = asyncio.current_task()
+        if task is not None:
+            return task
+    try:
+        return _thread.here
+    except AttributeError:
+        _thread.here = _Here()
+        return _thread.here
+
+
+class _Here:
+    """A thread."""
+
+    __slots__ = ("__weakref__",)
+
+
+def _report(code: CodeType, driver: FrameType | None) -> None:
+    name = getattr(code, "co_qualname", code.co_name)
+    consumer = "code written in C"
+    if driver is not None:
+        consumer = f"{driver.f_globals.get('__name__', '?')}.{getattr(driver.f_code, 'co_qualname', '?')}"
+    report_once(
+        ("generator", code.co_filename, code.co_firstlineno),
+        f"the generator {name} ({code.co_filename}:{code.co_firstlineno}) opens a job and yields to {consumer}: the "
+        "job counts while the generator itself runs, not between its items nor in tasks and threads it starts. Leave the "
+        f"scope out of it and iterate wrap_stream(job_id, {code.co_name}(...)); if {consumer} only sets up and tears "
+        "down with it, name its module in generator_drivers",
+    )

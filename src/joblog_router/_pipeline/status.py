@@ -1,0 +1,40 @@
+"""What a running process can say about itself, as plain data: for a status file beside its spool."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from ..handlers import JobLogHandler
+from .audit import audit_logging
+from .leaks import leak_report
+from .router import router
+
+_STARTED = time.time()
+
+
+def snapshot() -> dict[str, Any]:
+    """Counters, the logging audit, leaks and who is speaking: dictionaries, lists, text and numbers only.
+
+    `started` and `time` are epoch seconds; `started` is when this library was first imported. Takes the router's lock
+    for a moment; for the writer thread or a command, never for a logging thread.
+    """
+    return {
+        "version": 1,
+        "pid": os.getpid(),
+        "origin": router._origin,
+        "program": os.path.basename(sys.argv[0]) if sys.argv else "",  # noqa: PTH119 - text, maybe no path at all
+        "python": sys.version.split()[0],
+        "started": _STARTED,
+        "time": time.time(),
+        "stats": router.stats(),
+        "audit": [asdict(finding) for finding in audit_logging(made=_handlers())],
+        "leaks": leak_report().as_dict(),
+    }
+
+
+def _handlers() -> list[JobLogHandler]:
+    return [handler for handler in list(router._renewals) if isinstance(handler, JobLogHandler) and handler.is_open]

@@ -1,0 +1,1 @@
+"""Management commands; each is named like its module."""

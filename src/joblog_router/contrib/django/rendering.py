@@ -1,0 +1,165 @@
+"""Entries as JSON and as lines of a page. Log text is hostile: what it may do to a reader is undone here.
+
+Called by the views. Escaping for HTML is the template's, which escapes everything.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from django.utils import timezone
+
+from ...entry import Entry
+
+__all__ = ["Row", "as_json", "day_and_time", "level_class", "level_number", "rows", "visible"]
+
+# One answer holds about so many characters of log text; a line beyond that only its beginning.
+_BUDGET: Final = 4_000_000
+_LONG: Final = 20_000
+_SHORT: Final = 500
+
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;:]*m")
+# Control characters, and marks that turn the direction of what follows.
+_INVISIBLE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
+)
+_CLASSES: Final = ((50, "critical"), (40, "error"), (30, "warning"), (20, "info"))
+
+
+class _Budget:
+    """Cuts texts so that all of them together stay bounded."""
+
+    def __init__(self) -> None:
+        self._left = _BUDGET
+        self.is_cut = False
+
+    def cut(self, text: str) -> str:
+        limit = max(_SHORT, min(_LONG, self._left))
+        self._left -= min(limit, len(text))
+        if len(text) <= limit:
+            return text
+        self.is_cut = True
+        return f"{text[:limit]}… [{len(text) - limit} more characters]"
+
+
+def as_json(entries: Iterable[Entry], audience: str) -> list[dict[str, Any]]:
+    """Entries as the endpoint gives them; where in the code a line was logged is for staff."""
+    budget = _Budget()
+    found = []
+    for entry in entries:
+        budget.is_cut = False
+        line: dict[str, Any] = {
+            **entry.as_dict(),
+            "levelno": entry.level,
+            "message": budget.cut(entry.message),
+            "exception": None if entry.exception is None else budget.cut(entry.exception),
+        }
+        fields = json.dumps(line["fields"], default=str)
+        if budget.cut(fields) != fields:
+            line["fields"] = {name: line["fields"][name] for name in _TALLY if name in line["fields"]}
+        if budget.is_cut:
+            line["cut"] = True
+        if audience == "staff":
+            line["audience"] = entry.audience
+        else:
+            del line["path"], line["line"]
+        found.append(line)
+    return found
+
+
+_TALLY: Final = ("fold", "folded", "first", "last")
+
+
+class Row(NamedTuple):
+    """A line of the page, as text."""
+
+    anchor: str
+    time: str
+    iso: str
+    level: str
+    css: str
+    logger: str
+    message: str
+    exception: str
+    fields: Sequence[tuple[str, str]]
+    folded: int
+    is_for_staff: bool
+
+
+def rows(entries: Iterable[Entry]) -> list[Row]:
+    """Entries as lines of a page, their times in the zone that is active for this request."""
+    budget = _Budget()
+    zone = timezone.get_current_timezone()
+    moments = [(entry, dt.datetime.fromtimestamp(entry.created, zone)) for entry in entries]
+    # In the night in which clocks are put back the same hour comes twice.
+    is_ambiguous = len({moment.utcoffset() for _, moment in moments}) > 1
+    return [_row(entry, moment, budget, is_ambiguous) for entry, moment in moments]
+
+
+def _row(entry: Entry, moment: dt.datetime, budget: _Budget, with_offset: bool) -> Row:
+    return Row(
+        anchor=f"{entry.origin}:{entry.seq}",
+        time=_text_of(moment, with_offset),
+        iso=moment.isoformat(timespec="milliseconds"),
+        level=visible(entry.level_name),
+        css=level_class(entry.level),
+        logger=visible(budget.cut(entry.logger)),
+        message=visible(budget.cut(entry.message)),
+        exception=visible(budget.cut(entry.exception or "")),
+        fields=_fields(entry.fields, budget),
+        folded=folded if isinstance(folded := entry.fields.get("folded"), int) else 0,
+        is_for_staff=entry.audience != "all",
+    )
+
+
+def _fields(fields: Mapping[str, Any], budget: _Budget) -> list[tuple[str, str]]:
+    shown = {name: value for name, value in fields.items() if name not in _TALLY}
+    return [(visible(budget.cut(name)), visible(budget.cut(_text(value)))) for name, value in shown.items()]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def day_and_time(created: float) -> str:
+    """A time as the page shows it, in the active zone, with its offset."""
+    return _text_of(dt.datetime.fromtimestamp(created, timezone.get_current_timezone()), with_offset=True)
+
+
+def _text_of(moment: dt.datetime, with_offset: bool) -> str:
+    text = f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d}"
+    return f"{text} {moment:%z}" if with_offset else text
+
+
+def level_class(level: int) -> str:
+    """The name of a level's appearance, also for levels of the project's own."""
+    return next((name for least, name in _CLASSES if level >= least), "debug")
+
+
+def visible(text: str) -> str:
+    """`text` without colour codes, with other control characters and direction marks shown instead of obeyed."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _INVISIBLE.sub(_shown, _COLOURS.sub("", text.replace("\r\n", "\n")))
+
+
+def _shown(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else f"\\u{code:04x}"
+
+
+def level_number(text: str) -> int:
+    """A level by name or number. Raises ValueError."""
+    if text.isdecimal() and len(text) < 6:
+        return int(text)
+    known = logging.getLevelNamesMapping()
+    if text.upper() not in known:
+        raise ValueError(f"level must be a number or one of {', '.join(sorted(known, key=known.__getitem__))}")
+    return known[text.upper()]

@@ -1,0 +1,226 @@
+"""One job's log over HTTP: the page, its lines as JSON, its figures. Mounted by `urls`.
+
+Synchronous views, for WSGI and ASGI alike. Each asks `permissions` before anything else; what is absent and what is
+forbidden is the same 404. Work is bounded: one page of lines, texts cut.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, QueryDict
+from django.shortcuts import render
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from ..._pipeline.report import report_once
+from ...exceptions import ConfigurationError, SinkUnavailableError
+from ...sinks.opening import open_store
+from ...sinks.store import ALL, Page, Selection, Store, Summary
+from . import conf
+from .permissions import Access, access_to
+from .rendering import as_json, day_and_time, level_class, level_number, rows, visible
+
+__all__ = ["MOST_LINES", "entries", "page", "summary"]
+
+MOST_LINES: Final = 1000
+_LONGEST_TEXT: Final = 500
+_LONGEST_CURSOR: Final = 20_000
+
+View: TypeAlias = Callable[[HttpRequest, str], HttpResponseBase]
+
+
+def store() -> Store:
+    """The store that readers use."""
+    return open_store()
+
+
+def _for_readers(view: Callable[[HttpRequest, str, Access], HttpResponseBase]) -> View:
+    """Let only those in who may see the log, and keep browsers from doing anything with the answer but show it."""
+
+    @functools.wraps(view)
+    def guarded(request: HttpRequest, job_id: str) -> HttpResponseBase:
+        access = access_to(request, job_id)
+        if access is None:
+            raise Http404(_absent())
+        response: HttpResponseBase
+        try:
+            response = view(request, job_id, access)
+        except BadParameterError as error:
+            response = JsonResponse({"error": str(error)}, status=400)
+        except (SinkUnavailableError, ConfigurationError) as error:
+            advice = getattr(error, "advice", "")
+            report_once(("read", str(error)), f"a job's log could not be read: {error}. {advice}".rstrip())
+            response = JsonResponse({"error": _("The log cannot be read at the moment.")}, status=503)
+            response["Retry-After"] = "5"
+        response["X-Content-Type-Options"] = "nosniff"
+        response["Referrer-Policy"] = "same-origin"
+        return response
+
+    return require_safe(never_cache(guarded))
+
+
+def _absent() -> str:
+    return _("There is no such job log.")
+
+
+class BadParameterError(ValueError):
+    """A parameter of the URL is not what it must be; the message says which and how."""
+
+
+@_for_readers
+def entries(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
+    """Lines as JSON: the newest, or those `after` or `before` a cursor that an earlier answer gave."""
+    found = _read(job_id, access, request.GET)
+    return JsonResponse(
+        {
+            "entries": as_json(found.entries, access.audience),
+            "next": found.cursor,
+            "earlier": found.earlier,
+            "more": found.more,
+        }
+    )
+
+
+@_for_readers
+def summary(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
+    """Figures about the log as JSON."""
+    found = store().summary(job_id, access.audience)
+    if not found.lines and not access.is_known:
+        raise Http404(_absent())
+    return JsonResponse(
+        {
+            "job_id": job_id,
+            "lines": found.lines,
+            "levels": {logging.getLevelName(level): found.levels[level] for level in sorted(found.levels)},
+            "first": found.first,
+            "last": found.last,
+            "first_error": as_json([found.first_error], access.audience)[0] if found.first_error else None,
+            "origins": list(found.origins),
+        }
+    )
+
+
+@_for_readers
+def page(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
+    """The newest lines (or those before a cursor) as a page that needs no script."""
+    error = ""
+    try:
+        found = _read(job_id, access, request.GET)
+    except BadParameterError as problem:
+        error = str(problem)
+        found = _read(job_id, access, QueryDict())
+    figures = store().summary(job_id, access.audience)
+    response = render(
+        request,
+        "joblog_router/page.html",
+        {
+            "job_id": visible(job_id),
+            "lines": rows(found.entries),
+            "earlier": found.earlier,
+            "is_earlier": "before" in request.GET,
+            "levels": _levels(figures),
+            "count": figures.lines,
+            "first_error": rows([figures.first_error])[0] if figures.first_error else None,
+            "first": None if figures.first is None else day_and_time(figures.first),
+            "last": None if figures.last is None else day_and_time(figures.last),
+            "origins": figures.origins,
+            "chosen": {name: request.GET.get(name, "") for name in ("level", "logger", "text", "origin")},
+            "level_names": _LEVEL_NAMES,
+            "zone": timezone.get_current_timezone_name(),
+            "error": error,
+        },
+        status=400 if error else 200,
+    )
+    policy = conf.current().CSP
+    if policy is None or policy is True:
+        policy = _strict_policy()
+    if isinstance(policy, str):
+        response["Content-Security-Policy"] = policy
+    return response
+
+
+_LEVEL_NAMES: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def _levels(figures: Summary) -> list[dict[str, Any]]:
+    return [
+        {"name": visible(logging.getLevelName(level)), "css": level_class(level), "count": figures.levels[level]}
+        for level in sorted(figures.levels, reverse=True)
+    ]
+
+
+def _strict_policy() -> str:
+    own = "'self'"
+    static = urlsplit(settings.STATIC_URL or "")
+    if static.netloc:
+        own += f" {static.scheme or 'https'}://{static.netloc}"
+    return (
+        f"default-src 'none'; script-src {own}; style-src {own}; img-src {own} data:; font-src {own}; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+    )
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def _read(job_id: str, access: Access, parameters: QueryDict) -> Page:
+    """The lines that the parameters ask for. Http404 for a log without lines of a job that nobody knows."""
+    selection = selection_of(parameters, access.audience)
+    limit = _limit(parameters.get("limit"))
+    after, before = parameters.get("after"), parameters.get("before")
+    if after and before:
+        raise BadParameterError("after and before exclude each other")
+    source = store()
+    try:
+        if after:
+            found = source.after(job_id, _cursor(after), selection, limit)
+        elif before:
+            found = source.before(job_id, _cursor(before), selection, limit)
+        else:
+            found = source.newest(job_id, selection, limit)
+    except ValueError as error:
+        raise BadParameterError("the cursor is not one that this log gave") from error
+    if not found.entries and not access.is_known and _is_empty(job_id, access):
+        raise Http404(_absent())
+    return found
+
+
+def _is_empty(job_id: str, access: Access) -> bool:
+    return not store().newest(job_id, ALL._replace(audience=access.audience), 1).entries
+
+
+def selection_of(parameters: QueryDict, audience: str) -> Selection:
+    """Which lines the parameters of a URL ask for. Raises BadParameterError."""
+    texts = {name: parameters.get(name, "").strip() for name in ("logger", "text", "origin")}
+    for name, text in texts.items():
+        if len(text) > _LONGEST_TEXT:
+            raise BadParameterError(f"{name} is longer than {_LONGEST_TEXT} characters")
+        if "\x00" in text:
+            raise BadParameterError(f"{name} must not contain NUL")
+    level = parameters.get("level", "").strip()
+    try:
+        return Selection(level_number(level) if level else 0, audience=audience, **texts)
+    except ValueError as error:
+        raise BadParameterError(str(error)) from error
+
+
+def _limit(text: str | None) -> int:
+    if text is None or text == "":
+        return MOST_LINES
+    if not (text.isascii() and text.isdecimal()) or int(text[:10]) < 1:
+        raise BadParameterError(f"limit must be a whole number from 1 to {MOST_LINES}")
+    return min(int(text[:10]), MOST_LINES)
+
+
+def _cursor(text: str) -> str:
+    if len(text) > _LONGEST_CURSOR:
+        raise BadParameterError("the cursor is not one that this log gave")
+    return text

@@ -1,0 +1,193 @@
+"""Django's tasks (6.0, or the package django-tasks before): each runs in the job that its argument names.
+
+Call `instrument()` once when the program starts; the Django app does it by itself. Tasks and where they are enqueued
+stay as they are. Runs on the thread or task that runs the task; makes no query.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, Final
+
+from .. import context
+from .._pipeline.report import report_once
+from ..context import job_context
+from ..exceptions import ConfigurationError, MissingExtraError
+
+__all__ = ["DEFAULT_PARAMETERS", "instrument", "uninstrument"]
+
+DEFAULT_PARAMETERS: Final = ("job_id",)
+
+_SIGNALS: Final = ("task_enqueued", "task_started", "task_finished")
+_SENDS: Final = ("send", "send_robust", "asend", "asend_robust")
+# What no job's id looks like: a parameter of that name holds something else.
+_NO_IDS: Final = (bool, Mapping, list, tuple, set, frozenset)
+
+_lock = threading.Lock()
+_installation: _Installation | None = None
+
+
+def instrument(**options: Any) -> None:
+    """Run each task in the job its arguments name; what is said of its start and its end is in the job, too.
+
+    Options, all optional:
+
+    - `parameters`: names of task parameters that hold a job's id, `("job_id",)` by default; the first that is given
+      and not None counts, by keyword, by position or by default. A task without any has the job of the code that runs
+      it: of the caller with the immediate backend, none in a worker.
+
+    Process-wide. Called again, it changes the options that are given. Raises ConfigurationError for a wrong option,
+    MissingExtraError where neither Django 6.0 nor django-tasks is there.
+    """
+    global _installation
+    parameters = _checked(options)
+    with _lock:
+        if _installation is None:
+            _installation = _Installation(parameters or DEFAULT_PARAMETERS)
+        elif parameters is not None:
+            _installation.parameters = parameters
+
+
+def uninstrument() -> None:
+    """Take back what `instrument()` did."""
+    global _installation
+    with _lock:
+        if _installation is not None:
+            _installation.end()
+            _installation = None
+
+
+class _Installation:
+    """What one `instrument()` patched: how a task's function is called, and how its signals are sent."""
+
+    def __init__(self, parameters: tuple[str, ...]) -> None:
+        self.parameters = parameters
+        self._undo: list[Callable[[], None]] = []
+        found = [name for name in ("django.tasks", "django_tasks") if find_spec(name) is not None]
+        if not found:
+            raise MissingExtraError("django-tasks", "tasks")
+        for name in found:
+            base = importlib.import_module(f"{name}.base")
+            signals = importlib.import_module(f"{name}.signals")
+            self._patch(base.Task, "call", self._calling)
+            self._patch(base.Task, "acall", self._calling_async)
+            for signal in _SIGNALS:
+                for send in _SENDS:
+                    self._patch(getattr(signals, signal), send, self._sending)
+
+    def end(self) -> None:
+        """Take everything back; where somebody patched over ours, it stays below and only passes on."""
+        self.parameters = ()
+        for undo in self._undo:
+            undo()
+
+    def _patch(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+        before = vars(owner).get(name)
+        patched = wrap(getattr(owner, name))
+        setattr(owner, name, patched)
+
+        def undo() -> None:
+            if vars(owner).get(name) is not patched:
+                return
+            if before is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)
+
+        self._undo.append(undo)
+
+    def _calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def call_in_job(task: Any, /, *args: Any, **kwargs: Any) -> Any:
+            with self._job(task, args, kwargs):
+                return call(task, *args, **kwargs)
+
+        return call_in_job
+
+    def _calling_async(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        async def call_in_job(task: Any, /, *args: Any, **kwargs: Any) -> Any:
+            with self._job(task, args, kwargs):
+                return await call(task, *args, **kwargs)
+
+        return call_in_job
+
+    def _sending(self, send: Callable[..., Any]) -> Callable[..., Any]:
+        """Receivers are in the job: Django's own logs the traceback of a task that failed."""
+        if inspect.iscoroutinefunction(send):
+
+            @functools.wraps(send)
+            async def asend_in_job(*args: Any, **named: Any) -> Any:
+                with self._job_of_result(named.get("task_result")):
+                    return await send(*args, **named)
+
+            return asend_in_job
+
+        @functools.wraps(send)
+        def send_in_job(*args: Any, **named: Any) -> Any:
+            with self._job_of_result(named.get("task_result")):
+                return send(*args, **named)
+
+        return send_in_job
+
+    @contextmanager
+    def _job_of_result(self, result: Any) -> Iterator[None]:
+        task = getattr(result, "task", None)
+        args = tuple(getattr(result, "args", ()))
+        if getattr(task, "takes_context", False):
+            args = (None, *args)
+        with self._job(task, args, dict(getattr(result, "kwargs", {}))):
+            yield
+
+    @contextmanager
+    def _job(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
+        job_id = self._find(task, args, kwargs)
+        before = context._get()
+        try:
+            if job_id is None:
+                yield
+            else:
+                with job_context(job_id):
+                    yield
+        finally:
+            # Not what is there now: the task may have opened scopes and never closed them, and a worker goes on.
+            context._set(before)
+
+    def _find(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        try:
+            bound = inspect.signature(task.func).bind(*args, **kwargs)
+            bound.apply_defaults()
+            for name in self.parameters:
+                value = bound.arguments.get(name)
+                if value is not None and value != "" and not isinstance(value, _NO_IDS):
+                    return value
+        except (AttributeError, TypeError, ValueError):
+            pass  # the call itself raises the caller's own error
+        except Exception as error:
+            report_once(("tasks", repr(error)), f"the job of a task could not be found: {error!r}")
+        return None
+
+
+def _checked(options: dict[str, Any]) -> tuple[str, ...] | None:
+    """The names of the parameters, None where they were not given. Raises ConfigurationError."""
+    unknown = sorted(set(options) - {"parameters"})
+    if unknown:
+        raise ConfigurationError(f"Tasks: no option {unknown[0]!r}; there is: parameters")
+    if "parameters" not in options:
+        return None
+    names = options["parameters"]
+    if (
+        not isinstance(names, list | tuple)
+        or not names
+        or not all(isinstance(name, str) and name.isidentifier() for name in names)
+    ):
+        raise ConfigurationError(
+            f"Tasks: parameters must be a list of names of task parameters, such as ['job_id'], not {names!r}"
+        )
+    return tuple(names)

@@ -11,10 +11,11 @@ from __future__ import annotations
 from ._pipeline.leaks import CallSite, LeakReport, leak_report
 from ._pipeline.lifecycle import flush_on_sigterm
 from ._pipeline.router import aflush, completeness, flush, stats
+from ._pipeline.secrets import register_secret
 from .context import JobScope, carry, current_job, detached, job_context, serves_everybody, wrap_stream
 from .entry import Entry
 from .exceptions import ConfigurationError, EntryRefusedError, JobLogError, MissingExtraError, SinkUnavailableError
-from .filters import JobContextFilter
+from .filters import JobContextFilter, JobOnlyFilter
 from .handlers import JobLogHandler
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "JobContextFilter",
     "JobLogError",
     "JobLogHandler",
+    "JobOnlyFilter",
     "JobScope",
     "LeakReport",
     "MissingExtraError",
@@ -40,6 +42,7 @@ __all__ = [
     "flush_on_sigterm",
     "job_context",
     "leak_report",
+    "register_secret",
     "serves_everybody",
     "stats",
     "wrap_stream",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from re import Pattern
 from typing import Any
 
 from ._pipeline import policy, switch
@@ -18,6 +20,7 @@ from ._pipeline.channel import Channel
 from ._pipeline.naming import LoggerNames
 from ._pipeline.overflow import Bounds
 from ._pipeline.router import UNSET, Unset, router
+from ._pipeline.rules import Rules
 from ._pipeline.sinks import make_sink
 from .exceptions import ConfigurationError
 from .sinks.base import Sink
@@ -28,8 +31,8 @@ _DEFAULT_CAPACITY = 50_000
 _DEFAULT_BYTES = 64 * 2**20
 _LONGEST_BLOCK = 60.0
 _SETTINGS = (
-    "level, sink, options, loggers, exclude, capacity, capacity_bytes, block, fold, unfolded, spool, evidence, late, "
-    "late_grace, services, generator_drivers, report_tasks, filters, formatter"
+    "level, sink, options, loggers, exclude, capacity, capacity_bytes, block, fold, unfolded, spool, redact, staff, "
+    "max_lines, evidence, late, late_grace, services, generator_drivers, report_tasks, filters, formatter"
 )
 
 
@@ -51,6 +54,11 @@ class JobLogHandler(logging.Handler):
     - `spool`: a directory of this user's own (made if it is missing, mode 0700) in which every line stands before its
       logging call returns, until it is stored: what a killed process left there the next one stores. None for no
       spool, which is also the default outside Django.
+    - `redact`: True masks credentials and registered secrets, a list of regular expressions also what they match
+      (their group `secret`, if they have one), False nothing; the setting `REDACT` by default, which is True.
+    - `staff`: loggers whose lines, and those of the loggers below, only staff may see (`Entry.audience`).
+    - `max_lines`: how many lines of one job this process stores, about: the first and the last half of them, with a
+      marker between that counts the others; 0, the default, stores all.
     - `evidence`: keys of `extra` that name a record's owner, `("job_id",)` by default.
     - `late`: what becomes of records of closed scopes, by logger and those below it, `""` for all: `"drop"` (default)
       or `"mark"`: kept with the field `late` for `late_grace` seconds (60) after the scope closed.
@@ -83,6 +91,9 @@ class JobLogHandler(logging.Handler):
         fold: bool | None = None,
         unfolded: list[str] | None = None,
         spool: str | os.PathLike[str] | Unset | None = UNSET,
+        redact: bool | list[str | Pattern[str]] | None = None,
+        staff: list[str] | None = None,
+        max_lines: int | None = None,
         late: Mapping[str, str] | None = None,
         late_grace: float | None = None,
         services: list[str] | tuple[str, ...] | None = None,
@@ -105,6 +116,7 @@ class JobLogHandler(logging.Handler):
             raise ConfigurationError(f"JobLogHandler: fold must be True or False, not {fold!r}")
         kept_whole = None if unfolded is None else LoggerNames.of(unfolded, None, "unfolded")
         directory = spool if isinstance(spool, Unset) else _directory(spool)
+        rules = Rules.of(redact, staff, max_lines)
         attribution = policy.Policy.of(
             "JobLogHandler: ",
             evidence=evidence,
@@ -124,10 +136,12 @@ class JobLogHandler(logging.Handler):
         self._channel: Channel = router.open_channel(
             made, Bounds(capacity, capacity_bytes, block), fold, kept_whole, directory
         )
+        self._channel.rules = rules
         self._names = names
         self.renew()
         router.renew_after_fork(self)
         self.is_open = True
+        _remember(self, None)
 
     def renew(self) -> None:
         """Make the capturing function anew: in the child of a fork, and when the kill switch was turned."""
@@ -148,6 +162,10 @@ class JobLogHandler(logging.Handler):
         """Capture `record` if it is about a job; whether it was captured. Called by logging for every record."""
         return self._capture(record)
 
+    def wants(self, record: logging.LogRecord) -> bool:
+        """Whether this handler would take `record`, were it about a job: by its level and its logger's name."""
+        return record.levelno >= self.level and (self._names is None or self._names.wants(record.name))
+
     def emit(self, record: logging.LogRecord) -> None:
         """The same as `handle`, for callers that bypass it."""
         self.handle(record)
@@ -160,6 +178,7 @@ class JobLogHandler(logging.Handler):
         """Leave what waits to the writer. A closed handler that is still on a logger goes on capturing."""
         if self.is_open:
             self.is_open = False
+            _remember(None, self)
             policy.use(id(self), None)
             router.close_channel(self._channel)
         super().close()
@@ -173,3 +192,24 @@ def _directory(spool: object) -> Path | None:
     # Absolute now: the process may change its directory later. Links in the last part are not followed.
     path = Path(os.fspath(spool))
     return Path(os.path.realpath(path.parent)) / path.name
+
+
+# Those that were made and not closed. Replaced as a whole: logging threads read it.
+_open: tuple[weakref.ref[JobLogHandler], ...] = ()
+
+
+def _remember(opened: JobLogHandler | None, closed: JobLogHandler | None) -> None:
+    global _open
+    kept = [reference for reference in _open if reference() not in (None, closed)]
+    _open = (*kept, weakref.ref(opened)) if opened is not None else tuple(kept)
+
+
+def is_wanted(record: logging.LogRecord) -> bool:
+    """Whether an open JobLogHandler would take `record`, were it about a job. For filters, on the logging thread."""
+    if not switch.is_on:
+        return False
+    for reference in _open:
+        handler = reference()
+        if handler is not None and handler.wants(record):
+            return True
+    return False

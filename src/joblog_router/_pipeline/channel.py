@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..context import JobScope
-from .folding import Folder, TallyRow
+from .folding import Folder
 from .overflow import Bounds, Overflow
+from .rules import Rules
 from .spool import Spool
+from .tally import TallyRow
 
 if TYPE_CHECKING:
     from logging import LogRecord
@@ -28,10 +30,9 @@ if TYPE_CHECKING:
 
 # record, scope, seq, n, message, extra and exception. The record is kept for what nobody changes (time, level, logger,
 # place) and only until the writer has looked, a few hundredths of a second later.
-# A tally row stands in the place of the record where the writer itself adds one.
+# An entry stands in the place of the record where the writer itself adds one: a tally row, or a line held back.
 Item: TypeAlias = (
-    "tuple[LogRecord | TallyRow, JobScope, int, int, str,"
-    " tuple[dict[str, Any] | None, CapturedException | None] | None]"
+    "tuple[LogRecord | Entry, JobScope, int, int, str, tuple[dict[str, Any] | None, CapturedException | None] | None]"
 )
 
 # A number is taken a moment before its item is appended. Items behind a missing number wait this long for it;
@@ -71,6 +72,7 @@ class Channel:
         self.is_closed = True
         self.fold: bool | None = None
         self.unfolded: LoggerNames | None = None
+        self.rules = Rules()
         self.users = 0
         self._wake = wake
         self.begin(origin)
@@ -259,11 +261,12 @@ class Channel:
 
     def waiting(self) -> int:
         """How many entries are captured and neither stored nor given up."""
-        return len(self.buffer) + len(self._held) + len(self.ready)
+        return len(self.buffer) + len(self._held) + len(self.ready) + self.folder.held_back()
 
     def completeness(self, namespace: str, job_id: str) -> dict[str, int]:
         """What became of the lines of one job. Exact when nothing is being captured; on any thread."""
         waiting = 0
+        held = self.folder.held_of(namespace, job_id)
         for _ in range(5):
             try:
                 waiting = sum(_is_line(item, namespace, job_id) for item in [*self.buffer, *self._held])
@@ -280,7 +283,7 @@ class Channel:
             "folded": known.folded if known else 0,
             "dropped": (known.dropped if known else 0) + self.overflow.untold(namespace, job_id),
             "quarantined": known.quarantined if known else 0,
-            "waiting": waiting,
+            "waiting": waiting + held,
         }
         return {"emitted": sum(counts.values()), **counts}
 

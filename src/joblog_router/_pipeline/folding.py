@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator
 
 from ..context import JobScope
 from ..entry import Entry
+from .capping import Cap
 from .completeness import JobCounts
+from .tally import TallyRow
 from .text import clip
 
 KEPT = 5  # lines of a run that are stored as they are
@@ -38,12 +40,6 @@ _OWN = "joblog_router."
 _VALUES = re.compile(
     r"""(?<!\w)'[^']{0,200}'(?!\w)|"[^"]{0,200}"|\b[0-9a-fA-F]{8}[0-9a-fA-F-]*\b|\d[0-9A-Za-z]*""",
 )
-
-
-class TallyRow(Entry):
-    """An entry that stands for folded lines. Not a line of its own: it is counted nowhere."""
-
-    __slots__ = ()
 
 
 class _Run:
@@ -87,9 +83,10 @@ class Folder:
         self._runs: OrderedDict[_Key, _Run] = OrderedDict()
         self._untold: dict[_Key, _Run] = {}
         self._swept_at = 0.0
+        self.jobs = JobCounts()
+        self._cap = Cap(self.jobs)
         self.folded = 0
         # With a spool: notes (seq, first of the run, count), and those that a dead process left, by seq.
-        self.jobs = JobCounts()
         self.mark: Callable[[int, int, int], None] | None = None
         self.marks: dict[int, tuple[int, int]] = {}
 
@@ -135,19 +132,42 @@ class Folder:
             self._untold[key] = run
         return None
 
-    def owes(self) -> bool:
-        """Whether lines were folded that no tally row has told yet."""
-        return bool(self._untold)
+    def within(self, entry: Entry, scope: JobScope, limit: int) -> Entry | None:
+        """What is to be stored for a line that is not folded, where a job may have `limit` lines: see `capping`."""
+        before = self._cap.left_out
+        kept = self._cap.take(entry, scope, limit)
+        self.folded += self._cap.left_out - before
+        return kept
 
     def owed_from(self) -> int | None:
-        """The number of the first folded line that no tally row covers yet; None if there is none."""
+        """The lowest number of a line that is held back, or folded and not covered by a tally row yet; or None."""
         # The dictionary keeps the order in which runs came to owe, which is that of the numbers.
-        for run in self._untold.values():
-            return run.untold_from
-        return None
+        untold = next((run.untold_from for run in self._untold.values()), None)
+        held = self._cap.owed_from()
+        if untold is None or held is None:
+            return held if untold is None else untold
+        return min(untold, held)
 
-    def due(self, everything: bool = False) -> Iterator[TallyRow]:
+    def held_of(self, namespace: str, job_id: str) -> int:
+        """How many lines of a job wait for its end. On any thread."""
+        return self._cap.held_of((namespace, job_id))
+
+    def held_back(self) -> int:
+        """How many lines wait for the end of their jobs."""
+        return self._cap.held
+
+    def owes(self) -> bool:
+        """Whether lines were folded that no tally row has told yet, or are held back."""
+        return bool(self._untold) or self._cap.owes()
+
+    def due(self, everything: bool = False) -> Iterator[Entry]:
         """Tally rows whose time has come, or all that are owed (for a flush). Their `seq` is for the caller to set."""
+        yield from self._due_tallies(everything)
+        before = self._cap.left_out
+        yield from self._cap.due(everything)
+        self.folded += self._cap.left_out - before
+
+    def _due_tallies(self, everything: bool) -> Iterator[TallyRow]:
         if not self._untold and len(self._runs) <= _MAX_RUNS and not self._may_sweep():
             return
         now = time.monotonic()
@@ -158,9 +178,10 @@ class Folder:
 
     def next_due(self) -> float | None:
         """When to look again, on the monotonic clock; None if nothing is owed."""
-        if not self._untold:
-            return None
-        return min(min(run.changed_at + QUIET, run.told_at + AT_MOST) for run in self._untold.values())
+        times = [min(run.changed_at + QUIET, run.told_at + AT_MOST) for run in self._untold.values()]
+        if (cap := self._cap.next_due()) is not None:
+            times.append(cap)
+        return min(times, default=None)
 
     def _tell(self, key: _Key, run: _Run) -> TallyRow:
         self._untold.pop(key, None)

@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 
 from ..entry import Entry
 from .completeness import JobCounts
-from .folding import TallyRow
 from .stats import Tally
+from .tally import TallyRow
 from .text import MAX_MESSAGE, clip
 
 # Texts from this length on are weighed one by one; shorter ones are bounded by their number.

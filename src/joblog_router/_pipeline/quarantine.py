@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..entry import Entry
-from .report import report_once
+from .report import masked, report_once
 from .spool_folder import IS_SUPPORTED, open_directory, segment_name
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def keep(channel: Channel, entry: Entry, reason: Exception | None) -> str:
     if directory is None or not IS_SUPPORTED:
         return ""
     name = segment_name(channel.origin).removesuffix(".spool") + SUFFIX
-    why = f"{type(reason).__name__}: {reason}"[:_LONGEST_REASON] if reason is not None else ""
+    why = masked(f"{type(reason).__name__}: {reason}")[:_LONGEST_REASON] if reason is not None else ""
     line = json.dumps({**entry.as_dict(), "reason": why, "sink": channel.name}, ensure_ascii=False, default=repr) + "\n"
     try:
         folder = open_directory(directory)

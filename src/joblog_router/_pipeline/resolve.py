@@ -359,8 +359,8 @@ def extras_of(added: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any
     for key in reversed(added):
         if key == _LAST:
             break
-        if key in _NOT_EXTRA:
-            continue
+        if key in _NOT_EXTRA and (key != "job_log" or not isinstance(added[key], str)):
+            continue  # a text under "job_log" is the line's audience; the writer takes it out again
         value = added[key]
         if key in fields and fields[key] is value:
             continue

@@ -558,11 +558,11 @@ def completeness(job_id: object, namespace: str | None = None) -> dict[str, dict
 def stats() -> dict[str, Any]:
     """This process's counters since its start.
 
-    `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row),
-    `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink refused that one line). `late` records came
-    from closed scopes, `marked` too but were kept by the late policy, `conflicts` named another job than the one
-    open, `services` came from shared service loops, `generators` from tasks or threads that inherited the scope of a
-    generator that was not running: these, without `marked`, are in no job's log. A Celery task whose message names
-    another job than its argument is a conflict, too, and runs in the argument's.
+    `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row, or in
+    the marker of a log that has `max_lines`), `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink
+    refused that one line). `late` records came from closed scopes, `marked` too but were kept by the late policy,
+    `conflicts` named another job than the one open, `services` came from shared service loops, `generators` from tasks
+    or threads that inherited the scope of a generator that was not running: these, without `marked`, are in no job's
+    log. A Celery task whose message names another job than its argument is a conflict, too, and runs in the argument's.
     """
     return router.stats()

@@ -174,7 +174,7 @@ class RecoveryChannel(Channel):
         found = segment.found
         named = NamedSink(sink.sink, sink.name, f"recovery of {found.origin}", False)
         super().__init__(named, found.origin, Bounds(0), wake)
-        self.fold, self.unfolded = sink.fold, sink.unfolded
+        self.fold, self.unfolded, self.rules = sink.fold, sink.unfolded, sink.rules
         self.buffer = deque(segment.items())
         self.lines = len(self.buffer)
         self.spool = segment
@@ -187,7 +187,7 @@ class RecoveryChannel(Channel):
 
     def add_tallies(self, everything: bool = False) -> None:
         """A tally has the number of the last line it covers: numbers of its own may be taken."""
-        self.ready.extend(self.folder.due(everything))
+        self.ready.extend(map(self.rules.finish, self.folder.due(everything)))
 
     def finish(self) -> None:
         """All is stored: take the segment away. One with lines that could not be read is kept aside."""

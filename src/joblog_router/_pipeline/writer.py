@@ -22,9 +22,9 @@ from ..exceptions import EntryRefusedError, SinkUnavailableError
 from . import folding, quarantine, switch
 from .channel import Channel, Item
 from .exceptions import render_exception
-from .folding import TallyRow
 from .overflow import WRITER_NAME, weight
 from .report import print_waiting, report, report_once
+from .tally import TallyRow
 from .text import clean
 
 LINGER = 0.05
@@ -295,15 +295,17 @@ class Writer:
     @staticmethod
     def _make_entry(channel: Channel, item: Item) -> None:
         record = item[0]
-        if isinstance(record, TallyRow):
-            channel.ready.append(record._replace(seq=item[2]))
+        if isinstance(record, Entry):
+            channel.ready.append(channel.rules.finish(record._replace(seq=item[2])))
             return
         entry: Entry | None = _entry_of(record, item, channel.origin)
         is_folded = folding.enabled if channel.fold is None else channel.fold
         if is_folded and entry is not None and not (channel.unfolded and channel.unfolded.wants(record.name)):
             entry = channel.folder.pass_on(entry, item[1])
+        if entry is not None and (limit := channel.rules.limit()) and not isinstance(entry, TallyRow):
+            entry = channel.folder.within(entry, item[1], limit)
         if entry is not None:
-            channel.ready.append(entry)
+            channel.ready.append(channel.rules.finish(entry))
 
     def _write_one_by_one(self, channel: Channel, error: Exception) -> bool:
         """Find the entries a sink cannot store: they are set aside, the rest is written in order.

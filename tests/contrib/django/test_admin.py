@@ -63,6 +63,7 @@ def test_a_filter_keeps_the_others(boss: Client, log: Log) -> None:
     assert 'value="a&quot;b"' in form
 
 
+@pytest.mark.sqlite
 def test_the_table_is_neither_counted_nor_sorted_nor_searched_for_values(boss: Client, make_entry: Any) -> None:
     """No COUNT, no DISTINCT; row queries are limited and go by an index; pages follow each other all the same."""
     store_all([make_entry(job_id="7", message=f"line {n}", created=1000.0 + n) for n in range(250)])

@@ -20,7 +20,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.db import connections
 
-from ..._pipeline import folding, policy, switch
+from ..._pipeline import folding, policy, rules, switch
 from ..._pipeline.dotted import load
 from ..._pipeline.router import router
 from ..._pipeline.spool_folder import default_directory
@@ -57,6 +57,10 @@ class JobLogSettings:
     - `SPOOL`: the directory of the spool, in which lines stand until they are stored; True takes one in the temporary
       directory, by user, project and database; None or False for no spool. A handler's `spool` beats it. In test runs
       there is none.
+    - `REDACT`: True masks credentials and registered secrets, a list of regular expressions also what they match,
+      False nothing; a handler's `redact` beats it.
+    - `STAFF`: loggers whose lines, and those of the loggers below, only staff may see; a handler's `staff` beats it.
+    - `MAX_LINES`: how many lines of one job each process stores, about; 0 stores all. A handler's `max_lines` beats it.
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
       for `joblog_router.contrib.nats.instrument` insists on it.
     - `CELERY`: the same for Celery and `joblog_router.contrib.celery.instrument`.
@@ -80,6 +84,9 @@ class JobLogSettings:
     CSP: str | bool | None = None
     FOLD: bool = True
     SPOOL: bool | str | os.PathLike[str] | None = True
+    REDACT: bool | Sequence[Any] = True
+    STAFF: Sequence[str] | None = None
+    MAX_LINES: int = 0
     NATS: Choice = None
     CELERY: Choice = None
     STORE: Any = None
@@ -106,6 +113,9 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "CSP": ((str, bool, NoneType), "the header's value, False or None"),
     "FOLD": ((bool,), "True or False"),
     "SPOOL": ((bool, str, os.PathLike, NoneType), "the path of a directory, True, or None for no spool"),
+    "REDACT": ((bool, list, tuple), "True, False or a list of regular expressions"),
+    "STAFF": ((list, tuple, NoneType), "a list of logger names"),
+    "MAX_LINES": ((int,), "a whole number"),
     "NATS": _CHOICE,
     "CELERY": _CHOICE,
     "STORE": ((object,), "the name of a store"),
@@ -194,6 +204,7 @@ def apply() -> None:
     """Hand over what the core keeps for itself, as it knows no Django settings."""
     given = current()
     folding.enabled = given.FOLD
+    rules.use_defaults(rules.Rules.of(given.REDACT, given.STAFF, given.MAX_LINES, f"{SETTING}: {{}}"))
     policy.use(policy.SETTINGS, _attribution(given))
     use_namespace(current().NAMESPACE)
     use_default(_store)

@@ -16,12 +16,12 @@ from .. import context
 from ..context import JobScope
 from .channel import Channel
 from .exceptions import CapturedException, capture_exception
-from .generators import HOLDING
+from .generators import ALWAYS, ASK, GUARDS
 from .naming import LoggerNames
 from .overflow import LONG
 from .primitives import freeze
 from .report import report_once
-from .resolve import BARE_LENGTH, NAMED, SERVICES, STAMP, Captured, extras_of, resolve
+from .resolve import BARE_LENGTH, STAMP, Captured, extras_of, resolve
 from .spool import BODY, FORMAT, NEAR_MASK, RING, ROOM, SLOT, Spool, pack_scope
 from .text import MAX_MESSAGE, clip
 
@@ -48,7 +48,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
         scope = get_scope()
         # These lines are the beginning of resolve(), without the call: most records end here or are plain.
         if scope is None:
-            if not (HOLDING or hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
+            if not (ASK or hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
                 return False
             message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
             added = record.__dict__
@@ -69,10 +69,9 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             is_plain = (
                 len(added) == BARE_LENGTH
                 and not scope.closed
-                and not HOLDING
                 and type(record) is LogRecord
+                and not (GUARDS and (ALWAYS or _get_running_loop() is not None))
                 and name != "asyncio"
-                and not (SERVICES and (NAMED or _get_running_loop() is not None))
             )
         stamp = more = None
         if not is_plain:

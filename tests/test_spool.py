@@ -651,3 +651,24 @@ def test_recovery_of_this_process_ignores_its_own_segment(gate: Gate) -> None:
     gate.is_open = True
     assert flush(10)
     assert gate.messages == ["one"]
+
+
+def test_a_running_process_says_how_it_is_beside_its_spool(tmp_path: Path) -> None:
+    """Counters and more in a file of its own, which goes with the process, or with the recovery of a killed one."""
+    code = """
+configure()
+with job_context(1):
+    log.info("x")
+assert flush(10)
+from joblog_router._pipeline.status_file import running
+from pathlib import Path
+(said,) = running(Path(sys.argv[1]) / "spool")
+print(said["pid"] == os.getpid(), said["stats"]["captured"] >= 1)
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["True", "True"], result.stderr
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert run_python(SETUP + code + KILLED, str(tmp_path)).returncode == -9
+    assert len(list((tmp_path / "spool").glob("*.status"))) == 1
+    recover(tmp_path)
+    assert list((tmp_path / "spool").iterdir()) == []

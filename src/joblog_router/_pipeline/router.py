@@ -23,12 +23,14 @@ from typing import Any, Final, Protocol, TypeAlias
 from .. import context
 from . import leaks, resolve, switch
 from .channel import Channel, Item
+from .dotted import load
 from .naming import LoggerNames
 from .overflow import Bounds, Overflow
 from .report import has_waiting, report, report_once, use_writer
 from .sinks import NamedSink
 from .spool import Spool, pack_scope
 from .spool_recovery import DeadSegment, Found, RecoveryChannel, find, release, unusual
+from .status_file import StatusFile, remove_of
 from .text import clean
 from .writer import Ticket, Writer
 
@@ -67,6 +69,7 @@ class Router:
         # Segments that are locked, and the channels to whose sinks their lines go.
         self._found: deque[tuple[Found, Channel]] = deque()
         self._default_spool: Path | None = None
+        self._status: StatusFile | None = None
         # When the writer looks for dead processes' segments again, on the monotonic clock; None before the first time.
         self._recover_at: float | None = None
         self._writer = Writer(self._snapshot, self._retire, self._recover)
@@ -149,6 +152,7 @@ class Router:
 
     def _recover(self) -> None:
         """Take over what dead processes left for sinks that are open here. On the writer thread, each round."""
+        self._tell_status()
         now = time.monotonic()
         if self._recover_at is None or now >= self._recover_at:
             self._recover_at = now + RECOVER_EVERY
@@ -181,6 +185,14 @@ class Router:
                 release(found)
             left += [str(path) for path in unusual(directory)]
         return left
+
+    def _tell_status(self) -> None:
+        if self._status is None:
+            directory = min(self.spool_directories(), default=None)
+            if directory is None:
+                return
+            self._status = StatusFile(directory, self._origin)
+        self._status.write(_snapshot)
 
     def recover(self, timeout: float) -> bool:
         """Ship what dead processes left for the sinks that are open here; whether nothing is left of it.
@@ -278,6 +290,7 @@ class Router:
         self._lock = threading.RLock()
         self._writer = Writer(self._snapshot, self._retire, self._recover)
         self._recovered = 0
+        self._status = None
         self._recover_at = None
         while self._found:
             release(self._found.popleft()[0])
@@ -473,6 +486,8 @@ class Router:
         self._recovered += lines
         self._before["quarantined"] += channel.quarantined
         channel.finish()
+        if isinstance(channel.spool, DeadSegment):
+            remove_of(channel.spool.found.directory, channel.spool.found.name)
         if lines:
             report(f"{lines} job log lines of a process that ended before storing them were recovered")
 
@@ -482,6 +497,8 @@ class Router:
 
     def _close_spools(self) -> None:
         """Take away segments of which nothing is needed; the others are the next process's."""
+        if self._status is not None:
+            self._status.remove()
         for channel in self._snapshot():
             if not channel.is_recovery:
                 channel.close_spools(is_done=channel.is_empty())
@@ -512,6 +529,12 @@ class Renewable(Protocol):
 
     def renew(self) -> None:
         """Take them anew."""
+
+
+def _snapshot() -> dict[str, Any]:
+    # By name: it looks at handlers, which import this module.
+    snapshot: dict[str, Any] = load("joblog_router._pipeline.status.snapshot")()
+    return snapshot
 
 
 def _new_origin() -> str:

@@ -83,8 +83,6 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 return False  # an object in extra can make anything fail; the call goes on
             if scope is None:
                 return False
-            if not isinstance(level, int):
-                level = 0  # a record that was made by hand
             stamp = added.get(STAMP)
             if type(stamp) is Captured and key in stamp.channels:
                 return False
@@ -146,8 +144,11 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             append((record, scope, seq, n, message, more))  # type: ignore[arg-type]
         if not channel.awake:
             channel.wake()
-        if level >= URGENT:
-            channel.hurry()
+        try:
+            if level >= URGENT:
+                channel.hurry()
+        except TypeError:
+            pass  # the level of a record that was made by hand
         added["_joblog"] = captured
         return True
 

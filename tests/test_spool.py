@@ -428,7 +428,7 @@ def test_a_full_ring_costs_the_spool_not_the_line(gate: Gate) -> None:
         for number in range(800):
             log.warning("line %d", number)
     assert ring >= 1000
-    own_spool().limit = 100  # as if the ring were shorter than what may wait
+    own_spool().limit = own_spool().near = 100  # as if the ring were shorter than what may wait
     before = own_spool().missed.value()
     with job_context(1):
         log.warning("beyond")

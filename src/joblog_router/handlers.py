@@ -53,8 +53,10 @@ class JobLogHandler(logging.Handler):
       down: scopes opened in such a generator are its user's.
     - `report_tasks`: report by name the tasks that outlive the scope they were started in (Python 3.12+; for
       development: it looks at all tasks of the loop whenever a scope closes).
+    - `resolvers`: functions, or their dotted names, that give the id of a job, or None, for a record where no scope is
+      open: `resolver(record)`, on the logging thread, so without I/O.
 
-    The last six are process-wide: all that open handlers say, or else JOBLOG_ROUTER.
+    The last seven are process-wide: all that open handlers say, or else JOBLOG_ROUTER.
 
     Raises ConfigurationError for what the configuration alone shows to be wrong. Afterwards nothing here raises,
     blocks or logs. A formatter is not used: entries keep message, traceback and fields apart. Several handlers with
@@ -81,12 +83,13 @@ class JobLogHandler(logging.Handler):
         services: list[str] | tuple[str, ...] | None = None,
         generator_drivers: list[str] | tuple[str, ...] | None = None,
         report_tasks: bool | None = None,
+        resolvers: list[Any] | tuple[Any, ...] | None = None,
         **unknown: Any,
     ) -> None:
         if unknown:
             known = (
                 "level, sink, options, loggers, exclude, capacity, fold, unfolded, redact, staff, max_lines, evidence, "
-                "late, late_grace, services, generator_drivers, report_tasks, filters, formatter"
+                "late, late_grace, services, generator_drivers, report_tasks, resolvers, filters, formatter"
             )
             raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {known}")
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
@@ -104,6 +107,7 @@ class JobLogHandler(logging.Handler):
             services=services,
             generator_drivers=generator_drivers,
             report_tasks=report_tasks,
+            resolvers=resolvers,
         )
         made = make_sink(sink, options)
         # Last of all checks: logging remembers the handler from here on and would close a half-made one.

@@ -15,11 +15,11 @@ from .. import context
 from ..context import JobScope
 from .channel import Channel
 from .exceptions import CapturedException, capture_exception
-from .generators import HOLDING
+from .generators import ALWAYS, ASK, GUARDS
 from .naming import LoggerNames
 from .primitives import freeze
 from .report import report_once
-from .resolve import BARE_LENGTH, NAMED, SERVICES, STAMP, Captured, extras_of, resolve
+from .resolve import BARE_LENGTH, STAMP, Captured, extras_of, resolve
 from .text import MAX_MESSAGE, clip
 
 _get_running_loop = asyncio._get_running_loop
@@ -42,7 +42,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
         scope = get_scope()
         # These lines are the beginning of resolve(), without the call: most records end here or are plain.
         if scope is None:
-            if not (HOLDING or hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
+            if not (ASK or hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
                 return False
             message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
             added = record.__dict__
@@ -54,8 +54,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             is_plain = (
                 len(added) == BARE_LENGTH
                 and not scope.closed
-                and not HOLDING
-                and not (SERVICES and (NAMED or _get_running_loop() is not None))
+                and not (GUARDS and (ALWAYS or _get_running_loop() is not None))
                 and name != "asyncio"
             )
         stamp = more = None

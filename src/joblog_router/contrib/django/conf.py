@@ -47,6 +47,11 @@ class JobLogSettings:
       gives False, True ("all": the lines for everybody) or "staff" (every line). None lets staff with the permission
       to view job log entries see every line.
     - `CSP`: the Content-Security-Policy header of the page; None is a strict one, False sets none.
+    - `HEADER`: what stands above a job's log: a function `(request, job_id)` (or its dotted path) that gives a
+      dictionary with `status`, `progress` (0 to 1), `stages` (each with `name`, `status`, `progress`), `failed`,
+      `done`, `verdict`, all of them optional; or None.
+    - `STREAMS`: how many pages of this process may follow logs at one time, others ask every few seconds; None is 500
+      under ASGI and 4 under WSGI, where each takes a thread.
     - `FOLD`: whether many similar DEBUG and INFO lines of a job become the first few and a tally; a handler's
       `fold` beats it.
     - `REDACT`: True masks credentials and registered secrets, a list of regular expressions also what they match,
@@ -74,6 +79,8 @@ class JobLogSettings:
     ENABLED: bool | str | Callable[[], object] = True
     PERMISSION: str | Callable[[HttpRequest, str], object] | None = None
     CSP: str | bool | None = None
+    STREAMS: int | None = None
+    HEADER: str | Callable[[HttpRequest, str], object] | None = None
     FOLD: bool = True
     REDACT: bool | Sequence[Any] = True
     STAFF: Sequence[str] | None = None
@@ -102,6 +109,8 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "ENABLED": ((bool, str, Callable), "True, False, a function or its dotted path"),  # type: ignore[dict-item]
     "PERMISSION": ((str, Callable, NoneType), "a function, its dotted path, or None"),  # type: ignore[dict-item]
     "CSP": ((str, bool, NoneType), "the header's value, False or None"),
+    "HEADER": ((str, Callable, NoneType), "a function, its dotted path, or None"),  # type: ignore[dict-item]
+    "STREAMS": ((int, NoneType), "a whole number, or None"),
     "FOLD": ((bool,), "True or False"),
     "REDACT": ((bool, list, tuple), "True, False or a list of regular expressions"),
     "STAFF": ((list, tuple, NoneType), "a list of logger names"),

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from joblog_router.contrib.django.rendering import visible
-from tests.browser.conftest import ROOT, Site, Tab
+from tests.browser.conftest import Tab
+from tests.browser.site import ROOT, Site
 
 PICTURES = ROOT / "docs" / "pictures"
 

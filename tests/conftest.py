@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -13,6 +14,10 @@ from joblog_router._pipeline import report
 from tests.isolation import preserved_logging
 from tests.postgres import PgBouncer, PostgresServer, find_pgbouncer, find_postgres
 from tests.servers import NatsServer
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background by a shell; what the tests start must not inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

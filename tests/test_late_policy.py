@@ -133,7 +133,7 @@ def test_results_after_the_end_are_stored_and_marked() -> None:
 
 
 def test_the_leak_report_names_the_places() -> None:
-    """Call sites with late records, conflicts and records that name a job but have none, with counts; falsy at first."""
+    """Call sites with late records, conflicts and records that name a job but have none, with counts."""
     configure()
     leaks.forget()
     assert not leak_report()
@@ -215,9 +215,7 @@ async def _outlive() -> None:
     await asyncio.gather(*tasks)
 
 
-@pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="before, a task does not tell its context; the next test is for that"
-)
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the next test is for older Pythons")
 @pytest.mark.parametrize("wanted", [True, False])
 def test_tasks_that_outlive_their_scope_are_reported_by_name(wanted: bool, capfd: pytest.CaptureFixture[str]) -> None:
     """Once per coroutine function, with its place; not those of an inner scope of the same job; off by default."""

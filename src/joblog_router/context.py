@@ -15,10 +15,11 @@ import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from types import MappingProxyType, TracebackType
+from types import FrameType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast, overload
 
-from ._pipeline.generators import ENTERING, GENERATOR, HOLDING, Held, hold, let_go, on_stack
+from ._pipeline import generators
+from ._pipeline.generators import ENTERING, GENERATOR, HOLDING, Held, hold, innermost, let_go, on_stack
 from ._pipeline.primitives import freeze_fields
 from ._pipeline.report import report_once
 from ._pipeline.text import clean
@@ -75,6 +76,7 @@ class JobScope:
         "_closed_at",
         "_held",
         "_home",
+        "_inside",
         "_late",
         "_n",
         "_numbers",
@@ -108,6 +110,8 @@ class JobScope:
         self._outer: JobScope | None = None
         # Set for a scope that a generator holds open between its items.
         self._held: Held | None = None
+        # The frame of the generator in whose run it was put into the variable, while some generator holds a scope.
+        self._inside: FrameType | None = None
         # Empty until needed: `_home`, `_closed_at`, and `_late`, which takes the late records that are kept.
         self._late: JobScope
         self._closed_at: float
@@ -170,6 +174,7 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
         self._captured = None
         self._at_close = None
         self._held = None
+        self._inside = None
         self._numbers = None
         self._again = None
 
@@ -181,6 +186,7 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
         if HOLDING or (outer is not None and outer.closed):
             outer = current_job()
             self._outer = _get()
+            self._inside = innermost()
         name = self.job_id
         if not name:
             self.parent = outer
@@ -231,9 +237,11 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
             outer = self._outer
             _set(outer if outer is None or not outer.closed else _before(self))
         elif current is not None and current._held is not None:
-            _take_from_below(self, current)
+            _leave(self, _before(self))
         if held is None:
             self._outer = None
+        if self._inside is not None:
+            self._inside = None  # it would keep what the generator has alive
         if _home_of is not None:
             self._home = None
         if _clock is not None:
@@ -360,20 +368,18 @@ class detached:  # noqa: N801 - a context manager, named like contextlib's
         mask.closed = True
         mask.parent = current_job()
         mask._outer = _get()
+        mask._inside = innermost()
         _set(mask)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        current = mask = _get()
+        mask = _get()
         while mask is not None and mask._held is not None:
             mask = mask._outer
         # Left in another context than it was entered in, there is nothing of ours to take away.
         if mask is not None and type(mask) is JobScope and not mask.job_id:
-            if mask is current:
-                _set(_before(mask))
-            else:
-                _take_from_below(mask, current)
+            _set(_before(mask))
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -431,30 +437,35 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
     Coroutine functions stay coroutine functions. Context variables of others are not carried.
     """
     scope = current_job()
+    if scope is not None and scope._held is not None:
+        held = scope._held
+        scope = held.twin = held.twin or _Twin(scope)
 
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def carried_async(*args: P.args, **kwargs: P.kwargs) -> Any:
             before = _get()
-            _set(scope)
+            carries = _put_here(scope)
             try:
                 return await function(*args, **kwargs)
             finally:
-                if _get() is scope:
-                    _set(before)
+                _leave(carries, before)
+                if type(carries) is _Twin and carries is not scope:
+                    carries.end()
 
         return carried_async  # type: ignore[return-value]
 
     @functools.wraps(function)
     def carried(*args: P.args, **kwargs: P.kwargs) -> R:
         before = _get()
-        _set(scope)
+        carries = _put_here(scope)
         try:
             return function(*args, **kwargs)
         finally:
-            if _get() is scope:
-                _set(before)
+            _leave(carries, before)
+            if type(carries) is _Twin and carries is not scope:
+                carries.end()
 
     return carried
 
@@ -548,14 +559,11 @@ class _Step:
         if self._scope._again is None:
             self._open()
         else:
+            self._scope._inside = innermost()
             _set(self._scope)
 
     def __exit__(self, *exc_info: object) -> None:
-        current = _get()
-        while current is not None and current._held is not None:
-            current = current._outer  # of the source itself, which runs no longer
-        if current is self._scope:
-            _set(self._before)
+        _leave(self._scope, self._before)
 
     def end(self) -> None:
         """Close the scope; what is in the variable is the consumer's."""
@@ -624,7 +632,7 @@ def forget_all() -> None:
     A new variable, because contexts of tasks and threads that were copied too cannot be reached one by one.
     """
     global _current, _get, _set
-    HOLDING.clear()
+    generators.forget_all()
     scope = _get()
     while scope is not None:
         scope.closed = True
@@ -645,6 +653,50 @@ def late_twin(scope: JobScope) -> JobScope:
         twin._numbers = scope._numbers
         scope._late = twin
     return twin
+
+
+class _Twin(JobScope):
+    """Goes where `scope`, for the sake of generators, would not count: it was said whose work this is."""
+
+    __slots__ = ()
+
+    def __init__(self, scope: JobScope) -> None:
+        super().__init__(scope.job_id, scope.fields, scope.namespace)
+        self.parent = scope
+        self._n = scope._n
+        if scope._numbers is None:
+            scope._numbers = {}
+        self._numbers = scope._numbers
+        self.closed = scope.closed
+        if not scope.closed:
+            before_close(scope, self._close)
+
+    def end(self) -> None:
+        """What it was made for is over; what still has it goes on in its scope, as long as that is open."""
+        self.closed = True
+        self._inside = None
+        callbacks = self.parent._at_close if self.parent is not None else None
+        if callbacks:
+            with contextlib.suppress(ValueError):  # closed meanwhile
+                callbacks.remove(self._close)
+
+    def _close(self, _: JobScope) -> None:
+        self.closed = True
+
+
+def _put_here(scope: JobScope | None) -> JobScope | None:
+    """Put a carried scope into the variable; gives what is there now."""
+    inside = innermost()
+    if inside is not None:
+        # It is called by a generator: what was carried counts, not that one's scope.
+        if scope is None:
+            scope = JobScope("")
+            scope.closed = True
+        else:
+            scope = _Twin(scope)
+        scope._inside = inside
+    _set(scope)
+    return scope
 
 
 def use_closing(report: Callable[[JobScope], None] | None) -> None:
@@ -672,12 +724,9 @@ def among_generators(scope: JobScope | None) -> JobScope | None:
         _set(_without_released(scope))
     if not running or not (scopes := HOLDING.get(running[0])):
         return inherited
-    # The innermost generator's own scope, unless another one was opened by what it has called.
-    inside = inherited
-    while inside is not None:
-        if inside._held is not None and inside._held.frame is running[0]:
-            return scopes[-1] if inside is inherited else inherited
-        inside = inside.parent
+    # The innermost generator's own scope, unless what it has called put another one into the variable.
+    if inherited is not None and inherited._inside is running[0] and inherited._held is None:
+        return inherited
     return scopes[-1]
 
 
@@ -703,13 +752,25 @@ def _without_released(scope: JobScope | None) -> JobScope | None:
     return scope
 
 
-def _take_from_below(scope: JobScope, current: JobScope | None) -> None:
-    """`scope` is left while generators begun inside it hold theirs above it: theirs lead to what was before it."""
-    while current is not None and current._held is not None:
-        if current._outer is scope:
-            current._outer = _before(scope)
+def _leave(scope: JobScope | None, before: JobScope | None) -> None:
+    """Put `before` into the variable if `scope` is there, or below those of generators that were begun on top of it.
+
+    Those that are suspended count here no more, and are found on the stack when they run; one that runs right now stays
+    above `before`.
+    """
+    current = _get()
+    running = on_stack() if HOLDING else []
+    above: JobScope | None = None
+    while current is not scope:
+        if current is None or current._held is None:
             return
+        if current._held.frame in running:
+            above = current
         current = current._outer
+    if above is None:
+        _set(before)
+    else:
+        above._outer = before
 
 
 async def _awaited_in(scope: AbstractContextManager[Any], coroutine: Coroutine[Any, Any, Any]) -> Any:

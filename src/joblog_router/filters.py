@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ._pipeline.resolve import BARE_LENGTH, NO_JOB, STAMP, note_unaddressed, resolve
+from ._pipeline.naming import LoggerNames
+from ._pipeline.resolve import BARE_LENGTH, NO_JOB, STAMP, Captured, note_unaddressed, resolve
+from .exceptions import ConfigurationError
+from .handlers import is_wanted
 
-__all__ = ["JobContextFilter"]
+__all__ = ["JobContextFilter", "JobOnlyFilter"]
 
 
 class JobContextFilter(logging.Filter):
@@ -44,3 +47,38 @@ def _note(record: logging.LogRecord, attributes: dict[str, Any]) -> None:
         note_unaddressed(record, attributes)
     except Exception:
         pass  # as above
+
+
+class JobOnlyFilter(logging.Filter):
+    """Keep away from a handler what goes into a job's log anyway: DEBUG and INFO of the chosen loggers.
+
+    For the console: `{"()": "joblog_router.JobOnlyFilter", "loggers": ["shop.import"]}` in `filters`, its name in the
+    handler's `filters`. Lines from `level` on (WARNING), of other loggers, of no job, and those that no JobLogHandler
+    takes (none is open, its level or its loggers leave them out) pass. `loggers` are all where none are named, without
+    those of `exclude`. Raises ConfigurationError for what is wrong in its settings; runs on the logging thread and
+    never raises there.
+    """
+
+    def __init__(
+        self,
+        loggers: list[str] | None = None,
+        exclude: list[str] | None = None,
+        level: int | str = logging.WARNING,
+    ) -> None:
+        super().__init__()
+        self._names = LoggerNames.of(loggers, exclude, where="JobOnlyFilter: ")
+        number = logging.getLevelNamesMapping().get(level) if isinstance(level, str) else level
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ConfigurationError(f"JobOnlyFilter: level {level!r} is not a level, such as 'WARNING'")
+        self._level = number
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether `record` is for this handler, too."""
+        try:
+            if record.levelno >= self._level or (self._names is not None and not self._names.wants(record.name)):
+                return True
+            if resolve(record) is None:
+                return True
+            return not (type(record.__dict__.get(STAMP)) is Captured or is_wanted(record))
+        except Exception:
+            return True  # an object in extra can make anything fail; rather twice than not at all

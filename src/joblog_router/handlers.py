@@ -7,14 +7,20 @@
 from __future__ import annotations
 
 import logging
+import os
+import weakref
 from collections.abc import Mapping
+from pathlib import Path
+from re import Pattern
 from typing import Any
 
 from ._pipeline import policy, switch
 from ._pipeline.capture import make_capture
 from ._pipeline.channel import Channel
 from ._pipeline.naming import LoggerNames
-from ._pipeline.router import router
+from ._pipeline.overflow import Bounds
+from ._pipeline.router import UNSET, Unset, router
+from ._pipeline.rules import Rules
 from ._pipeline.sinks import make_sink
 from .exceptions import ConfigurationError
 from .sinks.base import Sink
@@ -22,6 +28,12 @@ from .sinks.base import Sink
 __all__ = ["JobLogHandler"]
 
 _DEFAULT_CAPACITY = 50_000
+_DEFAULT_BYTES = 64 * 2**20
+_LONGEST_BLOCK = 60.0
+_SETTINGS = (
+    "level, sink, options, loggers, exclude, capacity, capacity_bytes, block, fold, unfolded, spool, redact, staff, "
+    "max_lines, evidence, late, late_grace, services, generator_drivers, report_tasks, resolvers, filters, formatter"
+)
 
 
 class JobLogHandler(logging.Handler):
@@ -33,9 +45,20 @@ class JobLogHandler(logging.Handler):
       `close` (see `joblog_router.sinks.Sink`), or such an object; `options` go to its constructor.
     - `level`: as for every handler. `loggers`, `exclude`: only, or all but, the loggers named and those below them
       (whole dotted segments: `"shop"` is not `"shopping"`).
-    - `capacity`: how many entries may wait in memory while the sink is slow or away; more are dropped and counted.
+    - `capacity`, `capacity_bytes`: how many entries, and bytes of text, may wait in memory while the sink is slow or
+      away. When they are used up by four fifths DEBUG lines are dropped, then INFO, WARNING and above last; the job's
+      log tells how many. `block`: seconds that a logging call may wait for room before its line is dropped; 0 by
+      default, and never in an event loop.
     - `fold`: whether many similar DEBUG and INFO lines of a job become the first few and a tally (they are counted,
       not stored); on by default, off for the loggers of `unfolded` and below.
+    - `spool`: a directory of this user's own (made if it is missing, mode 0700) in which every line stands before its
+      logging call returns, until it is stored: what a killed process left there the next one stores. None for no
+      spool, which is also the default outside Django.
+    - `redact`: True masks credentials and registered secrets, a list of regular expressions also what they match
+      (their group `secret`, if they have one), False nothing; the setting `REDACT` by default, which is True.
+    - `staff`: loggers whose lines, and those of the loggers below, only staff may see (`Entry.audience`).
+    - `max_lines`: how many lines of one job this process stores, about: the first and the last half of them, with a
+      marker between that counts the others; 0, the default, stores all.
     - `evidence`: keys of `extra` that name a record's owner, `("job_id",)` by default.
     - `late`: what becomes of records of closed scopes, by logger and those below it, `""` for all: `"drop"` (default)
       or `"mark"`: kept with the field `late` for `late_grace` seconds (60) after the scope closed.
@@ -45,8 +68,10 @@ class JobLogHandler(logging.Handler):
       down: scopes opened in such a generator are its user's.
     - `report_tasks`: report by name the tasks that outlive the scope they were started in (Python 3.12+; for
       development: it looks at all tasks of the loop whenever a scope closes).
+    - `resolvers`: functions, or their dotted names, that give the id of a job, or None, for a record where no scope is
+      open: `resolver(record)`, on the logging thread, so without I/O.
 
-    The last six are process-wide: all that open handlers say, or else JOBLOG_ROUTER.
+    The last seven are process-wide: all that open handlers say, or else JOBLOG_ROUTER.
 
     Raises ConfigurationError for what the configuration alone shows to be wrong. Afterwards nothing here raises,
     blocks or logs. A formatter is not used: entries keep message, traceback and fields apart. Several handlers with
@@ -62,28 +87,39 @@ class JobLogHandler(logging.Handler):
         loggers: list[str] | None = None,
         exclude: list[str] | None = None,
         capacity: int = _DEFAULT_CAPACITY,
+        capacity_bytes: int = _DEFAULT_BYTES,
+        block: float = 0.0,
         evidence: list[str] | tuple[str, ...] | None = None,
         fold: bool | None = None,
         unfolded: list[str] | None = None,
+        spool: str | os.PathLike[str] | Unset | None = UNSET,
+        redact: bool | list[str | Pattern[str]] | None = None,
+        staff: list[str] | None = None,
+        max_lines: int | None = None,
         late: Mapping[str, str] | None = None,
         late_grace: float | None = None,
         services: list[str] | tuple[str, ...] | None = None,
         generator_drivers: list[str] | tuple[str, ...] | None = None,
         report_tasks: bool | None = None,
+        resolvers: list[Any] | tuple[Any, ...] | None = None,
         **unknown: Any,
     ) -> None:
         if unknown:
-            known = (
-                "level, sink, options, loggers, exclude, capacity, fold, unfolded, evidence, late, late_grace, "
-                "services, generator_drivers, report_tasks, filters, formatter"
-            )
-            raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {known}")
+            raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {_SETTINGS}")
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             raise ConfigurationError(f"JobLogHandler: capacity must be a positive whole number, not {capacity!r}")
+        if isinstance(capacity_bytes, bool) or not isinstance(capacity_bytes, int) or capacity_bytes < 1:
+            raise ConfigurationError(
+                f"JobLogHandler: capacity_bytes must be a positive whole number, not {capacity_bytes!r}"
+            )
+        if isinstance(block, bool) or not isinstance(block, int | float) or not 0 <= block <= _LONGEST_BLOCK:
+            raise ConfigurationError(f"JobLogHandler: block must be seconds, 0 to {_LONGEST_BLOCK:.0f}, not {block!r}")
         names = LoggerNames.of(loggers, exclude)
         if fold is not None and not isinstance(fold, bool):
             raise ConfigurationError(f"JobLogHandler: fold must be True or False, not {fold!r}")
         kept_whole = None if unfolded is None else LoggerNames.of(unfolded, None, "unfolded")
+        directory = spool if isinstance(spool, Unset) else _directory(spool)
+        rules = Rules.of(redact, staff, max_lines)
         attribution = policy.Policy.of(
             "JobLogHandler: ",
             evidence=evidence,
@@ -92,6 +128,7 @@ class JobLogHandler(logging.Handler):
             services=services,
             generator_drivers=generator_drivers,
             report_tasks=report_tasks,
+            resolvers=resolvers,
         )
         made = make_sink(sink, options)
         # Last of all checks: logging remembers the handler from here on and would close a half-made one.
@@ -100,11 +137,15 @@ class JobLogHandler(logging.Handler):
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"JobLogHandler: level {level!r} is not a level: {error}") from None
         policy.use(id(self), attribution)
-        self._channel: Channel = router.open_channel(made, capacity, fold, kept_whole)
+        self._channel: Channel = router.open_channel(
+            made, Bounds(capacity, capacity_bytes, block), fold, kept_whole, directory
+        )
+        self._channel.rules = rules
         self._names = names
         self.renew()
         router.renew_after_fork(self)
         self.is_open = True
+        _remember(self, None)
 
     def renew(self) -> None:
         """Make the capturing function anew: in the child of a fork, and when the kill switch was turned."""
@@ -125,6 +166,10 @@ class JobLogHandler(logging.Handler):
         """Capture `record` if it is about a job; whether it was captured. Called by logging for every record."""
         return self._capture(record)
 
+    def wants(self, record: logging.LogRecord) -> bool:
+        """Whether this handler would take `record`, were it about a job: by its level and its logger's name."""
+        return record.levelno >= self.level and (self._names is None or self._names.wants(record.name))
+
     def emit(self, record: logging.LogRecord) -> None:
         """The same as `handle`, for callers that bypass it."""
         self.handle(record)
@@ -137,6 +182,38 @@ class JobLogHandler(logging.Handler):
         """Leave what waits to the writer. A closed handler that is still on a logger goes on capturing."""
         if self.is_open:
             self.is_open = False
+            _remember(None, self)
             policy.use(id(self), None)
             router.close_channel(self._channel)
         super().close()
+
+
+def _directory(spool: object) -> Path | None:
+    if spool is None:
+        return None
+    if not isinstance(spool, str | os.PathLike) or not os.fspath(spool):
+        raise ConfigurationError(f"JobLogHandler: spool must be the path of a directory or None, not {spool!r}")
+    # Absolute now: the process may change its directory later. Links in the last part are not followed.
+    path = Path(os.fspath(spool))
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+# Those that were made and not closed. Replaced as a whole: logging threads read it.
+_open: tuple[weakref.ref[JobLogHandler], ...] = ()
+
+
+def _remember(opened: JobLogHandler | None, closed: JobLogHandler | None) -> None:
+    global _open
+    kept = [reference for reference in _open if reference() not in (None, closed)]
+    _open = (*kept, weakref.ref(opened)) if opened is not None else tuple(kept)
+
+
+def is_wanted(record: logging.LogRecord) -> bool:
+    """Whether an open JobLogHandler would take `record`, were it about a job. For filters, on the logging thread."""
+    if not switch.is_on:
+        return False
+    for reference in _open:
+        handler = reference()
+        if handler is not None and handler.wants(record):
+            return True
+    return False

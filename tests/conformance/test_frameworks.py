@@ -283,7 +283,7 @@ def valkey() -> Iterator[ValkeyServer]:
 
 @pytest.mark.parametrize("declared", ["services", "detached", "no"])
 def test_a_redis_listener_that_a_job_starts(run: Run, valkey: ValkeyServer, declared: str) -> None:
-    """A pub/sub listener started inside A: what it logs for B's message is nobody's once it is declared, in each way."""
+    """A pub/sub listener started inside A: what it logs for B's message is nobody's once it is declared."""
     if declared == "services":
         configure(services=["redis.asyncio.client.PubSub.run"])
 
@@ -297,7 +297,7 @@ def test_a_redis_listener_that_a_job_starts(run: Run, valkey: ValkeyServer, decl
 
         async def listen() -> asyncio.Task[None]:
             pubsub = client.pubsub()
-            await pubsub.subscribe(**{"news": handler})
+            await pubsub.subscribe(news=handler)
             return asyncio.create_task(pubsub.run(poll_timeout=0.05))
 
         with job_context("A"):

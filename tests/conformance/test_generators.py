@@ -287,6 +287,24 @@ def test_closing_from_a_foreign_context(run: Run) -> None:
     assert lines() == [("A", "A makes 0"), ("E", "of E"), ("C", "of C")]
 
 
+def test_the_variable_is_repaired_once_the_generator_is_closed(run: Run) -> None:
+    """Closed elsewhere, the scope is out of the way: what the consumer starts from then on is the consumer's."""
+
+    async def child() -> None:
+        log.info("child of C")
+
+    async def main() -> None:
+        with job_context("C"):
+            generator = aitems("A")
+            await anext(generator)
+            await asyncio.create_task(generator.aclose())  # type: ignore[attr-defined]
+            log.info("of C")
+            await asyncio.create_task(child())
+
+    run(main())
+    assert lines() == [("A", "A makes 0"), ("C", "of C"), ("C", "child of C")]
+
+
 def test_children_of_a_bare_async_generator_have_no_job(run: Run) -> None:
     """What it starts cannot be told from what its consumer starts: no job, and counted."""
     unknown = Counted("generators")
@@ -700,3 +718,88 @@ def test_configured_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
     resource.close()  # type: ignore[attr-defined]
     log.info("nobody")
     assert lines() == [("A", "of A")]
+
+
+def test_carry_inside_a_generator_counts_elsewhere() -> None:
+    """It says whose work that is: the generator's, in a pool's thread, until the generator's scope closes."""
+    late = Counted("late")
+    kept: list[Callable[[], None]] = []
+
+    def working() -> Iterator[None]:
+        with job_context("A"):
+            for _ in range(3):
+                kept.append(carry(lambda: log.info("carried")))
+                thread = threading.Thread(target=kept[-1])
+                thread.start()
+                thread.join(10)
+                yield
+
+    with job_context("C"):
+        for _ in working():
+            pass
+        kept[0]()
+    assert lines() == [("A", "carried")] * 3
+    assert late.more() == 1
+
+
+def test_a_carried_call_inside_a_generator_is_what_it_carries() -> None:
+    """A function carried from B, or from no job, and called by A's generator: B's line, or nobody's."""
+    nobodys = carry(lambda: log.info("nobody"))
+    with job_context("B"):
+        carried = carry(lambda: log.info("of B"))
+
+        def calling() -> Iterator[None]:
+            with job_context("A"):
+                for _ in range(100):
+                    carried()
+                    nobodys()
+                    yield
+                log.info("of A")
+
+        with job_context("C"):
+            list(calling())
+        assert (current_job() or job_context("x"))._at_close == []
+    carried()
+    assert lines() == [("B", "of B")] * 100 + [("A", "of A")]
+
+
+def test_wrap_stream_stepped_by_two_generators() -> None:
+    """A stream begun by A's generator and gone on with by B's: the source's lines are the stream's job's."""
+
+    def source() -> Iterator[None]:
+        for number in range(2):
+            log.info("source %d", number)
+            yield
+
+    stream = wrap_stream("W", source())
+
+    def stepping(job: str) -> Iterator[None]:
+        with job_context(job):
+            next(stream)
+            log.info("of %s", job)
+            yield
+
+    first, second = stepping("A"), stepping("B")
+    next(first)
+    next(second)
+    assert lines() == [("W", "source 0"), ("A", "of A"), ("W", "source 1"), ("B", "of B")]
+
+
+def test_closing_a_suspended_generator_inside_another_one() -> None:
+    """A's generator closes one that was begun before it: what A's starts has no job still, not its consumer's."""
+
+    def closing(other: Any) -> Iterator[None]:
+        with job_context("A"):
+            other.close()
+            contextvars.copy_context().run(log.info, "of A")
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(log.info, "whose?"))
+            thread.start()
+            thread.join(10)
+            yield
+
+    with job_context("C"):
+        other = items("B")
+        next(other)
+        list(closing(other))
+        log.info("of C")
+    assert lines() == [("B", "B makes 0"), ("A", "of A"), ("C", "of C")]

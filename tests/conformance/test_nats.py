@@ -33,18 +33,22 @@ class Heard:
         self.event = asyncio.Event()
 
     async def message(self, message: Any) -> None:
+        """Of a subscription."""
         log.info("message %s", message.data.decode())
         self.event.set()
 
     async def nothing(self) -> None:
+        """Of a connection."""
         log.info("called back")
         self.event.set()
 
     async def error(self, error: Exception) -> None:
+        """Of its errors."""
         log.info("error")
         self.event.set()
 
     async def wait(self) -> None:
+        """Until it was called."""
         await asyncio.wait_for(self.event.wait(), 10)
         self.event.clear()
 

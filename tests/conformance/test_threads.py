@@ -47,12 +47,11 @@ def test_a_timer_is_lost_without_carry() -> None:
 
 def test_a_pool_is_lost_without_carry() -> None:
     """`submit` and `map` take no context along, and a carried call leaves none behind."""
-    with ThreadPoolExecutor(1) as pool:
-        with job_context("A"):
-            pool.submit(log.info, "lost").result(10)
-            pool.submit(carry(log.info), "carried").result(10)
-            list(pool.map(carry(log.info), ["mapped"]))
-            pool.submit(log.info, "lost again").result(10)
+    with ThreadPoolExecutor(1) as pool, job_context("A"):
+        pool.submit(log.info, "lost").result(10)
+        pool.submit(carry(log.info), "carried").result(10)
+        list(pool.map(carry(log.info), ["mapped"]))
+        pool.submit(log.info, "lost again").result(10)
     assert lines() == [("A", "carried"), ("A", "mapped")]
 
 
@@ -169,7 +168,7 @@ def test_the_child_of_a_fork_has_no_job() -> None:
     """It inherits a copy of everything, the open job and a generator's as well: none of them counts."""
     told = run_python(
         """
-        import logging, os, sys
+        import contextvars, logging, os
         from joblog_router import JobLogHandler, current_job, flush, job_context
         log = logging.getLogger("x")
         handler = JobLogHandler(sink="memory")
@@ -181,12 +180,14 @@ def test_the_child_of_a_fork_has_no_job() -> None:
                 log.info("a step")
                 yield
         with job_context("A"):
-            generator = items()
+            generator, elsewhere = items(), items()
             next(generator)
+            contextvars.copy_context().run(next, elsewhere)
             pid = os.fork()
             if not pid:
                 log.info("child")
                 next(generator)
+                next(elsewhere)
                 with job_context("C"):
                     log.info("of C")
                 flush()

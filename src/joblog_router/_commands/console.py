@@ -11,8 +11,8 @@ from typing import Any, Final, TextIO
 
 from .._pipeline.dotted import load
 from .._pipeline.reading import fold_of
+from .._pipeline.text import printable
 from ..entry import Entry
-from .printable import printable
 
 __all__ = ["Console", "line_of", "time_of"]
 

@@ -28,9 +28,13 @@ GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 ENTERING: Final = frozenset(
     {"__enter__", "__aenter__", "enter_context", "enter_async_context", "push_context", "_enter_again"}
 )
-# Frames of generators that hold scopes open right now, with those scopes, the innermost last. Changed in place: the
-# capturing closure holds on to it, and its truth is the one test that everybody else pays.
+# Frames of generators that hold scopes open right now, with those scopes, the innermost last.
 HOLDING: Final[dict[FrameType, list[JobScope]]] = {}
+# One truth test each on the way of every record, changed in place since the capturing closures hold on to them. Their
+# keys are the reasons: frames of HOLDING, and what `resolve` adds.
+ASK: Final[dict[object, None]] = {}  # without an open scope: does anything else know the job?
+GUARDS: Final[dict[object, None]] = {}  # with one: may it be nobody's all the same?
+ALWAYS: Final[dict[object, None]] = {}  # and that also where no event loop runs?
 
 _KNOWN_DRIVERS: Final = ("_pytest", "pytest_asyncio", "anyio")
 _drivers: tuple[str, ...] = _KNOWN_DRIVERS
@@ -41,11 +45,17 @@ _thread = threading.local()
 class Held:
     """That a scope was opened in a generator: its frame while it is open, and the task or thread that opened it."""
 
-    __slots__ = ("_opener", "frame")
+    __slots__ = ("_opener", "frame", "twin")
 
     def __init__(self, frame: FrameType) -> None:
         self.frame: FrameType | None = frame
-        self._opener: Callable[[], object] = weakref.ref(here())
+        # The scope that `carry` takes elsewhere, where this one would not count.
+        self.twin: JobScope | None = None
+        opener = here()
+        try:
+            self._opener: Callable[[], object] = weakref.ref(opener)
+        except TypeError:
+            self._opener = lambda: opener  # a task of somebody's own making
 
     def is_openers(self) -> bool:
         """Whether the task or thread that opened the scope runs now."""
@@ -54,10 +64,15 @@ class Held:
 
 def hold(scope: JobScope, entered_from: FrameType) -> Held | None:
     """Note that `scope` was opened in a generator that its consumer steps; None where it is nobody's business."""
-    frame = _holding_frame(entered_from)
+    try:
+        frame = _holding_frame(entered_from)
+    except Exception as error:
+        report_once(("holding", repr(error)), f"the code that opens job {scope.job_id!r} could not be seen: {error!r}")
+        return None
     if frame is None:
         return None
     HOLDING.setdefault(frame, []).append(scope)
+    ASK[frame] = GUARDS[frame] = ALWAYS[frame] = None
     return Held(frame)
 
 
@@ -70,7 +85,18 @@ def let_go(scope: JobScope, held: Held) -> None:
     if scope in scopes:
         scopes.remove(scope)
     if not scopes and frame is not None:
-        HOLDING.pop(frame, None)
+        _forget(frame)
+
+
+def forget_all() -> None:
+    """No generator holds anything: in the child of a fork."""
+    for frame in list(HOLDING):
+        _forget(frame)
+
+
+def _forget(frame: FrameType) -> None:
+    for by_frame in (HOLDING, ASK, GUARDS, ALWAYS):
+        by_frame.pop(frame, None)
 
 
 def on_stack() -> list[FrameType]:
@@ -82,6 +108,12 @@ def on_stack() -> list[FrameType]:
             found.append(frame)
         frame = frame.f_back
     return found
+
+
+def innermost() -> FrameType | None:
+    """The first of `on_stack()`, if any."""
+    running = on_stack() if HOLDING else None
+    return running[0] if running else None
 
 
 def use_drivers(names: Iterable[str]) -> None:
@@ -168,7 +200,7 @@ def _report(code: CodeType, driver: FrameType | None) -> None:
     report_once(
         ("generator", code.co_filename, code.co_firstlineno),
         f"the generator {name} ({code.co_filename}:{code.co_firstlineno}) opens a job and yields to {consumer}: the "
-        "job counts while the generator itself runs, not between its items nor in tasks and threads it starts. Leave the "
-        f"scope out of it and iterate wrap_stream(job_id, {code.co_name}(...)); if {consumer} only sets up and tears "
-        "down with it, name its module in generator_drivers",
+        "job counts while the generator itself runs, not between its items nor in tasks and threads it starts. "
+        f"Leave the scope out of it and iterate wrap_stream(job_id, {code.co_name}(...)); if {consumer} only sets up "
+        "and tears down with it, name its module in generator_drivers",
     )

@@ -20,10 +20,12 @@ class LoggerNames:
         self._cache: dict[str, bool] = {}
 
     @classmethod
-    def of(cls, loggers: Any, exclude: Any, setting: str = "loggers") -> LoggerNames | None:
+    def of(
+        cls, loggers: Any, exclude: Any, setting: str = "loggers", where: str = "JobLogHandler: "
+    ) -> LoggerNames | None:
         """From the handler's settings; None where every logger is wanted. Raises ConfigurationError."""
-        wanted = None if loggers is None else _names(setting, loggers)
-        excluded = () if exclude is None else _names("exclude", exclude)
+        wanted = None if loggers is None else _names(where + setting, loggers)
+        excluded = () if exclude is None else _names(f"{where}exclude", exclude)
         return None if wanted is None and not excluded else cls(wanted, excluded)
 
     def wants(self, name: str) -> bool:
@@ -43,12 +45,12 @@ def _below(name: str, roots: tuple[str, ...]) -> bool:
 
 def _names(setting: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not hasattr(value, "__iter__"):
-        raise ConfigurationError(f"JobLogHandler: {setting} must be a list of logger names, not {value!r}")
+        raise ConfigurationError(f"{setting} must be a list of logger names, not {value!r}")
     names = tuple(value)
     for name in names:
         if not isinstance(name, str) or not all(name.split(".")) or any(char in name for char in "*? "):
             raise ConfigurationError(
-                f"JobLogHandler: {setting} holds {name!r}, which is not a logger's name: "
+                f"{setting} holds {name!r}, which is not a logger's name: "
                 "dotted segments without wildcards, 'shop' includes 'shop.cart'"
             )
     return names

@@ -11,12 +11,16 @@ import sys
 from collections import deque
 from collections.abc import Callable, Hashable
 
+from .text import printable
+
 _MAX_CAUSES = 1000
 _MAX_LENGTH = 2000
 
 _seen: set[Hashable] = set()
 _waiting: deque[str] = deque(maxlen=_MAX_CAUSES)
 _wake_writer: Callable[[], None] | None = None
+# What takes secrets out of a line; set by `redaction`, which itself reports.
+_mask: Callable[[str], str] | None = None
 
 
 def report_once(cause: Hashable, text: str) -> None:
@@ -44,6 +48,17 @@ def use_writer(wake: Callable[[], None] | None) -> None:
     _wake_writer = wake
 
 
+def masked(text: str) -> str:
+    """`text` without secrets, as it may stand in a message or file of this library's own."""
+    return text if _mask is None else _mask(text)
+
+
+def use_mask(mask: Callable[[str], str]) -> None:
+    """Take secrets out of every line with `mask`."""
+    global _mask
+    _mask = mask
+
+
 def has_waiting() -> bool:
     """Whether a line waits for the writer thread."""
     return bool(_waiting)
@@ -66,7 +81,9 @@ def _print(text: str) -> None:
     stream = sys.__stderr__ or sys.stderr
     if stream is None:
         return
-    line = "joblog_router: " + text.replace("\n", " ")[:_MAX_LENGTH] + "\n"
     with contextlib.suppress(Exception):
+        # Before the line is cut: half a secret is recognised by nobody.
+        text = _mask(text) if _mask is not None else text
+        line = "joblog_router: " + printable(text.replace("\n", " ")[:_MAX_LENGTH]) + "\n"
         stream.write(line.encode("utf-8", "backslashreplace").decode("utf-8"))
         stream.flush()

@@ -5,8 +5,11 @@ Called on the logging thread for short texts and on the writer thread for messag
 
 from __future__ import annotations
 
-MAX_FIELD = 10_000
-MAX_MESSAGE = 100_000
+import re
+from typing import Final
+
+MAX_FIELD: Final = 10_000
+MAX_MESSAGE: Final = 100_000
 
 
 def clean(text: str) -> str:
@@ -29,3 +32,28 @@ def clip(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     return f"{text[:limit]}… [{len(text) - limit} more characters]"
+
+
+# The note that `clip` leaves.
+CUT: Final = re.compile(r"… \[[0-9]{1,20} more characters\]")
+
+# What a terminal obeys or what turns text around, hides it or forges lines: C0 and C1 but for tab and newline,
+# directional marks, invisible characters, tags, interlinear notes, separators, lone surrogates.
+_UNPRINTABLE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: control and bidirectional characters as backslash escapes, tab and newline as they are.
+
+    The same object if there are none. Whoever prints one line per entry indents what follows a newline.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNPRINTABLE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")

@@ -19,11 +19,12 @@ from queue import Empty, SimpleQueue
 
 from ..entry import Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
-from . import folding, switch
+from . import folding, quarantine, switch
 from .channel import Channel, Item
 from .exceptions import render_exception
-from .folding import TallyRow
+from .overflow import WRITER_NAME, weight
 from .report import print_waiting, report, report_once
+from .tally import TallyRow
 from .text import clean
 
 LINGER = 0.05
@@ -48,11 +49,20 @@ class Ticket:
 
 
 class Writer:
-    """Empties the channels of one process. `channels` gives those to look after, `retire` is told of idle ones."""
+    """Empties the channels of one process.
 
-    def __init__(self, channels: Callable[[], Iterable[Channel]], retire: Callable[[Channel], None]) -> None:
+    `channels` gives those to look after, `retire` is told of idle ones, `recover` looks for what dead processes left.
+    """
+
+    def __init__(
+        self,
+        channels: Callable[[], Iterable[Channel]],
+        retire: Callable[[Channel], None],
+        recover: Callable[[], None],
+    ) -> None:
         self._channels = channels
         self._retire = retire
+        self._recover = recover
         self._signals: SimpleQueue[Ticket | None] = SimpleQueue()
         self._tickets: list[Ticket] = []
         self._thread: threading.Thread | None = None
@@ -103,7 +113,7 @@ class Writer:
     def _start(self) -> None:
         if self._paused or not next(self._may_start, False):
             return
-        thread = threading.Thread(target=Context().run, args=(self._run,), name="joblog-writer", daemon=True)
+        thread = threading.Thread(target=Context().run, args=(self._run,), name=WRITER_NAME, daemon=True)
         try:
             thread.start()
             self._thread = thread
@@ -159,6 +169,11 @@ class Writer:
         times = [channel.retry_at if channel.failing else now + LINGER for channel in pending]
         times += self._idle_at.values()
         times += [due for channel in self._channels() if (due := channel.folder.next_due()) is not None]
+        times += [
+            due
+            for channel in self._channels()
+            if not channel.failing and (due := channel.overflow.next_due()) is not None
+        ]
         if (ask_at := switch.next_ask()) is not None:
             times.append(ask_at)
         return max(0.0, min(times) - now) if times else None
@@ -175,15 +190,19 @@ class Writer:
 
     def round(self) -> None:
         """Write what waits in every channel whose time has come, answer tickets, print reports."""
+        self._recover()
         asked = any(ticket.targets is None for ticket in self._tickets)
         for channel in list(self._channels()):
             if asked:
                 # What is still in the buffer may belong to a run as well.
                 self._make_entries(channel, everything=True)
             channel.add_tallies(everything=asked)
+            channel.add_markers(everything=asked)
         for ticket in self._tickets:
             if ticket.targets is None:
-                ticket.targets = {channel: channel.last_seq() for channel in self._channels()}
+                ticket.targets = {
+                    channel: channel.last_seq() for channel in self._channels() if not channel.is_recovery
+                }
                 for channel in ticket.targets:
                     channel.retry_at = 0.0
         again = True
@@ -192,6 +211,13 @@ class Writer:
             for channel in list(self._channels()):
                 channel.awake = False  # before looking: an append after this line wakes again
                 again = self._write_some(channel) or again
+                channel.acknowledge()
+                if self._tickets and (marker := channel.add_markers(everything=True)):
+                    # Who waits for lines waits for the word about those that were dropped as well.
+                    again = True
+                    for ticket in self._tickets:
+                        if ticket.targets and channel in ticket.targets:
+                            ticket.targets[channel] = max(ticket.targets[channel], marker)
             print_waiting()
             self._answer_tickets()
             again = again and not self._paused  # a fork waits for one batch at most
@@ -221,7 +247,7 @@ class Writer:
         if hasattr(channel.sink, "idle"):
             self._idle_at[channel] = time.monotonic() + _IDLE
         try:
-            channel.sink.write(batch)
+            channel.sink.write(channel.not_stored(batch) if channel.is_recovery else batch)
         except (SinkUnavailableError, OSError) as error:
             self._back_off(channel, error)
             return False
@@ -244,6 +270,7 @@ class Writer:
         """Turn records into entries at once, also while the sink is away: a record may hold on to large arguments."""
         channel.is_converting = True  # what is taken is in no list for a moment: nobody may think it done
         items = channel.take(max(_CONVERT, len(channel.buffer)) if everything else _CONVERT)
+        ready = len(channel.ready)
         for item in items:
             try:
                 self._make_entry(channel, item)
@@ -252,21 +279,33 @@ class Writer:
                 report_once(("entry", repr(error)), f"a line of job {item[1].job_id!r} could not be stored: {error!r}")
         if items:
             channel.taken = items[-1][2]
+            channel.overflow.converted(item[4] for item in items)
+            channel.overflow.ready_bytes += sum(map(weight, islice(channel.ready, ready, None)))
+            self._shed(channel)
         channel.is_converting = False
         channel.make_room()
 
     @staticmethod
+    def _shed(channel: Channel) -> None:
+        """Where the store is away or slow: let lines go that more important ones will need the room of."""
+        most = channel.bounds.lines * 4 // 5
+        if most < len(channel.ready) and not channel.is_recovery and not channel.bounds.block:
+            channel.ready = channel.overflow.shed(channel.ready, most)
+
+    @staticmethod
     def _make_entry(channel: Channel, item: Item) -> None:
         record = item[0]
-        if isinstance(record, TallyRow):
-            channel.ready.append(record._replace(seq=item[2]))
+        if isinstance(record, Entry):
+            channel.ready.append(channel.rules.finish(record._replace(seq=item[2])))
             return
         entry: Entry | None = _entry_of(record, item, channel.origin)
         is_folded = folding.enabled if channel.fold is None else channel.fold
         if is_folded and entry is not None and not (channel.unfolded and channel.unfolded.wants(record.name)):
             entry = channel.folder.pass_on(entry, item[1])
+        if entry is not None and (limit := channel.rules.limit()) and not isinstance(entry, TallyRow):
+            entry = channel.folder.within(entry, item[1], limit)
         if entry is not None:
-            channel.ready.append(entry)
+            channel.ready.append(channel.rules.finish(entry))
 
     def _write_one_by_one(self, channel: Channel, error: Exception) -> bool:
         """Find the entries a sink cannot store: they are set aside, the rest is written in order.
@@ -330,16 +369,23 @@ class Writer:
     def _set_aside(channel: Channel, entry: Entry, reason: Exception | None) -> None:
         if not isinstance(entry, TallyRow):
             channel.quarantined += 1
+            counts = channel.folder.jobs.of(entry)
+            counts.quarantined += 1
+            counts.stored -= 1  # _done() will count it among those
+        kept_in = quarantine.keep(channel, entry, reason)
         report_once(
             ("refused", channel.key, type(reason).__name__),
             f"sink {channel.name!r} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}): "
-            f"{reason!r}. Such lines are set aside and counted as quarantined",
+            f"{reason!r}. Such lines are counted as quarantined" + (f" and kept in {kept_in!r}" if kept_in else ""),
         )
 
     def _done(self, channel: Channel, count: int, lines: int) -> None:
         """The first `count` entries need no more work; `lines` lines among them are in the store."""
         for _ in range(count):
-            channel.ready.popleft()
+            entry = channel.ready.popleft()
+            channel.overflow.ready_bytes -= weight(entry)
+            if not isinstance(entry, TallyRow):
+                channel.folder.jobs.of(entry).stored += 1
         channel.stored += lines
         channel.make_room()
         if channel.failing:
@@ -347,7 +393,7 @@ class Writer:
             channel.failures = 0
             channel.retry_at = 0.0
             report(f"sink {channel.name!r} takes entries again; {channel.waiting()} are waiting")
-        dropped = channel.dropped.value()
+        dropped = channel.overflow.dropped.value()
         if dropped > channel.told_dropped:
             report(f"sink {channel.name!r}: {dropped - channel.told_dropped} lines dropped, the buffer was full")
             channel.told_dropped = dropped
@@ -363,7 +409,7 @@ class Writer:
             advice = getattr(error, "advice", "")
             report(
                 f"{text}. {advice + '. ' if advice else ''}Job log lines are kept in memory (at most "
-                f"{channel.capacity}) and tried again; the application is not affected"
+                f"{channel.bounds.lines}) and tried again; the application is not affected"
             )
 
 

@@ -13,7 +13,7 @@ __all__ = ["LoggerSink"]
 
 
 class LoggerSink:
-    """Hands each entry to the logger `name` as a record with `job_id`, the fields and `origin`, `seq`, `n`.
+    """Hands each entry to the logger `name` as a record with `job_id`, `audience`, the fields and `origin`, `seq`, `n`.
 
     For a file per service, a forwarder or another logging library. Called on the writer thread, so the handlers there
     may take their time; at least once for each entry. The record keeps the time, level and place of the original;
@@ -46,5 +46,6 @@ def _record_of(entry: Entry, name: str) -> logging.LogRecord:
     for key, value in entry.fields.items():
         attributes.setdefault(key, value)
     attributes.update(job_id=entry.job_id, source=entry.logger, origin=entry.origin, seq=entry.seq, n=entry.n)
+    attributes["audience"] = entry.audience
     attributes[STAMP] = NO_JOB
     return record

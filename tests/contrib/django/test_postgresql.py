@@ -197,6 +197,31 @@ def test_a_user_without_rights_is_told_which(
         postgres.execute(f"DROP OWNED BY {role}; DROP ROLE {role}", log_on_postgresql)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"server_side_binding": True}, {"isolation_level": 4}, {"options": "-c search_path=elsewhere,public"}],
+    ids=["bound by the server", "serializable", "search path"],
+)
+def test_the_options_of_the_alias_change_nothing(sink: DjangoSink, make_entry: Make, options: dict[str, Any]) -> None:
+    """However the project configures its connections: lines are copied, inserted and followed."""
+    connections.settings["joblog"]["OPTIONS"] = options
+    first = make_entry()
+    sink.write([first])
+    sink.write([first, *(make_entry(fields={"a": [number]}) for number in range(20))])
+    assert JobLogEntry.objects.count() == 21
+    with sink._connection_to("joblog").in_place() as own:
+        assert settled_floor(own, TABLE) >= 21
+
+
+def test_a_transaction_that_sees_nothing_new_has_no_floor(sink: DjangoSink) -> None:
+    """Where a reader's snapshot is older than the floor it would skip lines: that is refused."""
+    with transaction.atomic(using="joblog"):
+        with connections["joblog"].cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        with pytest.raises(JobLogError, match="'repeatable read', which sees no new rows"):
+            settled_floor(connections["joblog"], TABLE)
+
+
 # --- the order of commits ---------------------------------------------------------------------------------------
 
 

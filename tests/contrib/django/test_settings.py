@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from joblog_router import ConfigurationError, flush, job_context
+from joblog_router import ConfigurationError, carry, flush, job_context
 from joblog_router.contrib.django import conf
 from joblog_router.contrib.django.conf import JobLogSettings
 from tests.contrib.django.project import Project
+from tests.helpers import configure, messages
 
 
 def test_without_the_setting_the_defaults_hold() -> None:
@@ -57,6 +58,11 @@ def test_a_project_without_an_alias_of_the_logs_own_uses_default(bare_project: P
         ({1: 1}, "JOBLOG_ROUTER has no setting 1."),
         ({"DATABASE": 3}, "JOBLOG_ROUTER['DATABASE'] must be the name of an alias in DATABASES, or None, not 3"),
         ({"DATABASE": ""}, "JOBLOG_ROUTER['DATABASE'] must be"),
+        ({"LATE": {"app": "keep"}}, "JOBLOG_ROUTER: late must be a dictionary of logger names and 'drop' or 'mark'"),
+        ({"LATE_GRACE": "1"}, "JOBLOG_ROUTER['LATE_GRACE'] must be a number of seconds, or None, not '1'"),
+        ({"SERVICES": "app.poll"}, "JOBLOG_ROUTER['SERVICES'] must be a list of dotted names, or None"),
+        ({"GENERATOR_DRIVERS": ["a b"]}, "JOBLOG_ROUTER: generator_drivers holds 'a b', which is not a dotted name"),
+        ({"REPORT_TASKS": 1}, "JOBLOG_ROUTER['REPORT_TASKS'] must be True, False or None, not 1"),
         ({"FOLD": "no"}, "JOBLOG_ROUTER['FOLD'] must be True or False, not 'no'"),
         ({"NATS": "on"}, "JOBLOG_ROUTER['NATS'] must be True, False, None or a dictionary of options"),
         ({"NATS": 1}, "JOBLOG_ROUTER['NATS'] must be"),
@@ -106,3 +112,19 @@ def test_folding_follows_the_setting_unless_a_handler_says_otherwise() -> None:
         assert rows(fold=True) < 10
     assert rows() < 10
     assert rows(fold=False) == 30
+
+
+def test_settings_about_attribution_hold_where_no_handler_says_anything() -> None:
+    """LATE counts for handlers without `late`; a handler that has one beats it; afterwards it is gone."""
+
+    def late_lines(**handler: Any) -> list[str]:
+        configure(**handler)
+        with job_context("1"):
+            log_late = carry(logging.getLogger("app").info)
+        log_late("late")
+        return messages()
+
+    with override_settings(JOBLOG_ROUTER={"LATE": {"app": "mark"}}):
+        assert late_lines() == ["late"]
+        assert late_lines(late={"": "drop"}) == []
+    assert late_lines() == []

@@ -399,6 +399,7 @@ def test_a_level_without_a_name_comes_back(tmp_path: Path, make_entry: Make) -> 
 # --- the table -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite
 def test_ids_of_deleted_rows_are_never_given_again_on_sqlite(make_entry: Make) -> None:
     """Else a line that comes after a deletion could have an id that a cursor has passed."""
     sink = DjangoSink(tests="database")

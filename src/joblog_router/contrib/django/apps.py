@@ -16,6 +16,7 @@ from ..._pipeline.dotted import load
 from ..._pipeline.report import report_once
 from ...exceptions import ConfigurationError, MissingExtraError
 from . import conf
+from .secrets import register_project_secrets
 
 __all__ = ["JobLogConfig"]
 
@@ -53,9 +54,10 @@ class JobLogConfig(AppConfig):
 
     def ready(self) -> None:
         """Raise ConfigurationError for a wrong JOBLOG_ROUTER, MissingExtraError for a package it asks for."""
-        from . import checks, jobs  # noqa: F401 - importing it registers the checks
+        from . import checks, checks_spool, jobs  # noqa: F401 - importing it registers the checks
 
         conf.apply()
+        register_project_secrets()
         jobs.apply()
         for contrib in _CONTRIBS:
             _instrument(contrib, getattr(conf.current(), contrib.setting))

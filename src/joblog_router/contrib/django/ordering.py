@@ -31,8 +31,9 @@ def settled_floor(connection: Any, table: str) -> int:
 
     It can be smaller than the last time while somebody writes to another table of job logs in the same database:
     keep the larger one. Asks the database twice. Raises JobLogError on a PostgreSQL replica, which does not know who
-    is writing, and where ids do not come from a sequence that this user may look at. On SQLite, where one writes at a
-    time, it is the largest id, and so it is on other databases, where a row may still come late.
+    is writing, in a transaction that sees nothing new, and where ids do not come from a sequence that this user may
+    look at. On SQLite, where one writes at a time, it is the largest id, and so it is on other databases, where a row
+    may still come late.
     """
     quoted = connection.ops.quote_name(table)
     with connection.cursor() as cursor:
@@ -40,7 +41,7 @@ def settled_floor(connection: Any, table: str) -> int:
             cursor.execute(f"SELECT max(id) FROM {quoted}")  # noqa: S608 - a name of ours, quoted
             return int(cursor.fetchone()[0] or 0)
         # First how far ids have come, then who is writing: whoever begins in between gets larger ids.
-        last = _last_id(cursor, table, quoted)
+        last = _last_id(cursor, table, quoted, is_in_block=connection.in_atomic_block)
         cursor.execute(
             "SELECT objid::bigint FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND objsubid = 2 "
             "AND classid = %s::bigint::oid AND database = "
@@ -60,16 +61,22 @@ def floor_from_marks(last: int, marks: list[int]) -> int:
     return floor
 
 
-def _last_id(cursor: Any, table: str, quoted: str) -> int:
+def _last_id(cursor: Any, table: str, quoted: str, *, is_in_block: bool) -> int:
     cursor.execute(
-        f"SELECT {_LAST_ID}, pg_catalog.pg_is_in_recovery(), pg_catalog.pg_get_serial_sequence(%s, 'id')",
+        f"SELECT {_LAST_ID}, pg_catalog.pg_is_in_recovery(), pg_catalog.pg_get_serial_sequence(%s, 'id'), "
+        "pg_catalog.current_setting('transaction_isolation')",
         [quoted, quoted],
     )
-    last, is_replica, sequence = cursor.fetchone()
+    last, is_replica, sequence, isolation = cursor.fetchone()
     if is_replica:
         raise JobLogError(
             f"The end of {table} cannot be followed on a replica, which does not know who is writing: "
             "route reads of job logs to the primary."
+        )
+    if is_in_block and isolation != "read committed":
+        raise JobLogError(
+            f"The end of {table} cannot be followed in a transaction with isolation level {isolation!r}, which sees "
+            "no new rows: read job logs outside of transactions (non_atomic_requests), or in 'read committed'."
         )
     if sequence is None:
         raise JobLogError(

@@ -119,7 +119,8 @@ def open_part(scope: JobScope | None) -> JobScope | None:
 
 def _outermost(scope: JobScope) -> JobScope:
     outer = scope.parent
-    while outer is not None and not outer.closed and outer.job_id == scope.job_id:
+    job = (scope.namespace, scope.job_id)
+    while outer is not None and not outer.closed and (outer.namespace, outer.job_id) == job:
         scope = outer
         outer = scope.parent
     return scope

@@ -1,0 +1,83 @@
+"""What a handler's settings ask of its entries beyond folding: audience, redaction, length of a job's log.
+
+`finish` runs on the writer thread for every entry on its way to the sink.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from ..entry import Entry
+from ..exceptions import ConfigurationError
+from .capping import FEWEST
+from .naming import LoggerNames
+from .redaction import STANDARD, Redactor, make_redactor
+from .report import report_once, use_mask
+
+ALL: Final = "all"
+STAFF: Final = "staff"
+# The key of `extra` (or of a scope's fields) that carries the audience as far as here.
+MARK: Final = "job_log"
+
+
+class Rules(NamedTuple):
+    """A channel's own rules; None is what the settings of the project say."""
+
+    redact: Redactor | bool | None = None
+    staff: LoggerNames | None = None
+    max_lines: int | None = None
+
+    @classmethod
+    def of(cls, redact: Any, staff: Any, max_lines: Any, label: str = "JobLogHandler: {}") -> Rules:
+        """From the settings of a handler or of the project, which `label` names. Raises ConfigurationError."""
+        redactor: Redactor | bool | None = None
+        if redact is not None:
+            redactor = make_redactor(redact, label.format("redact")) or False
+        if max_lines is not None and (
+            isinstance(max_lines, bool) or not isinstance(max_lines, int) or 0 < max_lines < FEWEST or max_lines < 0
+        ):
+            raise ConfigurationError(
+                f"{label.format('max_lines')} must be a whole number of at least {FEWEST}, or 0 for no limit, "
+                f"not {max_lines!r}"
+            )
+        names = None if staff is None else LoggerNames.of(staff, None, label.format("staff"), "")
+        return cls(redactor, names, max_lines)
+
+    def limit(self) -> int:
+        """How many lines of a job a process stores; 0 for all."""
+        own = self.max_lines
+        return (defaults.max_lines or 0) if own is None else own
+
+    def finish(self, entry: Entry) -> Entry:
+        """`entry` as sinks may see it."""
+        names = self.staff or defaults.staff
+        if MARK in entry.fields or (names is not None and names.wants(entry.logger)):
+            entry = _for_audience(entry)
+        redactor = self.redact if self.redact is not None else defaults.redact
+        if redactor is None:
+            redactor = STANDARD
+        return entry if redactor is False or redactor is True else redactor.entry(entry)
+
+
+# Where handlers say nothing. The Django app sets it from JOBLOG_ROUTER.
+defaults = Rules()
+
+
+def use_defaults(rules: Rules) -> None:
+    """Apply `rules` where handlers say nothing. This library's own messages are searched for secrets in any case."""
+    global defaults
+    defaults = rules
+    use_mask((rules.redact if isinstance(rules.redact, Redactor) else STANDARD).text)
+
+
+def _for_audience(entry: Entry) -> Entry:
+    """`entry` without the mark. An audience that is not known is taken for staff: rather too few readers."""
+    fields = dict(entry.fields)
+    audience = fields.pop(MARK, STAFF)
+    if audience not in (ALL, STAFF):
+        report_once(
+            ("audience", str(audience)),
+            f"extra={{'job_log': {audience!r}}} names no audience; known are 'all' and 'staff'. The line is for staff",
+        )
+        audience = STAFF
+    return entry._replace(fields=fields, audience=audience)

@@ -1,0 +1,61 @@
+"""Text on its way to stores and terminals: what is cleaned, what is cut, what is shown."""
+
+from __future__ import annotations
+
+import io
+import sys
+import unicodedata
+
+import pytest
+
+from joblog_router._pipeline import report
+from joblog_router._pipeline.text import CUT, clip, printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("\x9b31m", r"\x9b31m"),
+        ("over\rwritten\b", r"over\rwritten\x08"),
+        ("user\u202egpj.exe", r"user\u202egpj.exe"),
+        ("\u2066a\u2069", r"\u2066a\u2069"),
+        ("zero\u200bwidth\ufeff", r"zero\u200bwidth\ufeff"),
+        ("a\u2028b", r"a\u2028b"),
+        ("tag\U000e0041", r"tag\U000e0041"),
+        ("\ud800", r"\ud800"),
+        ("naïve 漢字 עברית 👩\u200d💻", "naïve 漢字 עברית 👩\u200d💻"),
+    ],
+)
+def test_terminals_are_shown_what_they_would_obey(text: str, shown: str) -> None:
+    """Control and bidirectional characters are visible; letters, emoji, tab and newline stay."""
+    assert printable(text) == shown
+    assert printable(shown) == shown
+
+
+def test_no_control_or_format_character_reaches_a_terminal() -> None:
+    """Every character of the Unicode categories that are not for showing, but for joiners within words and emoji."""
+    kept = {"\n", "\t", "\u200c", "\u200d"}
+    for number in range(sys.maxunicode + 1):
+        char = chr(number)
+        if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp"):
+            assert (printable(char) == char) is (char in kept), hex(number)
+        if unicodedata.bidirectional(char) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"):
+            assert printable(char) != char, hex(number)
+
+
+def test_a_line_of_ours_is_one_line_without_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is quoted on stderr, an id or an error's text, cannot take over the terminal."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "__stderr__", stream)
+    report._print("job '\x1b[2J\u202e1'\nforged")
+    assert stream.getvalue() == "joblog_router: job '\\x1b[2J\\u202e1' forged\n"
+
+
+def test_where_a_text_was_cut_is_found_again() -> None:
+    """The note of `clip`, and nothing that only resembles it."""
+    assert CUT.sub("|", clip("abc def", 4) + clip("ghi", 1)) == "abc |g|"
+    assert not CUT.search("abc… [x more characters] [5 more characters]")

@@ -14,7 +14,6 @@ import pytest
 
 from tests.browser.site import Site
 
-
 _MESSAGE = re.compile(rb'"message": "([^"]*)"')
 
 

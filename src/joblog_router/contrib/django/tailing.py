@@ -26,7 +26,7 @@ from .rendering import as_json
 
 __all__ = ["INTERVAL", "Hub", "Viewer", "event"]
 
-INTERVAL: Final = 0.5
+INTERVAL: Final = 0.3
 _PAGE: Final = 1000
 # How much of one job is read in one interval: a viewer that comes back after long catches up over several.
 _PAGES: Final = 10

@@ -25,6 +25,7 @@ INSTALLED_APPS = [
     "tests.browser",
 ]
 MIDDLEWARE = [
+    "django.middleware.gzip.GZipMiddleware",  # it must not keep parts of a stream back
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",

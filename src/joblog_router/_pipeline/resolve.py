@@ -52,11 +52,13 @@ NO_JOB: Final = _NoJob()
 class Captured:
     """The stamp of a record that is in the buffers of `channels` already, with the scope it was resolved to."""
 
-    __slots__ = ("channels", "scope")
+    __slots__ = ("channels", "packed", "scope")
 
-    def __init__(self, scope: JobScope, channels: frozenset[str]) -> None:
+    def __init__(self, scope: JobScope, channels: frozenset[str], packed: bytes = b"") -> None:
         self.scope = scope
         self.channels = channels
+        # The scope as each of its lines has it in the spool.
+        self.packed = packed
 
     def __reduce__(self) -> tuple[Any, ...]:
         scope = self.scope

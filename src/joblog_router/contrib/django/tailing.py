@@ -21,16 +21,20 @@ from django.db import connections
 from ..._pipeline import reading
 from ..._pipeline.report import report_once
 from ...entry import Entry
-from ...sinks.store import Selection, Store
+from ...sinks.store import Page, Selection, Store
 from .rendering import as_json
 
 __all__ = ["INTERVAL", "Hub", "Viewer", "event"]
 
-INTERVAL: Final = 0.5
+INTERVAL: Final = 0.3
 _PAGE: Final = 1000
 # How much of one job is read in one interval: a viewer that comes back after long catches up over several.
 _PAGES: Final = 10
 _MAX_WAITING: Final = 4_000_000
+_MAX_RECENT: Final = 8_000_000
+# What all viewers together are sent of one page of lines: where hundreds look at a job that logs a thousand lines a
+# second each gets the newest of them, in time. Nobody reads more.
+_MAX_SENT: Final = 32_000_000
 _EVERYTHING: Final = Selection(audience="staff")
 
 
@@ -84,16 +88,45 @@ class Viewer:
         self._size += len(message)
 
 
+class _Batch:
+    """What was new at one time: from which cursor on, up to which, and what each kind of viewer is sent of it."""
+
+    def __init__(self, after: str, page: Page) -> None:
+        self.after = after
+        self.page = page
+        self.size = sum(len(entry.message) + len(entry.exception or "") + 500 for entry in page.entries)
+        # Encoded once for all who want the same.
+        self.encoded: dict[Selection, tuple[bytes, int]] = {}
+
+
 class _Job:
-    """A watched log. `cursor` is how far the viewers that are up to date have read, None while there are none."""
+    """A watched log. `cursor` is how far the viewers that are up to date have read, None while there are none.
+
+    `recent` are the last batches: a viewer that comes back after a moment, as all do whose stream ended, is given them
+    without another look at the store.
+    """
 
     def __init__(self) -> None:
         self.cursor: str | None = None
+        self.recent: deque[_Batch] = deque()
         self.behind: list[Viewer] = []
         self.current: list[Viewer] = []
 
     def viewers(self) -> list[Viewer]:
         return [*self.behind, *self.current]
+
+    def remember(self, batch: _Batch) -> None:
+        self.recent.append(batch)
+        while sum(batch.size for batch in self.recent) > _MAX_RECENT:
+            self.recent.popleft()
+
+    def since(self, cursor: str) -> list[_Batch] | None:
+        """The batches after `cursor`, None where they are not known any more."""
+        if cursor == self.cursor:
+            return []
+        recent = list(self.recent)
+        places = [place for place, batch in enumerate(recent) if batch.after == cursor]
+        return recent[places[0] :] if places else None
 
 
 class Hub:
@@ -143,8 +176,9 @@ class Hub:
         return self._count
 
     def _run(self) -> None:
+        pause = self._interval
         while True:
-            self._hurry.wait(self._interval)
+            self._hurry.wait(pause)
             self._hurry.clear()
             with self._lock:
                 watched = list(self._jobs.items())
@@ -157,8 +191,10 @@ class Hub:
                     self._read(namespace, job_id, job)
                 except Exception as error:
                     report_once(("tail", repr(error)), f"the log of job {job_id!r} cannot be followed: {error}")
-            # A new viewer need not wait, but does not make the others' turn come more often than this.
-            time.sleep(max(0.05, min(self._interval, time.monotonic() - began)))
+            took = time.monotonic() - began
+            # A new viewer need not wait, but this long, so that many do not make it a loop without rest.
+            time.sleep(min(0.05, self._interval))
+            pause = max(took / 2, self._interval - took)
         for connection in connections.all(initialized_only=True):
             connection.close()
 
@@ -167,8 +203,15 @@ class Hub:
         store = self._store()
         if not job.current:
             job.cursor = None  # nobody knows what came since
+            job.recent.clear()
         given: dict[Viewer, set[tuple[str, int]]] = {}
         for viewer in list(job.behind):
+            batches = None if job.cursor is None else job.since(viewer.cursor)
+            if batches is not None:
+                given[viewer] = set()
+                for batch in batches:
+                    self._give(viewer, batch)
+                continue
             lines = self._catch_up(store, namespace, job_id, job, viewer)
             if lines is not None:
                 given[viewer] = lines
@@ -181,26 +224,31 @@ class Hub:
             return
         for _ in range(_PAGES):
             page = store.after(job_id, job.cursor, _EVERYTHING, _PAGE, namespace)
+            batch = _Batch(job.cursor, page)
             job.cursor = page.cursor
-            # Encoded once for all who want the same.
-            encoded: dict[Selection, tuple[bytes, int]] = {}
+            if page.entries:
+                job.remember(batch)
+            elif job.recent and batch.after != page.cursor:
+                job.recent.clear()  # the place moved without a line: what is remembered does not lead there
             for viewer in list(job.current):
-                viewer.cursor = page.cursor
-                if viewer.selection not in encoded or given.get(viewer):
-                    chosen = [
-                        entry
-                        for entry in viewer.chosen(page.entries)
-                        if (entry.origin, entry.seq) not in given.get(viewer, ())
-                    ]
-                    message = (self._lines(chosen, viewer, page.cursor), len(chosen))
-                    if not given.get(viewer):
-                        encoded[viewer.selection] = message
-                else:
-                    message = encoded[viewer.selection]
-                if message[1]:
-                    viewer.put(*message)
+                self._give(viewer, batch, given.get(viewer))
             if not page.more:
                 break
+
+    def _give(self, viewer: Viewer, batch: _Batch, without: set[tuple[str, int]] | None = None) -> None:
+        """Send `viewer` what it wants of `batch`, without lines that it got already."""
+        page = batch.page
+        viewer.cursor = page.cursor
+        message = None if without else batch.encoded.get(viewer.selection)
+        if message is None:
+            chosen = viewer.chosen(page.entries)
+            if without:
+                chosen = [entry for entry in chosen if (entry.origin, entry.seq) not in without]
+            message = (self._bounded(chosen, viewer, page.cursor) if chosen else b"", len(chosen))
+            if not without:
+                batch.encoded[viewer.selection] = message
+        if message[1]:
+            viewer.put(*message)
 
     def _catch_up(
         self, store: Store, namespace: str, job_id: str, job: _Job, viewer: Viewer
@@ -225,6 +273,15 @@ class Hub:
                     job.cursor = page.cursor
                 return given
         return None
+
+    def _bounded(self, entries: list[Entry], viewer: Viewer, cursor: str) -> bytes:
+        """The event with `entries`, or the newest of them where there are too many viewers for all."""
+        message = self._lines(entries, viewer, cursor)
+        room = _MAX_SENT // max(1, self._count)
+        if len(message) <= room or len(entries) < 2:
+            return message
+        kept = entries[-max(1, len(entries) * room // len(message)) :]
+        return event("skipped", {"lines": len(entries) - len(kept)}) + self._lines(kept, viewer, cursor)
 
     @staticmethod
     def _lines(entries: list[Entry], viewer: Viewer, cursor: str) -> bytes:

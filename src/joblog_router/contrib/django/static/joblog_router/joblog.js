@@ -329,8 +329,7 @@ class JobLog {
       this.take(JSON.parse(event.data).entries);
     });
     source.addEventListener("skipped", (event) => {
-      this.isGapped = true;
-      this.say(this.count("skipped", JSON.parse(event.data).lines), this.t("reload"), () => this.start());
+      this.skip(JSON.parse(event.data).lines);
     });
     source.addEventListener("reset", () => this.start());
     source.addEventListener("end", (event) => {
@@ -369,6 +368,22 @@ class JobLog {
     if (this.source) this.source.close();
     this.source = null;
     clearTimeout(this.poller);
+  }
+
+  /** `n` lines were too many to be sent: they are fetched when somebody scrolls there. */
+  skip(n) {
+    this.recent = [];
+    this.isStale = true;
+    if (this.follows && this.atEnd) {
+      this.above += this.lines.length + n;
+      this.lines = [];
+      this.atStart = false;
+      this.open.clear();
+    } else {
+      this.atEnd = false;
+      this.below += n;
+      this.unseen += n;
+    }
   }
 
   take(entries) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import re
 import signal
 import sys
@@ -23,6 +24,7 @@ from nats.js.api import ConsumerConfig
 
 from joblog_router import Entry
 from joblog_router.cli import main
+from joblog_router.contrib.nats.events import LOGGER
 from joblog_router.contrib.nats.monitor import Monitor
 from tests.contrib.nats.conftest import JobLogs, server_version
 from tests.contrib.nats.workers import Outsider
@@ -274,6 +276,7 @@ async def test_two_monitors_write_each_line_once(logs: JobLogs, scene: Scene) ->
 
 PROGRAM = """
 import asyncio, logging.config, sys
+from joblog_router.contrib.nats.events import LOGGER
 from joblog_router.contrib.nats.monitor import Monitor
 url, directory = sys.argv[1:]
 handler = {"class": "joblog_router.JobLogHandler", "sink": "jsonl", "options": {"directory": directory}}
@@ -306,11 +309,11 @@ async def test_a_monitor_that_lost_its_lease_writes_nothing(logs: JobLogs, scene
         process.send_signal(signal.SIGSTOP)
         before = file.read_text()
         two = await scene.leading()
-        process.send_signal(signal.SIGCONT)
-        while await process.stdout.readline() != b"False\n":
-            pass
         for seq in await outsider.fetch(4):
             await outsider.answer("ack", seq)
+        process.send_signal(signal.SIGCONT)  # it finds all that in its connection, and its lease long over
+        while await process.stdout.readline() != b"False\n":
+            pass
         await until(lambda: "nats.drained" in logs.stdout.events())
         await asyncio.sleep(3 * INTERVAL)
         assert two.is_leading
@@ -369,6 +372,41 @@ async def test_the_documented_permissions_are_enough(
             assert "permissions violation" in capfd.readouterr().err.lower()
 
 
+async def test_what_somebody_does_to_stream_and_consumer(logs: JobLogs, scene: Scene) -> None:
+    """Created, changed, paused, resumed and deleted, by whomever: each once, and nothing for other streams."""
+    own = scene.job
+    await scene.leading()
+    await scene.queue(1)
+    await scene.js.add_stream(name="other", subjects=["other"])
+    await scene.js.update_stream(name=scene.stream, subjects=[f"job.{own}.tasks"], max_msgs=100)
+    expected = ["nats.stream.created", "nats.consumer.created", "nats.stream.updated"]
+    if server_version(scene.client) >= (2, 11):
+        for until_when, event in (("2100-01-01T00:00:00Z", "paused"), ("2000-01-01T00:00:00Z", "resumed")):
+            pause = json.dumps({"pause_until": until_when}).encode()
+            await scene.client.request(f"$JS.API.CONSUMER.PAUSE.{scene.stream}.c", pause)
+            expected.append(f"nats.consumer.{event}")
+            await until(lambda: expected[-1] in logs.stdout.events())
+    await scene.js.delete_consumer(scene.stream, "c")
+    await scene.js.delete_stream("other")
+    await scene.js.delete_stream(scene.stream)
+    await until(lambda: "nats.stream.deleted" in logs.stdout.events())
+    expected += ["nats.consumer.deleted", "nats.stream.deleted"]
+    assert [event for event in logs.events(own) if event in expected] == expected
+    assert logs.messages(own)[0] == f"NATS stream {scene.stream} was created"
+    assert logs.messages(own)[-1] == f"NATS stream {scene.stream} was deleted"
+    assert logs.jobs() == {own}
+
+
+class Counting(logging.Handler):
+    """Counts lines and keeps none."""
+
+    count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called with each."""
+        self.count += 1
+
+
 def _knows_nobody(watching: Any) -> bool:
     return not watching._watch.followed and not watching._gone
 
@@ -376,8 +414,12 @@ def _knows_nobody(watching: Any) -> bool:
 @pytest.mark.parametrize(
     "jobs", [pytest.param(200, id="200"), pytest.param(10_000, id="10,000", marks=pytest.mark.soak)]
 )
-async def test_a_finished_job_leaves_nothing_behind(jobs: int, scene: Scene) -> None:
-    """Streams come, are worked on and go: after each hundred of them the monitor knows of none, and grows no more."""
+async def test_a_finished_job_leaves_nothing_behind(jobs: int, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams come, are worked on and go: in the end the monitor knows of none, and has not grown."""
+    told = Counting()
+    monkeypatch.setattr(LOGGER, "handlers", [told])
+    monkeypatch.setattr(LOGGER, "propagate", False)  # pytest keeps every record that it sees
+    LOGGER.setLevel(logging.INFO)
     monitor = await scene.leading(recorder=False)
     client = await nats.connect(scene.url)
     js = client.jetstream()
@@ -397,6 +439,7 @@ async def test_a_finished_job_leaves_nothing_behind(jobs: int, scene: Scene) -> 
                 watching = monitor._watching
                 assert watching is not None
                 await until(partial(_knows_nobody, watching))
+                await asyncio.sleep(3 * INTERVAL)  # the round in progress holds its own
                 assert not watching._watch._strangers
                 assert not watching._watch._by_subjects
                 monitor._patterns.jobs_in.cache_clear()
@@ -407,7 +450,9 @@ async def test_a_finished_job_leaves_nothing_behind(jobs: int, scene: Scene) -> 
     finally:
         tracemalloc.stop()
         await client.close()
-    assert sizes[1] - sizes[0] < 50 * jobs // 2 + 20_000, sizes
+        LOGGER.setLevel(logging.NOTSET)
+    assert told.count >= 4 * jobs
+    assert sizes[1] - sizes[0] < 10 * jobs + 10_000, sizes
 
 
 async def test_the_command_writes_into_the_store_that_is_named(scene: Scene, tmp_path: Path) -> None:

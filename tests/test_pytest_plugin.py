@@ -160,6 +160,7 @@ def test_leaks_fail_a_test_where_the_ini_option_says_so(pytester: pytest.Pyteste
         [
             "*ERROR at teardown of test_late*",
             "*1 record(s) logged in the scope of a job that had closed*",
+            "*test_leaks_fail_a_test_where_the_ini_option_says_so.py:* (app)*",
             "*ERROR at teardown of test_conflict*",
             "*1 record(s) that named another job than the one open*",
             "*ERROR at teardown of test_left_open*",

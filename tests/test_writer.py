@@ -464,3 +464,20 @@ def test_those_who_flush_often_wait_for_a_store_that_is_away_only_once(recording
         log.info("three")
         assert router.flush_unless_stuck(10)
     assert [entry.message for entry in recording.written] == ["one", "two", "three"]
+
+
+def test_an_error_and_a_full_batch_are_written_at_once(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer waits for more lines, here for a minute, but not beyond an ERROR or a whole batch."""
+    from joblog_router._pipeline import writer
+
+    monkeypatch.setattr(writer, "LINGER", 60.0)
+    written = threading.Event()
+    recording.fail = lambda entries: written.set()
+    with job_context(1):
+        log.info("may wait")
+        log.error("may not")
+        assert written.wait(10)
+        written.clear()
+        for number in range(writer.BATCH):
+            log.info("%d", number)
+        assert written.wait(10)

@@ -42,6 +42,7 @@ COMMANDS: Final = (
     Command("recover", "store what killed processes left in the spool", "joblog_router._commands.recover"),
     Command("prune", "delete old lines", "joblog_router._commands.prune"),
     Command("delete", "delete the logs of jobs", "joblog_router._commands.delete"),
+    Command("monitor", "write what NATS workers do into the jobs' logs", "joblog_router.contrib.nats.command"),
 )
 
 _SET_UP: Final = "joblog_router.contrib.django.project.set_up"

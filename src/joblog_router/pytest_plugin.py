@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ._pipeline.dotted import load
+from ._pipeline.leaks import leak_report
 from ._pipeline.router import flush, router, stats
 from .context import current_job
 from .filters import JobContextFilter
@@ -98,7 +99,7 @@ def joblog(request: pytest.FixtureRequest) -> Iterator[JobLogs]:
 @pytest.fixture
 def no_job_leaks() -> Iterator[None]:
     """Fail the test if lines were late or in conflict, or if it leaves a job open where it runs."""
-    scope, before = current_job(), stats()
+    scope, before, known = current_job(), stats(), _places()
     yield
     now, found = current_job(), []
     if now is not None and now is not scope:
@@ -106,9 +107,18 @@ def no_job_leaks() -> Iterator[None]:
     after = stats()
     for name, words in _COUNTS.items():
         if count := after[name] - before[name]:
-            found.append(f"{count} record(s) {words}; each place is told on stderr, once in a process")
+            found.append(f"{count} record(s) {words}")
     if found:
-        pytest.fail("job logs leak: " + "; ".join(found), pytrace=False)
+        places = [f"\n  {place}" for place, count in _places().items() if count > known.get(place, 0)]
+        pytest.fail("job logs leak: " + "; ".join(found) + "".join(places), pytrace=False)
+
+
+def _places() -> dict[str, int]:
+    """How often each place in the code was to blame in this process."""
+    report = leak_report()
+    return {
+        f"{site.path}:{site.line} ({site.logger})": site.count for name in _COUNTS for site in getattr(report, name)
+    }
 
 
 def _option(item: Any, name: str, default: Any) -> Any:

@@ -29,6 +29,7 @@ ALLOWED_HOSTS = ["127.0.0.1"]
 
 JOBLOG_ROUTER = {  # (joblog)
     "URLS": {f"job-{name}": "pk" for name in ("run", "tasks", "result", "cancel")},
+    "SPOOL": DATA_DIR / "spool",
     "FOLD": os.environ.get("SURVEY_FOLD", "1") == "1",
 }
 

@@ -26,6 +26,7 @@ from .spool import BODY, FORMAT, NEAR_MASK, RING, ROOM, SLOT, Spool, pack_scope
 from .text import MAX_MESSAGE, clip
 
 _get_running_loop = asyncio._get_running_loop
+URGENT = logging.ERROR  # from here on lines are stored without waiting for more
 
 
 def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: Channel) -> Callable[[LogRecord], bool]:
@@ -51,6 +52,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             if not (ASK or hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
                 return False
             message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
+            level = record.levelno
             added = record.__dict__
             is_plain = False
         else:
@@ -60,10 +62,10 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             args = record.args
             raised = record.exc_info or record.stack_info
             name = record.name
+            level = record.levelno
             if spool is not None:
                 path = record.pathname
                 line = record.lineno
-                level = record.levelno
                 created = record.created
             added = record.__dict__
             is_plain = (
@@ -142,6 +144,11 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             append((record, scope, seq, n, message, more))  # type: ignore[arg-type]
         if not channel.awake:
             channel.wake()
+        try:
+            if level >= URGENT:
+                channel.hurry()
+        except TypeError:
+            pass  # the level of a record that was made by hand
         added["_joblog"] = captured
         return True
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..context import JobScope
 from .folding import Folder
@@ -35,6 +34,14 @@ Item: TypeAlias = (
     "tuple[LogRecord | Entry, JobScope, int, int, str, tuple[dict[str, Any] | None, CapturedException | None] | None]"
 )
 
+
+class Wake(Protocol):
+    """What tells the writer that a channel has lines."""
+
+    def __call__(self, channel: Channel, *, hurry: bool = False) -> None:
+        """Safe on any thread, in signal handlers and `__del__`."""
+
+
 # A number is taken a moment before its item is appended. Items behind a missing number wait this long for it;
 # then it was lost to an exception out of a signal handler between the two.
 _MAX_HOLD = 0.2
@@ -53,7 +60,7 @@ class Channel:
         named: NamedSink,
         origin: str,
         bounds: Bounds,
-        wake: Callable[[Channel], None],
+        wake: Wake,
     ) -> None:
         self.key = named.key
         # The same for the next process's channel to the same place.
@@ -159,6 +166,10 @@ class Channel:
         """How many lines are in no segment though there is a spool."""
         spools = [self.spool, *(spool for spool, _ in self._old_spools)]
         return self._unspooled_before + sum(spool.missed.value() for spool in spools if isinstance(spool, Spool))
+
+    def hurry(self) -> None:
+        """Have the writer begin at once, without waiting for more lines. As safe as `wake`."""
+        self._wake(self, hurry=True)
 
     def wake(self) -> None:
         """Tell the writer that this buffer is no longer empty. Safe on any thread, in signal handlers and `__del__`."""

@@ -32,7 +32,7 @@ from .spool import Spool, pack_scope
 from .spool_recovery import DeadSegment, Found, RecoveryChannel, find, release, unusual
 from .status_file import StatusFile, remove_of
 from .text import clean
-from .writer import Ticket, Writer
+from .writer import NOW, Ticket, Writer
 
 # Seconds without progress, and in all, that the end of the process may be held up; and a fork.
 EXIT_TIMEOUT = 3.0
@@ -440,12 +440,12 @@ class Router:
     def _waiting(self) -> bool:
         return has_waiting() or any(not (channel.is_recovery or channel.is_empty()) for channel in self._snapshot())
 
-    def _wake(self, channel: Channel) -> None:
+    def _wake(self, channel: Channel, *, hurry: bool = False) -> None:
         if self._process != os.getpid():
             self._start_in_unannounced_child()
         # A handler that was closed but left on its logger logs again: its channel comes back as it was.
         self._channels.setdefault(channel.key, channel)
-        self._writer.wake()
+        self._writer.wake(NOW if hurry else None)
         if self._is_past_exit and not sys.is_finalizing() and threading.current_thread() is threading.main_thread():
             # An exit function that was registered before this library's. The process has nothing else to do.
             self.flush_unless_stuck(EXIT_TIMEOUT)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from ..context import JobScope
 from ..entry import Entry
-from .channel import Channel, Item
+from .channel import Channel, Item, Wake
 from .overflow import Bounds
 from .quarantine import SUFFIX as QUARANTINE
 from .report import report_once
@@ -170,7 +170,7 @@ class RecoveryChannel(Channel):
 
     is_recovery = True
 
-    def __init__(self, segment: DeadSegment, sink: Channel, wake: Callable[[Channel], None]) -> None:
+    def __init__(self, segment: DeadSegment, sink: Channel, wake: Wake) -> None:
         found = segment.found
         named = NamedSink(sink.sink, sink.name, f"recovery of {found.origin}", False)
         super().__init__(named, found.origin, Bounds(0), wake)

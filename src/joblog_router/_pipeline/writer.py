@@ -16,6 +16,7 @@ from contextvars import Context
 from itertools import islice
 from logging import LogRecord
 from queue import Empty, SimpleQueue
+from typing import Final
 
 from ..entry import Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
@@ -28,6 +29,7 @@ from .tally import TallyRow
 from .text import clean
 
 LINGER = 0.05
+_LOOK = 0.0125  # while it lingers, the writer looks this often whether a batch is there
 BATCH = 500
 _CONVERT = 2000
 # How far to look for an entry that tells whether a job or the sink is at fault, and how many jobs to ask.
@@ -37,6 +39,13 @@ _FIRST_BACKOFF = 0.25
 _LAST_BACKOFF = 30.0
 _FLUSH_RETRY = 0.1
 _IDLE = 1.0
+
+
+class Hurry:
+    """A signal to begin without waiting for more."""
+
+
+NOW: Final = Hurry()
 
 
 class Ticket:
@@ -63,8 +72,9 @@ class Writer:
         self._channels = channels
         self._retire = retire
         self._recover = recover
-        self._signals: SimpleQueue[Ticket | None] = SimpleQueue()
+        self._signals: SimpleQueue[Ticket | Hurry | None] = SimpleQueue()
         self._tickets: list[Ticket] = []
+        self._is_urgent = False
         self._thread: threading.Thread | None = None
         # Taking the one item is the right to start the thread: atomic without a lock.
         self._may_start = iter((True,))
@@ -75,9 +85,9 @@ class Writer:
         # One round at a time: the thread's, or that of a caller who drains after the thread is gone.
         self._round_lock = threading.Lock()
 
-    def wake(self, ticket: Ticket | None = None) -> None:
+    def wake(self, signal: Ticket | Hurry | None = None) -> None:
         """Have the writer look at its channels soon. Starts the thread the first time."""
-        self._signals.put(ticket)
+        self._signals.put(signal)
         if not self.is_running():
             self._start()
 
@@ -145,21 +155,26 @@ class Writer:
         except Empty:
             return
         until = time.monotonic() + LINGER
-        while not (self._tickets or self._paused) and (left := until - time.monotonic()) > 0:
-            try:
-                self._take_signal(self._signals.get(timeout=left))
-            except Empty:
+        while not (self._tickets or self._paused or self._is_urgent) and (left := until - time.monotonic()) > 0:
+            if any(len(channel.buffer) >= BATCH for channel in self._channels()):
                 break
+            try:
+                self._take_signal(self._signals.get(timeout=min(left, _LOOK)))
+            except Empty:
+                continue
         self._take_signals()
+        self._is_urgent = False
 
     def _take_signals(self) -> None:
         with contextlib.suppress(Empty):
             while True:
                 self._take_signal(self._signals.get_nowait())
 
-    def _take_signal(self, signal: Ticket | None) -> None:
-        if signal is not None:
+    def _take_signal(self, signal: Ticket | Hurry | None) -> None:
+        if isinstance(signal, Ticket):
             self._tickets.append(signal)
+        elif signal is not None:
+            self._is_urgent = True
 
     def _until_retry(self) -> float | None:
         now = time.monotonic()

@@ -57,10 +57,12 @@ class Tab:
         self.complaints: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", lambda dialog: self.complaints.append(f"a dialog: {dialog.message}"))
-        self.page.on(
-            "console",
-            lambda message: message.type in ("error", "warning") and self.complaints.append(message.text),
-        )
+        self.page.on("console", self._note)
+
+    def _note(self, message: Any) -> None:
+        # Chromium asks for an icon of pages that name none.
+        if message.type in ("error", "warning") and "favicon" not in message.location.get("url", ""):
+            self.complaints.append(message.text)
 
     def visit(self, site: Site, job: str, query: str = "") -> Any:
         """Open a job's log and wait until it is live."""

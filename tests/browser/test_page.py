@@ -311,14 +311,15 @@ def test_a_log_that_may_not_be_seen(site: Site, tab: Tab) -> None:
     tab.complaints.clear()  # the browser reports each 404
 
 
-def test_embedded_in_a_page_of_the_sites_own(site: Site, tab: Tab) -> None:
-    """The tag shows the log, live, and leaves the page's keys and address alone."""
-    site.say("embedded", "one", level=30)
-    tab.page.goto(f"{site.url}/embedding/?job=embedded")
+@pytest.mark.parametrize("frame", ["embedding", "in-admin"])
+def test_embedded_in_a_page_of_the_sites_own(site: Site, tab: Tab, frame: str) -> None:
+    """The tag shows the log, live, and leaves the page's keys and address alone; in the admin's frame, too."""
+    site.say(frame, "one", level=30)
+    tab.page.goto(f"{site.url}/{frame}/?job={frame}")
     tab.page.locator('.jl-status[data-state="live"]').wait_for()
-    site.say("embedded", "two", level=30)
+    site.say(frame, "two", level=30)
     tab.until(lambda: tab.shown() == ["one", "two"])
-    assert tab.page.url.endswith("?job=embedded")
+    assert tab.page.url.endswith(f"?job={frame}")
 
 
 JOBS = ("million", "thousand")

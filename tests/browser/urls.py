@@ -35,9 +35,18 @@ def embedding(request: HttpRequest) -> HttpResponse:
     return HttpResponse(page.render({"job": request.GET["job"]}, request))
 
 
+def in_admin(request: HttpRequest) -> HttpResponse:
+    """A page in the frame of Django's admin with a job's log in it."""
+    page = engines["django"].from_string(
+        "{% extends 'admin/base_site.html' %}{% load joblog %}{% block content %}{% job_log job %}{% endblock %}"
+    )
+    return HttpResponse(page.render({**admin.site.each_context(request), "job": request.GET["job"]}, request))
+
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("jobs/", include("joblog_router.contrib.django.urls")),
     path("say/", say),
     path("embedding/", embedding),
+    path("in-admin/", in_admin),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import threading
@@ -418,6 +419,35 @@ def test_sums_that_take_long_are_kept_for_a_while(make_entry: Any) -> None:
     assert Slow.asked == 1
     figures.of(lambda: store, "kept", "staff", 0)
     assert Slow.asked == 2
+
+
+def test_sums_are_made_once_for_all_who_come_at_one_time() -> None:
+    """Readers that open a long log together wait for one of them; an error of that one is not theirs."""
+    gate, asked, found = threading.Barrier(8), [], []
+
+    class Slow(MemorySink):
+        def summary(self, *args: Any, **kwargs: Any) -> Any:
+            asked.append(threading.current_thread().name)
+            time.sleep(0.2)  # the others come meanwhile
+            if len(asked) == 1:
+                raise RuntimeError("away")
+            return super().summary(*args, **kwargs)
+
+    store: Store = Slow()
+
+    def read() -> None:
+        gate.wait()
+        with contextlib.suppress(RuntimeError):
+            found.append(figures.of(lambda: store, "together", "all", 0))
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(found) == 7
+    assert len(asked) == 2
+    assert not figures._running
 
 
 # --- downloads ---------------------------------------------------------------------------------------------------

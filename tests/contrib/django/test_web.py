@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from joblog_router import Entry, context
 from joblog_router.contrib.django import views
+from joblog_router.contrib.django.downloads import FORMATS
 from joblog_router.exceptions import SinkUnavailableError
 from tests.contrib.django.conftest import store_all
 
@@ -165,6 +166,9 @@ def test_lines_for_staff_reach_staff_only(log: Log) -> None:
     with permission(True):
         found = client.get(url("7")).content.decode() + json.dumps(get(client, "7"))
         found += json.dumps(get(client, "7", "summary")) + json.dumps(get(client, "7", text="key"))
+        found += json.dumps([get(client, "7", since=0), get(client, "7", until=9e9), get(client, "7", shape="streams")])
+        found += json.dumps(get(client, "7", "summary", buckets=3))
+        found += "".join(client.get(url("7", "download"), {"format": kind}).getvalue().decode() for kind in FORMATS)
         for secret in ("key 123", "worker-2", "ERROR", "/srv/shop"):
             assert secret not in found.replace("ERROR and above", "").replace('value="ERROR"', ""), secret
         assert get(client, "7", "summary")["lines"] == 1
@@ -501,6 +505,16 @@ def test_the_newest_thousand_lines_and_a_way_back(staff: Client, log: Log, make_
     older = _Outline(staff.get(url("7") + earlier).content.decode())
     assert older.tags.count("li") == 3
     assert ("href", "?level=WARNING&") in older.attributes
+
+
+def test_a_link_to_a_line_works_without_a_script(staff: Client, log: Log) -> None:
+    """The page that `at` names ends with the lines of that time, so that the anchor is on it."""
+    entries = [log("7", f"line {n}", created=1000.0 + n) for n in range(5)]
+    page = outline(staff, "7", at="1002.0")
+    assert ("id", f"test:{entries[2].seq}") in page.attributes
+    assert "line 2" in page.text
+    assert "line 3" not in page.text
+    assert "line 4" in outline(staff, "7", at="now").text
 
 
 def test_a_log_without_lines_says_so(staff: Client, log: Log) -> None:

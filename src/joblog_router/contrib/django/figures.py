@@ -21,6 +21,7 @@ _SHORTEST, _TIMES = 1.0, 10
 Sums = tuple[Summary, list[dict[int, int]]]
 
 _lock = threading.Lock()
+_running: dict[tuple[str, str, str, int], threading.Lock] = {}
 _found: OrderedDict[tuple[str, str, str, int], tuple[float, Sums]] = OrderedDict()
 
 
@@ -29,15 +30,32 @@ def of(store: Callable[[], Store], job_id: str, audience: str, buckets: int) -> 
     key = (current_namespace(), job_id, audience, buckets)
     with _lock:
         until, found = _found.get(key, (0.0, None))
-    if found is not None and time.monotonic() < until:
+        if found is not None and time.monotonic() < until:
+            return found
+        running = _running.setdefault(key, threading.Lock())
+    # One adds up, the others take what is there or wait: a long log is not read by all who open its page at one time.
+    if not running.acquire(blocking=found is None) and found is not None:
         return found
+    try:
+        with _lock:
+            until, found = _found.get(key, (0.0, None))
+        if found is not None and time.monotonic() < until:
+            return found
+        return _add_up(store(), key)
+    finally:
+        with _lock:
+            _running.pop(key, None)
+        running.release()
+
+
+def _add_up(store: Store, key: tuple[str, str, str, int]) -> Sums:
+    _, job_id, audience, buckets = key
     began = time.monotonic()
-    source = store()
-    summary = source.summary(job_id, audience)
+    summary = store.summary(job_id, audience)
     counts: list[dict[int, int]] = []
     if buckets and summary.first is not None and summary.last is not None:
         selection = Selection(audience=audience)
-        counts = windows.histogram(source, job_id, (summary.first, summary.last), selection, buckets)
+        counts = windows.histogram(store, job_id, (summary.first, summary.last), selection, buckets)
     took = time.monotonic() - began
     if took * _TIMES > _SHORTEST / 10:
         with _lock:

@@ -39,6 +39,7 @@ __all__ = ["MOST_LINES", "download", "entries", "page", "store", "stream", "summ
 MOST_LINES: Final = 1000
 _LONGEST_TEXT: Final = 500
 _MOST_BUCKETS: Final = 500
+_FILTERS: Final = ("level", "logger", "text", "origin", "before", "after", "limit", "at")
 _LATEST: Final = 9e12
 _LONGEST_CURSOR: Final = 20_000
 
@@ -159,7 +160,7 @@ def page(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
     """The newest lines (or those before a cursor) as a page that needs no script."""
     error = ""
     try:
-        found = _read(job_id, access, request.GET)
+        found = _linked(job_id, access, request.GET) or _read(job_id, access, request.GET)
     except BadParameterError as problem:
         error = str(problem)
         found = _read(job_id, access, QueryDict())
@@ -172,7 +173,7 @@ def page(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
             "job_id": visible(job_id),
             "lines": rows(found.entries),
             "earlier": found.earlier,
-            "is_earlier": "before" in request.GET,
+            "is_earlier": "before" in request.GET or "at" in request.GET,
             "levels": _levels(sums) if sums else [],
             "count": sums.lines if sums else None,
             "first_error": rows([sums.first_error])[0] if sums and sums.first_error else None,
@@ -211,7 +212,7 @@ def _by_name(levels: Mapping[int, int]) -> dict[str, int]:
 
 
 def _is_filtered(parameters: QueryDict) -> bool:
-    return any(parameters.get(name) for name in ("level", "logger", "text", "origin", "before", "after", "limit"))
+    return any(parameters.get(name) for name in _FILTERS)
 
 
 def _strict_policy() -> str:
@@ -248,6 +249,18 @@ def _read(job_id: str, access: Access, parameters: QueryDict) -> Page:
     if not found.entries and not access.is_known and _is_empty(job_id, access):
         raise Http404(_absent())
     return found
+
+
+def _linked(job_id: str, access: Access, parameters: QueryDict) -> Page | None:
+    """The page that ends with the line a link leads to; its script finds the line by itself."""
+    try:
+        at = float(parameters.get("at", ""))
+    except ValueError:
+        return None
+    if not abs(at) < _LATEST:
+        return None
+    window = windows.until(store(), job_id, at, selection_of(parameters, access.audience), MOST_LINES)
+    return Page(window.entries, "") if window.entries else None
 
 
 def _is_empty(job_id: str, access: Access) -> bool:

@@ -45,9 +45,9 @@ def settings_page() -> str:
         text = described[field.name].replace("|", "\\|")
         rows.append(f"| `{field.name}` | `{field.default!r}` | {text[0].upper()}{text[1:]} |")
     keywords = [" ".join(item.split()) for item in re.split(r"\n    - ", JobLogHandler.__doc__ or "")[1:]]
-    keywords[-1], _, last = keywords[-1].partition(" The last six")
+    keywords[-1], last = re.split(r" (?=The last \w+ are)", keywords[-1], maxsplit=1)
     return f"{HEAD}{chr(10).join(rows)}\n{HANDLER}" + "\n".join(
-        [*(f"- {text}" for text in keywords), "", f"The last six{last.partition(' Raises ')[0]}", ""]
+        [*(f"- {text}" for text in keywords), "", last.partition(" Raises ")[0], ""]
     )
 
 

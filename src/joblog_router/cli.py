@@ -39,10 +39,12 @@ COMMANDS: Final = (
     Command("show", "a job's log with its tracebacks", "joblog_router._commands.show"),
     Command("export", "a job's log as JSON lines", "joblog_router._commands.export"),
     Command("stats", "what is in a job's log: counts, times, the first error", "joblog_router._commands.stats"),
+    Command("recover", "store what killed processes left in the spool", "joblog_router._commands.recover"),
     Command("prune", "delete old lines", "joblog_router._commands.prune"),
     Command("delete", "delete the logs of jobs", "joblog_router._commands.delete"),
     Command("backfill", "take over old lines from a JSON column", "joblog_router._commands.backfill"),
     Command("token", "a token for a worker elsewhere to write a job's log", "joblog_router._commands.token"),
+    Command("monitor", "write what NATS workers do into the jobs' logs", "joblog_router.contrib.nats.command"),
 )
 
 _SET_UP: Final = "joblog_router.contrib.django.project.set_up"

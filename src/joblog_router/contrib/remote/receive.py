@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation, ValidationError
 from django.core.signals import setting_changed
-from django.db import DatabaseError, InterfaceError, router
+from django.db import DatabaseError, InterfaceError, router, transaction
 from django.http import HttpRequest, JsonResponse
 from django.http.request import UnreadablePostError
 from django.views.decorators.cache import never_cache
@@ -121,6 +121,7 @@ class _Refusal(Exception):  # noqa: N818 - an answer, not an error
 @csrf_exempt
 @never_cache
 @require_POST
+@transaction.non_atomic_requests  # a request's own transaction would keep a log in the same SQLite file locked
 def receive(request: HttpRequest) -> JsonResponse:
     """Take a batch of lines; see the module."""
     try:

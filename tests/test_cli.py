@@ -237,7 +237,7 @@ def test_help_tells_each_command(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as end:
             main([command.name, "--help"])
         assert end.value.code == 0
-        assert "--store" in capsys.readouterr().out
+        assert "--json" in capsys.readouterr().out
 
 
 def _read(process: subprocess.Popen[str], count: int) -> list[str]:

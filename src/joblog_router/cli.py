@@ -42,6 +42,8 @@ COMMANDS: Final = (
     Command("recover", "store what killed processes left in the spool", "joblog_router._commands.recover"),
     Command("prune", "delete old lines", "joblog_router._commands.prune"),
     Command("delete", "delete the logs of jobs", "joblog_router._commands.delete"),
+    Command("backfill", "take over old lines from a JSON column", "joblog_router._commands.backfill"),
+    Command("token", "a token for a worker elsewhere to write a job's log", "joblog_router._commands.token"),
     Command("monitor", "write what NATS workers do into the jobs' logs", "joblog_router.contrib.nats.command"),
 )
 

@@ -12,7 +12,7 @@ import functools
 import inspect
 import itertools
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import FrameType, MappingProxyType, TracebackType
@@ -97,6 +97,10 @@ class JobScope:
     parent: JobScope | None
     closed: bool
 
+    def __iter__(self) -> Iterator[Any]:
+        """Nothing: see where this is registered as a Sequence."""
+        return iter(())
+
     def __init__(self, job_id: str, fields: Mapping[str, Any] = _NO_FIELDS, namespace: str = "") -> None:
         self.job_id = job_id
         self.namespace = namespace
@@ -135,6 +139,11 @@ class JobScope:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<JobScope job_id={self.job_id!r} {state}>"
+
+
+# A scope is what stamps records. OpenTelemetry's handler exports every attribute of a record, and warns by a record
+# (which is stamped, exported, ...) of any that is neither text, number, mapping nor sequence: it takes an empty one.
+Sequence.register(JobScope)
 
 
 class job_context(JobScope):  # noqa: N801 - a context manager, named like contextlib's

@@ -11,7 +11,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import CodeType
 from typing import Any, Final, cast
 
@@ -42,6 +42,9 @@ class _NoJob:
     def __reduce__(self) -> tuple[Any, ...]:
         return (dict, ())  # see JobScope.__reduce__
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())  # see Sequence.register below
+
     def __repr__(self) -> str:
         return "NO_JOB"
 
@@ -60,6 +63,9 @@ class Captured:
         # The scope as each of its lines has it in the spool.
         self.packed = packed
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
     def __reduce__(self) -> tuple[Any, ...]:
         scope = self.scope
         stamp = {
@@ -70,6 +76,9 @@ class Captured:
         }
         return (dict, (list(stamp.items()),))
 
+
+Sequence.register(_NoJob)  # see JobScope
+Sequence.register(Captured)
 
 late = Tally()
 marked = Tally()

@@ -19,6 +19,7 @@ SINKS: Final[Mapping[str, str]] = {
     "callable": "joblog_router.sinks.callable.CallableSink",
     "logger": "joblog_router.sinks.logger.LoggerSink",
     "django": "joblog_router.contrib.django.sink.DjangoSink",
+    "model": "joblog_router.contrib.django.model_store.ModelStore",
 }
 
 _fresh = count(1)

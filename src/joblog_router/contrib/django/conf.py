@@ -69,6 +69,8 @@ class JobLogSettings:
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
       for `joblog_router.contrib.nats.instrument` insists on it.
     - `CELERY`: the same for Celery and `joblog_router.contrib.celery.instrument`.
+    - `REMOTE`: limits of what workers elsewhere send, see `joblog_router.contrib.remote.receive`:
+      `{"max_bytes": ..., "max_lines": ..., "lines_per_minute": ..., "sink": ..., "options": {...}}`.
     - `STORE`: what readers read, as `joblog_router.sinks.open_store` takes it; None takes the first sink of the
       handlers that can be read, else the table.
     - `NAMESPACE`: whose jobs they are, part of every key: text, or a callable that is called where a scope is opened
@@ -96,6 +98,7 @@ class JobLogSettings:
     MAX_LINES: int = 0
     NATS: Choice = None
     CELERY: Choice = None
+    REMOTE: Mapping[str, Any] | None = None
     STORE: Any = None
     NAMESPACE: str | Callable[[], object] = ""
     JOB_MODEL: str | None = None
@@ -127,6 +130,7 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "MAX_LINES": ((int,), "a whole number"),
     "NATS": _CHOICE,
     "CELERY": _CHOICE,
+    "REMOTE": ((Mapping, NoneType), "a dictionary of limits, or None"),
     "STORE": ((object,), "the name of a store"),
     "NAMESPACE": ((str, Callable), "text or a callable"),  # type: ignore[dict-item]
     "JOB_MODEL": ((str, NoneType), "the name of a model like 'app.Model', or None"),
@@ -215,6 +219,8 @@ def apply() -> None:
     folding.enabled = given.FOLD
     rules.use_defaults(rules.Rules.of(given.REDACT, given.STAFF, given.MAX_LINES, f"{SETTING}: {{}}"))
     policy.use(policy.SETTINGS, _attribution(given))
+    if given.REMOTE is not None:
+        load("joblog_router.contrib.remote.receive.Limits.of")(given.REMOTE)
     use_namespace(current().NAMESPACE)
     use_default(_store)
     router.use_default_spool(spool_directory())

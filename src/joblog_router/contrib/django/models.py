@@ -14,7 +14,7 @@ from ...context import current_namespace
 from ...exceptions import JobLogError
 from .keys import MAX_KEY, stored_key
 
-__all__ = ["JobLogEntry", "JobLogQuerySet"]
+__all__ = ["JobLogEntry", "JobLogQuerySet", "RevokedToken"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -94,3 +94,21 @@ class JobLogEntry(models.Model):
     def level_name(self) -> str:
         """The level's name as this process knows it, for example `WARNING`."""
         return logging.getLevelName(self.level)
+
+
+class RevokedToken(models.Model):
+    """A job token that is refused though it has not expired, or with an empty `token_id` all of a job's so far."""
+
+    namespace = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
+    job_id = models.CharField(_("job"), max_length=MAX_KEY)
+    token_id = models.CharField(_("token"), max_length=40, default="", blank=True)
+    revoked = models.BigIntegerField(_("revoked"), help_text=_("Microseconds since 1970-01-01 00:00 UTC."))
+
+    class Meta:
+        verbose_name = _("revoked job token")
+        verbose_name_plural = _("revoked job tokens")
+        default_permissions = ("view", "add", "delete")
+        indexes = [models.Index(fields=["namespace", "job_id"], name="joblog_revoked_job")]
+
+    def __str__(self) -> str:
+        return f"{self.job_id} {self.token_id or '*'}"

@@ -110,7 +110,7 @@ class DjangoSink(StoreByDelegation):
         Raises SinkUnavailableError while the apps are not loaded, the table is missing or the database away,
         and DataError, IntegrityError or ValueError for what the database cannot hold.
         """
-        if is_test_run() and not self._is_for_test_database():
+        if self.is_in_memory():
             self._memory.write(entries)
             return
         model = _loaded_model()
@@ -130,8 +130,12 @@ class DjangoSink(StoreByDelegation):
         """What a test run kept in memory, oldest first; only one job's if `job_id` is given. `flush()` before."""
         return self._memory.entries(job_id)
 
+    def is_in_memory(self) -> bool:
+        """Whether lines stay in memory, as in a test run."""
+        return is_test_run() and not self._is_for_test_database()
+
     def _store(self) -> Store:
-        if is_test_run() and not self._is_for_test_database():
+        if self.is_in_memory():
             return self._memory
         _loaded_model()
         from .store import DjangoStore

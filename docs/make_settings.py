@@ -1,0 +1,57 @@
+"""Writes docs/settings.md from the typed settings, where names, defaults and descriptions stand.
+
+python docs/make_settings.py            # writes; a test tells when that is due
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from pathlib import Path
+
+HEAD = """# Settings
+
+`JOBLOG_ROUTER` in a Django project's settings is a dictionary with any of these keys. They are read when they are used:
+`override_settings` works. An unknown key or a wrong type is said at start, with the key that was meant. Made by
+`docs/make_settings.py` from the code.
+
+| key | default | |
+|---|---|---|
+"""
+
+HANDLER = """
+## The handler
+
+Keywords of `joblog_router.JobLogHandler`, in `LOGGING["handlers"]`; where both say something they beat the settings.
+
+"""
+
+
+def settings_page() -> str:
+    """The text of docs/settings.md."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    from joblog_router.contrib.django.conf import JobLogSettings
+    from joblog_router.handlers import JobLogHandler
+
+    described: dict[str, str] = {}
+    for item in re.split(r"\n    - ", JobLogSettings.__doc__ or "")[1:]:
+        names, _, text = " ".join(item.split()).partition(": ")
+        for name in re.findall(r"`([A-Z_]+)`", names):
+            described[name] = text
+    rows = []
+    for field in dataclasses.fields(JobLogSettings):
+        text = described[field.name].replace("|", "\\|")
+        rows.append(f"| `{field.name}` | `{field.default!r}` | {text[0].upper()}{text[1:]} |")
+    keywords = [" ".join(item.split()) for item in re.split(r"\n    - ", JobLogHandler.__doc__ or "")[1:]]
+    keywords[-1], last = re.split(r" (?=The last \w+ are)", keywords[-1], maxsplit=1)
+    return f"{HEAD}{chr(10).join(rows)}\n{HANDLER}" + "\n".join(
+        [*(f"- {text}" for text in keywords), "", last.partition(" Raises ")[0], ""]
+    )
+
+
+if __name__ == "__main__":
+    root = Path(__file__).parents[1]
+    sys.path.insert(0, str(root))
+    (root / "docs" / "settings.md").write_text(settings_page())

@@ -1,0 +1,275 @@
+"""The sink and store "model": an existing table of log lines goes on being written, and what reads it goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joblog_router import ConfigurationError
+from joblog_router.contrib.django.model_store import ModelStore
+from tests.contrib.django.conftest import ON_POSTGRESQL
+from tests.contrib.django.project import MODELS, Project
+from tests.postgres import PostgresServer
+
+LINES = """
+class Line(models.Model):
+    job = models.ForeignKey(Job, on_delete=models.CASCADE)
+    level = models.CharField(max_length=10)
+    message = models.TextField()
+    context = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+class Old(models.Model):
+    logs = models.JSONField(null=True)
+"""
+
+SETTINGS = """
+LOGGING["handlers"]["job"] = {
+    "class": "joblog_router.JobLogHandler", "sink": "model", "fold": False, "options": {
+        "model": "shop.Line", "park_seconds": 2, "fields": {
+            "job": "job_id", "level": "level_name", "message": "text", "context": "context", "created_at": "created"}}}
+"""
+
+IMPORTS = """
+import datetime, time
+from django.db import transaction
+from django.utils import timezone
+from joblog_router.sinks import open_store
+from shop.models import Job, Line
+store = open_store()
+def messages(job):
+    return list(Line.objects.filter(job=job).order_by("created_at", "pk").values_list("message", flat=True))
+"""
+
+
+def make(root: Path, server: PostgresServer | None = None, name: str = "") -> Project:
+    """A project with a table of lines of its own."""
+    project = Project(root, server, name)
+    (root / "shop" / "models.py").write_text(MODELS + LINES)
+    project.settings(SETTINGS)
+    project.run(
+        "from django.core.management import call_command; call_command('migrate', run_syncdb=True, verbosity=0)"
+    )
+    return project
+
+
+@pytest.fixture(params=["sqlite", ON_POSTGRESQL])
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Such a project, on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        yield make(tmp_path)
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name = server.create_database()
+    yield make(tmp_path, server, name)
+    server.drop_database(name)
+
+
+def test_lines_are_rows_of_the_projects_table_and_read_from_it(project: Project) -> None:
+    """Columns by the map at the time of the call, pages and cursors through the store, staff lines, one copy each."""
+    project.run(
+        IMPORTS
+        + """
+from joblog_router import Entry
+job = Job.objects.create(name="x")
+before = timezone.now()
+with job_context(job.pk, step="load"):
+    logger.info("first %d", 1)
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        logger.exception("failed")
+    logger.info("for us", extra={"job_log": "staff"})
+    after = timezone.now()
+    time.sleep(0.3)
+assert flush(10)
+first, failed, staff = Line.objects.order_by("pk")
+assert (first.level, first.message, first.job_id) == ("INFO", "first 1", job.pk)
+assert first.context["step"] == "load" and first.context["joblog"]["logger"] == "shop.work", first.context
+assert before <= first.created_at <= failed.created_at <= after, "the time of the call, not of writing"
+assert failed.level == "ERROR" and "ZeroDivisionError" in failed.message
+key = str(job.pk)
+page = store.newest(key)
+assert [entry.message.split("\\n")[0] for entry in page.entries] == ["first 1", "failed"]
+assert store.summary(key, "staff").lines == 3 and store.summary(key).lines == 2
+from joblog_router.sinks.store import Selection
+assert [e.message for e in store.newest(key, Selection(audience="staff")).entries][2] == "for us"
+assert page.entries[0].origin and page.entries[0].fields == {"step": "load"} and page.entries[1].level == 40
+with job_context(job.pk):
+    for number in range(5):
+        logger.info("more %d", number)
+assert flush(10)
+news = store.after(key, page.cursor, limit=3)
+assert [e.message for e in news.entries] == ["more 0", "more 1", "more 2"] and news.more
+rest = store.after(key, news.cursor)
+assert [e.message for e in rest.entries] == ["more 3", "more 4"] and not rest.more
+last = store.newest(key, limit=3)
+assert [e.message for e in store.before(key, last.earlier, limit=2).entries] == ["more 0", "more 1"]
+# Delivered again, as after a crash between commit and acknowledgement: by a sink that never saw the origin.
+again = type(store)("shop.Line", store._fields)
+again.write([*rest.entries, rest.entries[0]._replace(seq=10**6, message="new")])
+assert sorted(messages(job)) == sorted(["first 1", failed.message, "for us", *(f"more {n}" for n in range(5)), "new"])
+assert store.delete(key) == 9 and store.newest(key).entries == []
+assert store.newest("no id").entries == []
+"""
+    )
+
+
+def test_lines_wait_for_their_jobs_row_and_go_with_it(project: Project) -> None:
+    """Uncommitted: parked and stored after the commit. Rolled back or deleted: dropped and counted. Others go on."""
+    done = project.run(
+        IMPORTS
+        + """
+with transaction.atomic():
+    job = Job.objects.create(name="new")
+    with job_context(job.pk):
+        logger.info("before the commit")
+        logger.info("still before")
+    flush(10)
+    assert store.parked == 2, store.parked
+until = time.monotonic() + 10
+while not messages(job):
+    assert time.monotonic() < until
+    time.sleep(0.02)
+with job_context(job.pk):
+    logger.info("after it")
+assert flush(10)
+assert messages(job) == ["before the commit", "still before", "after it"]
+try:
+    with transaction.atomic():
+        gone = Job.objects.create(name="never")
+        with job_context(gone.pk):
+            logger.info("of a job that never was")
+        raise KeyError
+except KeyError:
+    pass
+with job_context(999_999):
+    logger.info("of no job")
+with job_context("not a number"):
+    logger.info("of no id")
+with job_context(job.pk):
+    logger.info("others go on")
+assert flush(10)
+assert messages(job)[-1] == "others go on"
+while store.parked:
+    assert time.monotonic() < until + 10
+    time.sleep(0.02)
+assert store.dropped == 3, store.dropped
+pk = job.pk
+job.delete()
+second = Job.objects.create(name="second")
+with job_context(pk):
+    logger.info("after the deletion")
+with job_context(second.pk):
+    logger.info("in the same batch")
+assert flush(10)
+assert messages(second) == ["in the same batch"]
+assert store.dropped == 4 and store.parked == 0, (store.dropped, store.parked)
+"""
+    )
+    assert "are dropped" in done.stderr
+    assert "had no row for 2 seconds" in done.stderr
+    assert "has been deleted" in done.stderr
+
+
+def test_what_is_parked_when_the_process_ends_is_tried_once_more_and_told(tmp_path: Path) -> None:
+    """The row came a moment before the end: stored. It did not: said on stderr. More than fit: dropped at once."""
+    project = make(tmp_path)
+    project.settings(SETTINGS.replace('"park_seconds": 2', '"park_lines": 2'))
+    done = project.run(
+        IMPORTS
+        + """
+from joblog_router.contrib.django import model_store
+model_store._LOOK = 60
+for number in range(3):
+    with job_context(1):
+        logger.info("early %d", number)
+with job_context(55):
+    logger.info("never")
+flush(10)
+assert (store.parked, store.dropped) == (2, 2)
+Job.objects.create(pk=1, name="late")
+"""
+    )
+    assert "lines wait for rows already" in done.stderr
+    assert project.run(IMPORTS + "print(messages(1))").stdout.strip() == "['early 0', 'early 1']"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "Line", "fields": {"job": "job_id"}}, "must be like 'app.Model'"),
+        ({"model": "shop.Line", "fields": {}}, "fields must map"),
+        ({"model": "shop.Line", "fields": {"job": "job"}}, "known are"),
+        ({"model": "shop.Line", "fields": {"job": "job_id"}}, "no field takes 'created'"),
+        ({"model": "shop.Line", "fields": {"job": "job_id", "at": "created"}}, "'message' or 'text'"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+    """What the options alone show raises where logging is configured."""
+    with pytest.raises(ConfigurationError, match=message):
+        ModelStore(**options)
+
+
+def test_without_a_place_for_it_a_line_for_staff_is_refused(tmp_path: Path) -> None:
+    """It must not be shown to everybody: set aside and counted, the others are stored."""
+    project = make(tmp_path)
+    project.settings(SETTINGS.replace('"context": "context",', ""))
+    done = project.run(
+        IMPORTS
+        + """
+job = Job.objects.create(name="x")
+with job_context(job.pk):
+    logger.info("for all")
+    logger.info("for us", extra={"job_log": "staff"})
+    logger.info("for all, too")
+flush(10)
+print(json.dumps([messages(job), stats()["quarantined"]]))
+""".replace("print(json", "import json\nprint(json")
+    )
+    assert json.loads(done.stdout) == [["for all", "for all, too"], 1]
+
+
+OLD = """
+from shop.models import Job, Line, Old
+Job.objects.bulk_create([Job(pk=pk, name="x") for pk in (1, 2, 3)])
+lines = ["[2025-01-31 10:00:01] ERROR second\\nline", "[2025-01-31 10:00:00] INFO first"]
+objects = [{"message": "an object", "level": "WARNING", "created": 1738317600, "x": 1}]
+for pk, found in ((1, lines), (2, objects), (3, "no list")):
+    Old.objects.create(pk=pk, logs={"stdout": found})
+Old.objects.create(pk=4, logs=None)
+"""
+
+
+@pytest.mark.parametrize("sink", ["model", "django"])
+def test_old_lines_of_a_json_column_are_taken_over_once(tmp_path: Path, sink: str) -> None:
+    """A dry run counts; a second run adds only what has come since; times, levels and order are the old ones."""
+    project = make(tmp_path)
+    project.settings(SETTINGS + "TIME_ZONE = 'UTC'")
+    if sink == "django":
+        project.settings("TIME_ZONE = 'UTC'")
+        project.manage("migrate", "--database=joblog", "--verbosity=0")
+    project.run(OLD)
+    command = ("joblog", "backfill", "shop.Old", "logs", "--path", "stdout", "--newest-first")
+    wanted = {"jobs": 2, "lines": 3, "unusable": 1, "dry_run": True}
+    assert json.loads(project.manage(*command, "--dry-run", "--json", status=1).stdout) == wanted
+    read = """
+import json
+from joblog_router.sinks import open_store
+print(json.dumps([[(e.created, e.level, e.message, e.fields.get("x")) for e in open_store().newest(job).entries]
+                  for job in ("1", "2")]))
+"""
+    assert json.loads(project.run(read).stdout) == [[], []]
+    project.manage(*command, status=1)
+    first = [[1738317600.0, 20, "first", None], [1738317601.0, 40, "second\nline", None]]
+    assert json.loads(project.run(read).stdout) == [first, [[1738317600.0, 30, "an object", 1]]]
+    project.run(
+        "from shop.models import Old; o = Old.objects.get(pk=1); o.logs['stdout'].insert(0, 'no time'); o.save()"
+    )
+    project.manage(*command, status=1)
+    third = [1738317601.0, 20, "no time", None]
+    assert json.loads(project.run(read).stdout)[0] == [*first, third]
+    project.manage("joblog", "backfill", "shop.Old", "nothing", status=2)

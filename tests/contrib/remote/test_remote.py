@@ -1,0 +1,437 @@
+"""Workers elsewhere: nothing lost, nothing let in. A real HTTP server and real workers, in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import json
+import logging
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core import signing
+
+from joblog_router import ConfigurationError, job_context
+from joblog_router.contrib.remote.receive import Limits
+from joblog_router.contrib.remote.send import RemoteJobLogHandler, job
+from tests.contrib.remote.conftest import Receiver, Worker, line
+
+pytestmark = pytest.mark.timeout(120)
+
+HANDLER = """
+handler = joblog_send.RemoteJobLogHandler(sys.argv[1], spool=sys.argv[3] if len(sys.argv) > 3 else None)
+log.addHandler(handler)
+log.setLevel("INFO")
+"""
+
+
+def test_a_worker_with_one_file_writes_into_its_jobs_log(receiver: Receiver, worker: Worker) -> None:
+    """Messages, fields, traceback and audience arrive in order, masked, in the job of the token; nothing else does."""
+    out = worker.run(
+        HANDLER
+        + """
+log.info("outside of any job")
+with joblog_send.job(sys.argv[2], worker="w1"):
+    log.info("fetched %d images", 8, extra={"batch": [1, 2], "thing": object()})
+    log.warning("password=hunter2secret was used")
+    log.info("for us", extra={"job_log": "staff"})
+    log.info("not for the log", extra={"job_log": False})
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        log.exception("broken \\ud800\\x00")
+log.info("outside again")
+assert handler.flush(20)
+print(handler.stats())
+""",
+        receiver.url,
+        receiver.token("job ä/7"),
+    )
+    rows = receiver.rows("job ä/7", "message, level, exception, fields, audience, origin")
+    assert [row[0] for row in rows[:1] + rows[2:]] == ["fetched 8 images", "for us", "broken \\ud800␀"]
+    assert "hunter2secret" not in rows[1][0]
+    assert rows[1][0].startswith("password=")
+    assert [row[1] for row in rows] == [20, 30, 20, 40]
+    assert "ZeroDivisionError" in rows[3][2]
+    assert json.loads(rows[0][3]) == {"worker": "w1", "batch": [1, 2], "thing": "<object>"}
+    assert [row[4] for row in rows] == ["all", "all", "staff", "all"]
+    assert len({row[5] for row in rows}) == 1
+    assert receiver.project.rows("count(*), 1") == [(4, 1)]
+    assert "'sent': 4, 'dropped': 0, 'refused': 0, 'waiting': 0" in out
+
+
+def test_nothing_is_lost_or_doubled_while_the_server_restarts(receiver: Receiver, worker: Worker) -> None:
+    """Lines of two jobs at once, while the server is killed and started again three times: each is there once."""
+    process = worker.start(
+        HANDLER
+        + """
+import threading
+def work(token, name):
+    with joblog_send.job(token):
+        for number in range(400):
+            log.info("%s %d", name, number)
+            time.sleep(0.004)
+threads = [threading.Thread(target=work, args=pair) for pair in ((sys.argv[2], "a"), (sys.argv[4], "b"))]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(handler.flush(30), handler.stats())
+""",
+        receiver.url,
+        receiver.token(1),
+        str(worker.root / "spool"),
+        receiver.token(2),
+    )
+    for _ in range(3):
+        time.sleep(0.4)
+        receiver.stop()
+        receiver.start()
+    out, err = process.communicate(timeout=60)
+    assert "True" in out, err
+    assert receiver.rows("1") == [f"a {number}" for number in range(400)]
+    assert receiver.rows("2") == [f"b {number}" for number in range(400)]
+    assert list((worker.root / "spool").iterdir()) == []
+
+
+def test_a_killed_workers_lines_are_sent_by_the_next(receiver: Receiver, worker: Worker) -> None:
+    """SIGKILL with the server away: what was logged before is in the spool, with its token, and arrives later."""
+    token, spool = receiver.token(7), str(worker.root / "spool")
+    receiver.stop()
+    process = worker.start(
+        HANDLER
+        + """
+with joblog_send.job(sys.argv[2]):
+    for number in range(300):
+        log.info("line %d", number)
+    print("logged", flush=True)
+    sys.stdin.read()
+""",
+        receiver.url,
+        token,
+        spool,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "logged\n", process.stderr and process.stderr.read()
+    process.kill()
+    process.communicate()
+    assert [path.stat().st_mode & 0o777 for path in Path(spool).iterdir()] == [0o600]
+    receiver.start()
+    worker.run(HANDLER + "assert handler.flush(20)", receiver.url, "", spool)
+    assert receiver.rows("7") == [f"line {number}" for number in range(300)]
+    assert list(Path(spool).iterdir()) == []
+
+
+def test_lines_wait_for_a_new_token_when_theirs_has_expired(receiver: Receiver, worker: Worker) -> None:
+    """An expired token lets nothing in; the lines are kept and go with the next one, other jobs' are not held up."""
+    out = worker.run(
+        HANDLER
+        + """
+with joblog_send.job(sys.argv[2]):
+    log.info("too late")
+with joblog_send.job(sys.argv[5]):
+    log.info("of another job")
+while handler.stats()["sent"] < 1:
+    time.sleep(0.01)
+assert not handler.flush(0.5)
+print(handler.stats())
+handler.use(sys.argv[4])
+assert handler.flush(20)
+""",
+        receiver.url,
+        receiver.token(7, expires=0.001),
+        str(worker.root / "spool"),
+        receiver.token(7),
+        receiver.token(8),
+    )
+    assert "'waiting': 1" in out
+    assert "expired" in out, "the worker is told why on stderr"
+    assert receiver.rows("7") == ["too late"]
+    assert receiver.rows("8") == ["of another job"]
+    assert receiver.counters()["expired"] >= 1
+
+
+@pytest.mark.parametrize("off", [3600, -3600])
+def test_a_clock_that_is_off_by_an_hour_loses_nothing(receiver: Receiver, worker: Worker, off: int) -> None:
+    """Lines are put at the time they were logged by the server's clock, and say how far theirs was ahead.
+
+    The clock of a process of its own cannot be set, hence the functions that ask it are replaced there.
+    """
+    before = time.time()
+    worker.run(
+        f"real, real_ns = time.time, time.time_ns\ntime.time = lambda: real() + {off}\n"
+        f"time.time_ns = lambda: real_ns() + {off} * 10**9\n"
+        + HANDLER
+        + """
+with joblog_send.job(sys.argv[2]):
+    log.info("when")
+assert handler.flush(20)
+""",
+        receiver.url,
+        receiver.token(7),
+    )
+    ((created, fields),) = receiver.rows("7", "created, fields")
+    assert before - 1 <= created / 1e6 <= time.time() + 1
+    assert abs(json.loads(fields)["clock_ahead"] - off) < 5
+
+
+def test_a_hundred_forged_and_cross_job_requests_let_nothing_in(receiver: Receiver) -> None:
+    """No token, no signature, changed payloads, keys of others, revoked ones, other jobs' names and line numbers."""
+    token = receiver.token(7)
+    payload, stamp, signature = token.split(":")
+    assert receiver.send(receiver.token(8), line(1, "of job 8"))[0] == 200
+    (origin,) = receiver.project.rows("origin")
+    revoked, other = receiver.token(7), signing.dumps({"job": "7"}, salt="x")
+    receiver.project.run(f"from joblog_router.contrib.remote.tokens import *; revoke_token({revoked!r})")
+    foreign = receiver.token(8).split(":")
+    forged: list[str | None] = [
+        *(None, "", "x", token[:-1], token[1:], token + "x", f"{payload}:{stamp}:", f"{payload}::{signature}"),
+        *(other, f"{foreign[0]}:{stamp}:{signature}", f"{payload}:{foreign[1]}:{signature}", "." + token),
+        *("\x00".join("ab"), "é" * 10, "a" * 9_000, ":::", revoked, receiver.token(7, expires=0.001)),
+    ]
+    answers = [
+        receiver.send(_as_header(forged[number % len(forged)]), line(100 + number, "forged")) for number in range(60)
+    ]
+    assert {status for status, _ in answers} == {401}
+    crossing: list[dict[str, Any]] = [{"job_id": "8"}, {"job_id": 8}, {"job_id": None}, {"job_id": ["7"]}]
+    for number in range(20):
+        assert receiver.send(token, line(1, "crossing"), **crossing[number % 4])[0] == 403
+    for number in range(20):
+        status, answer = receiver.send(token, line(1, "crossing", **crossing[number % 4]))
+        assert (status, answer["stored"], answer["refused"]) == (200, 0, 1)
+    # The numbers of a line of job 8 neither hide it nor tell whether it is there, and what it is named is not believed.
+    assert receiver.send(token, {**line(1, "mine"), "namespace": "other"})[1] == {
+        "stored": 1,
+        "known": 0,
+        "refused": 0,
+    }
+    assert receiver.send(token, {**line(2, "a guess"), "origin": origin})[1]["refused"] == 1
+    assert receiver.rows("8") == ["of job 8"]
+    assert receiver.rows("7", "message, namespace") == [("mine", "")]
+    counts = receiver.counters()
+    assert counts["forged"] + counts["expired"] + counts["revoked"] == 60
+    assert counts["cross_job"] == 40
+    assert counts["expired"] == counts["revoked"] == 3
+
+
+def _as_header(token: str | None) -> str | None:
+    return None if token is None else token.encode("latin-1", "replace").decode("latin-1").replace("\x00", " ")
+
+
+def test_a_batch_that_comes_again_is_stored_once_and_counted(receiver: Receiver) -> None:
+    """A replayed request gets the same 200 and adds nothing, also after a restart and with another token of the job."""
+    token = receiver.token(7)
+    lines = [line(number, f"line {number}") for number in range(1, 6)]
+    assert receiver.send(token, *lines) == (200, {"stored": 5, "known": 0, "refused": 0})
+    assert receiver.send(token, *lines) == (200, {"stored": 0, "known": 5, "refused": 0})
+    receiver.stop()
+    receiver.start()
+    assert receiver.send(receiver.token(7), *lines, line(6, "new")) == (200, {"stored": 1, "known": 5, "refused": 0})
+    assert receiver.rows("7") == [*(f"line {number}" for number in range(1, 6)), "new"]
+    assert receiver.counters()["known"] == 5
+
+
+def test_limits_of_size_rate_and_form(receiver: Receiver) -> None:
+    """Too much is refused by status, a line that is none costs itself, what a line may not say is taken out of it."""
+    receiver.stop()
+    receiver.settings(
+        'JOBLOG_ROUTER = {"NATS": False, "CELERY": False, '
+        '"REMOTE": {"max_bytes": 20000, "max_lines": 10, "lines_per_minute": 60}}'
+    )
+    receiver.start()
+    token = receiver.token(7)
+    assert receiver.post(b"x" * 20_001, token)[0] == 413
+    assert receiver.send(token, *[line(number) for number in range(11)])[0] == 413
+    for body in (b"", b"{", b"[]", b"[" * 5_000, b'{"sent": 1}', b'{"entries": []}', b'{"sent": NaN, "entries": []}'):
+        assert receiver.post(body, token)[0] == 400, body
+    wrong: list[Any] = [
+        *(None, [], "x", 1, {}, line(0), line(-1), line(2**62), line(1.5), line(True)),
+    ]
+    assert receiver.send(token, *wrong)[1] == {"stored": 0, "known": 0, "refused": 10}
+    more = [
+        line(1, message=7),
+        line(1, level="INFO"),
+        line(1, created=1e300),
+        line(1, origin="a:b"),
+        line(1, origin="o" * 61),
+        line(1, n=-1),
+        line(5, "kept", fields={"fold": "f", "folded": 9, "job_log": "all", "x": 1}, logger="w", line="z", path=3),
+        line(6, "old", created=5, audience="staff"),
+    ]
+    assert receiver.send(token, *more)[1] == {"stored": 2, "known": 0, "refused": 6}
+    assert [json.loads(fields) for fields in receiver.rows("7", "fields, 1") and receiver.rows("7", "fields")] == [
+        {"x": 1},
+        {},
+    ]
+    assert receiver.rows("7", "audience, created > 1600000000000000") == [("all", 1), ("staff", 1)]
+    statuses = [receiver.send(token, *[line(20 + number) for number in range(10)])[0] for _ in range(6)]
+    assert statuses[0] == 200
+    assert 429 in statuses
+    assert receiver.send(receiver.token(8), line())[0] == 200, "another job is not held up"
+    counts = receiver.counters()
+    assert counts["too_large"] == 2
+    assert counts["malformed"] == 7
+    assert counts["refused_lines"] == 16
+    assert counts["too_fast"] >= 1
+
+
+def test_tokens_of_the_command_and_their_revocation(receiver: Receiver) -> None:
+    """`joblog token` prints a token that holds; `--revoke` refuses those so far, not those that come."""
+    token = receiver.project.manage("joblog", "token", "7", "--expires", "2h").stdout.strip()
+    assert receiver.send(token, line(1, "first"))[0] == 200
+    assert "refused" in receiver.project.manage("joblog", "token", "7", "--revoke").stdout
+    assert receiver.send(token, line(2, "second")) == (401, {"error": "revoked"})
+    staff = json.loads(receiver.project.manage("joblog", "token", "7", "--staff", "--json").stdout)
+    assert receiver.send(staff["token"], line(3, "third", audience="all"))[0] == 200
+    assert receiver.rows("7", "message, audience") == [("first", "all"), ("third", "staff")]
+    receiver.project.manage("joblog", "token", "7", "--expires", "soon", status=2)
+
+
+def test_a_job_that_is_not_there_gets_its_lines_when_it_is(receiver: Receiver, worker: Worker) -> None:
+    """With JOB_MODEL a job whose row is not committed, or is gone, takes nothing; lines wait at the worker."""
+    receiver.stop()
+    receiver.settings('JOBLOG_ROUTER = {"NATS": False, "CELERY": False, "JOB_MODEL": "shop.Job"}')
+    receiver.start()
+    process = worker.start(
+        HANDLER
+        + """
+with joblog_send.job(sys.argv[2]):
+    log.info("early")
+assert not handler.flush(0.5)
+print("waits", flush=True)
+assert handler.flush(30)
+""",
+        receiver.url,
+        receiver.token(1),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    assert receiver.rows("1") == []
+    receiver.project.run("from shop.models import Job; assert Job.objects.create(name='x').pk == 1")
+    _, err = process.communicate(timeout=40)
+    assert process.returncode == 0, err
+    assert receiver.rows("1") == ["early"]
+    assert receiver.send(receiver.token("x"), line()) == (409, {"error": "no_job"})
+
+
+def test_without_its_table_nothing_is_let_in(receiver: Receiver) -> None:
+    """A server that cannot tell whether a token was revoked answers 503: the worker is to come again."""
+    with contextlib.closing(sqlite3.connect(receiver.project.root / "joblog.sqlite3")) as connection:
+        connection.execute("ALTER TABLE joblog_router_revokedtoken RENAME TO away")
+        assert receiver.send(receiver.token(7), line()) == (503, {"error": "unavailable"})
+        connection.execute("ALTER TABLE away RENAME TO joblog_router_revokedtoken")
+    assert receiver.send(receiver.token(7), line())[0] == 200
+
+
+def test_what_does_not_fit_is_counted_in_the_jobs_log(receiver: Receiver, worker: Worker) -> None:
+    """A full buffer drops lines; once the server takes lines again, the job's log says how many."""
+    worker.run(
+        HANDLER.replace("spool=", "capacity=10, spool=")
+        + """
+with joblog_send.job_context("7"):
+    for number in range(25):
+        log.info("line %d", number)
+assert handler.stats() == {"sent": 0, "dropped": 15, "refused": 0, "waiting": 10}, handler.stats()
+handler.use(sys.argv[2])
+assert handler.flush(20)
+assert handler.stats()["sent"] == 11
+""",
+        receiver.url,
+        receiver.token(7),
+    )
+    rows = receiver.rows("7")
+    assert rows[:10] == [f"line {number}" for number in range(10)]
+    assert "15 lines were dropped" in rows[10]
+
+
+def test_the_end_of_a_process_is_held_up_for_three_seconds_at_most(receiver: Receiver, worker: Worker) -> None:
+    """With the server away: what could not be sent stays in the spool, large lines too, and is sent by the next."""
+    receiver.stop()
+    begin = time.monotonic()
+    worker.run(
+        HANDLER
+        + "with joblog_send.job(sys.argv[2]):\n    [log.info('%d %s', number, 'ü' * 90_000) for number in range(9)]",
+        receiver.url,
+        receiver.token(7),
+        str(worker.root / "spool"),
+    )
+    assert time.monotonic() - begin < 10, "three seconds, and the start of Python on a busy machine"
+    receiver.start()
+    out = worker.run(HANDLER + "assert handler.flush(30); print(handler.stats())", receiver.url, "", "spool")
+    assert "'sent': 9" in out
+    assert [row.split()[0] for row in receiver.rows("7")] == [str(number) for number in range(9)]
+    assert "413" not in out
+
+
+def test_a_fork_has_lines_of_its_own(receiver: Receiver, worker: Worker) -> None:
+    """Parent and child send what each logged, once, under origins of their own, with the parent's token."""
+    worker.run(
+        HANDLER
+        + """
+import os
+with joblog_send.job(sys.argv[2]):
+    log.info("before")
+    child = os.fork()
+    log.info("child" if not child else "parent")
+if not child:
+    os._exit(not handler.flush(20))
+assert os.waitpid(child, 0)[1] == 0
+assert handler.flush(20)
+""",
+        receiver.url,
+        receiver.token(7),
+        str(worker.root / "spool"),
+    )
+    assert sorted(receiver.rows("7")) == ["before", "child", "parent"]
+    assert len(set(receiver.rows("7", "origin"))) == 2
+
+
+def test_with_the_library_installed_its_rules_decide(receiver: Receiver) -> None:
+    """The same handler beside the library: a scope opened by joblog_router counts, a closed one does not."""
+    handler = RemoteJobLogHandler(receiver.url, token=receiver.token)
+    logger = logging.getLogger("tests.remote")
+    logger.setLevel("INFO")
+    logger.addHandler(handler)
+    try:
+        with job_context(7, step="x"):
+            logger.info("inside")
+            late = contextvars.copy_context()
+        late.run(logger.info, "late")
+        logger.info("addressed", extra={"job_log_id": 8})
+        assert handler.flush(20)
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert receiver.rows("7") == ["inside"]
+    assert receiver.rows("8") == ["addressed"]
+
+
+def test_what_can_be_seen_to_be_wrong_is_said_at_once(tmp_path: Path) -> None:
+    """A URL that is none, a token that is none; a spool that others may read is not used, but nothing fails."""
+    with pytest.raises(ValueError, match="url must begin"):
+        RemoteJobLogHandler("ftp://example.org/")
+    with pytest.raises(ValueError, match="no job token"), job("x"):
+        pass
+    tmp_path.chmod(0o755)
+    handler = RemoteJobLogHandler("http://127.0.0.1:9/", spool=tmp_path)
+    with job_context(7):
+        handler.handle(logging.makeLogRecord({"msg": "kept in memory"}))
+    assert handler.stats()["waiting"] == 1
+    assert list(tmp_path.iterdir()) == []
+    handler._is_closed = True  # nobody listens there: do not wait for it
+    handler.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max": 1}, "no setting 'max'"),
+        ({"max_lines": 0}, "positive whole number"),
+        ({"sink": "jsonl"}, "twice"),
+    ],
+)
+def test_wrong_limits_are_named(given: dict[str, Any], message: str) -> None:
+    """REMOTE with an unknown name, a wrong value, or a sink that would double lines."""
+    with pytest.raises(ConfigurationError, match=message):
+        Limits.of(given)

@@ -99,6 +99,9 @@ def test_every_line_is_in_the_right_log(demo: Demo, folder: Path) -> None:
     assert values(output, "skipped: log says / is") == ["2 / 2", "1 / 1", "ok"]
     counters = " ".join(output[output.index("stats()") :].split())
     assert re.search(r"captured (\d+), stored \1, .*waiting 0, .*late 0, .*conflicts 0, .* ok", counters)
+    captured, by_workers = re.findall(r"captured (\d+).*processes stored (\d+) lines", counters)[0]
+    lines = values(output, "lines in the job's log")[:2]
+    assert int(captured) + int(by_workers) == sum(map(int, lines))
     assert processes_in(folder) == []
     assert list(folder.iterdir()) == []
 

@@ -477,6 +477,7 @@ def print_proof(out: Console, proof: Proof, *, has_guards: bool) -> None:
     counters = ", ".join(f"{name} {value}" for name, value in proof.stats.items())
     verdict = Text("  ok", "green") if proof.stats_hold else Text("  WRONG", "bold red")
     print_indented(out, Text("stats(): "), Text(counters).append(verdict))
+    out.print(f"These are of this process; the workers' processes stored {proof.by_workers} lines of their own.")
     if proof.holds:
         out.print("PROOF HOLDS: every line is in its job's log, once, and in no other.", style="bold green")
     else:

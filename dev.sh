@@ -1,7 +1,7 @@
 #!/bin/sh
-# Sets up .venv beside this file, once, and runs something in it:
+# Sets up .venv beside this file, adding what a command needs when it is first given, and runs something in it:
 #
-#   sh dev.sh demo  [arguments of examples/survey/demo.py]
+#   sh dev.sh demo  [arguments of examples/survey/demo.py; --serve shows the logs in the browser]
 #   sh dev.sh rest-demo  [arguments of examples/survey/rest_demo.py]
 #   sh dev.sh test  [arguments of pytest]
 #   sh dev.sh bench [arguments of benchmarks/hot_path.py]
@@ -96,7 +96,7 @@ prepare() { # prepare EXTRA: a second call with nothing changed ends at the firs
     log=$(mktemp "${TMPDIR:-/tmp}/joblog-dev.XXXXXX")
     trap 'rm -f -- "$log"' EXIT
     trap 'exit 130' INT TERM HUP
-    say "setting up $venv for '$1' (once; under a minute)"
+    say "setting up $venv for '$1' (once; a minute or two)"
     runs "$venv/bin/python" || make_venv
     install -e ".[$1]"
     printf '%s' "$wanted" >"$stamp"

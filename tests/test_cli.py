@@ -135,6 +135,36 @@ def test_tracebacks_and_tallies_are_shown(directory: Path) -> None:
     assert ran.lines[-1].endswith("shop: Published 9 of 90 (stands for 17 similar lines)")
 
 
+def test_show_writes_the_fields(tmp_path: Path) -> None:
+    """What `extra` added stands below the line, before the traceback; a tally's own numbers do not."""
+    fields = {"image": 7, "site": "NR", "why": "too = dark\nnow", "seqs": [1, 2], "\x1b[2J": True}
+    tally = {"fold": "f", "folded": 17, "first": 1.0, "last": 2.0, "batch": 3}
+    made = [_entry(1, "failed", fields=fields, exception="Traceback"), _entry(2, "again", fields=tally)]
+    JsonLinesSink(tmp_path).write(made)
+    ran = Ran("show", "1", "--store", f"jsonl:{tmp_path}")
+    assert ran.lines[1] == '    image=7 site=NR why="too = dark\\nnow" seqs=[1, 2] \\x1b[2J=true'
+    assert ran.lines[2] == "    Traceback"
+    assert ran.lines[4:] == ["    batch=3"]
+    assert len(Ran("tail", "1", "--store", f"jsonl:{tmp_path}").lines) == 3
+
+
+@pytest.mark.parametrize("command", ["show", "export"])
+def test_an_empty_log_and_a_selection_of_nothing_are_told_apart(directory: Path, command: str) -> None:
+    """Nothing is stored for the job, or nothing that was asked for."""
+    store = ("--store", f"jsonl:{directory}")
+    assert Ran(command, "99", *store).err == "joblog: nothing is stored for job '99'\n"
+    assert Ran(command, "1", "--text", "nowhere", *store).err == "joblog: job '1' has no such lines\n"
+
+
+def test_where_there_is_no_store_a_project_is_named_too() -> None:
+    """The message has a way for JSON lines, and the one for a Django project."""
+    process = start("show", "3")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "--store jsonl:DIRECTORY" in err
+    assert "run manage.py joblog, or set DJANGO_SETTINGS_MODULE" in err
+
+
 def test_show_says_that_there_is_more(directory: Path) -> None:
     """On standard error, so that what is written can be used."""
     ran = Ran("show", "1", "-n", 3, "--store", f"jsonl:{directory}")

@@ -36,7 +36,8 @@ from tests.helpers import configure, messages, run_python
         ({"sink": "memory", "capacity": 0}, "capacity must be a positive"),
         ({"sink": "memory", "capacity": "many"}, "capacity must be a positive"),
         ({"sink": "memory", "evidence": "job_id"}, "evidence must be a list"),
-        ({"sink": "memory", "sinks": 1}, "has no setting 'sinks'"),
+        ({"sink": "memory", "sinks": 1}, "has no setting 'sinks'. Did you mean 'sink'? It knows: level, sink"),
+        ({"sink": "memory", "folt": False}, "Did you mean 'fold'?"),
         ({"sink": "memory", "level": "LOUD"}, "level 'LOUD'"),
     ],
 )
@@ -54,6 +55,20 @@ def test_dictconfig_shows_the_error_as_its_cause() -> None:
     with pytest.raises(ValueError, match="handler 'job'") as raised:
         configure(sink="jsnol")
     assert isinstance(raised.value.__cause__, ConfigurationError)
+
+
+def test_a_wrong_configuration_is_one_line_on_stderr() -> None:
+    """The last line of the traceback is dictConfig's own, so the reason stands above it, on a line of its own."""
+    code = """
+        import logging.config
+        logging.config.dictConfig({
+            "version": 1, "handlers": {"job": {"class": "joblog_router.JobLogHandler", "sink": "jsnol"}},
+        })
+        """
+    result = run_python(code)
+    assert result.returncode == 1
+    assert result.stderr.startswith("joblog_router: JobLogHandler: there is no sink 'jsnol'. Did you mean 'jsonl'?")
+    assert result.stderr.count("\njoblog_router: ") == 0
 
 
 def test_a_refused_configuration_leaves_no_user_behind() -> None:

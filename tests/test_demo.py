@@ -10,6 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import django
 import pytest
@@ -96,6 +99,9 @@ def test_every_line_is_in_the_right_log(demo: Demo, folder: Path) -> None:
     assert values(output, "skipped: log says / is") == ["2 / 2", "1 / 1", "ok"]
     counters = " ".join(output[output.index("stats()") :].split())
     assert re.search(r"captured (\d+), stored \1, .*waiting 0, .*late 0, .*conflicts 0, .* ok", counters)
+    captured, by_workers = re.findall(r"captured (\d+).*processes stored (\d+) lines", counters)[0]
+    lines = values(output, "lines in the job's log")[:2]
+    assert int(captured) + int(by_workers) == sum(map(int, lines))
     assert processes_in(folder) == []
     assert list(folder.iterdir()) == []
 
@@ -178,6 +184,48 @@ def test_an_interrupted_demo_leaves_nothing(demo: Demo, folder: Path, number: si
     assert list(folder.iterdir()) == []
 
 
+def test_the_logs_can_be_looked_at_in_the_browser(demo: Demo, folder: Path) -> None:
+    """`--serve` says where and as whom; whoever logs in sees the page of a job's log, until Ctrl-C."""
+    process = demo("--images", "20", "--serve", "--color", "never", COLUMNS="200")
+    assert process.stdout is not None
+    lines: list[str] = []
+    while not lines or "Ctrl-C ends the server" not in lines[-1]:
+        lines.append(process.stdout.readline())
+        assert lines[-1], "".join(lines)
+    login = next(line.strip() for line in lines if "/admin/login/" in line)
+    opener = build_opener(HTTPCookieProcessor())
+    with pytest.raises(HTTPError, match="404"):
+        opener.open(f"{login.partition('/admin')[0]}/logs/1/", timeout=20)  # nobody has logged in
+    form = opener.open(login, timeout=20).read().decode()
+    token = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', form)[0]
+    password = re.findall(r"user demo, password ([\w-]+);", lines[-1])[0]
+    given = {"username": "demo", "password": password, "csrfmiddlewaretoken": token, "next": "/logs/1/"}
+    answer = opener.open(login, urlencode(given).encode(), timeout=20)
+    page = answer.read().decode()
+    assert answer.url.endswith("/logs/1/")
+    assert "job 1: done, 18 pictures, 2 skipped" in page
+    script = re.findall(r'src="(/static/[^"]+)"', page)[0]
+    assert opener.open(f"{login.partition('/admin')[0]}{script}", timeout=20).status == 200
+    process.send_signal(signal.SIGINT)
+    status, _, errors = outcome(process)
+    assert (status, errors) == (0, "")
+    assert processes_in(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_ctrl_c_twice_leaves_nothing_either(demo: Demo, folder: Path) -> None:
+    """The second one comes while the folder is being removed, and does not keep it from that."""
+    process = demo("--images", "1000")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "demo.py: interrupted\n"  # said right before the folder is removed
+    process.send_signal(signal.SIGINT)
+    assert outcome(process) == (130, "", "")
+    assert list(folder.iterdir()) == []
+
+
 def test_a_killed_demo_leaves_no_process(demo: Demo, folder: Path) -> None:
     """Server and worker end with the demo even where it cannot end them itself."""
     process = demo("--images", "1000")
@@ -204,7 +252,8 @@ def test_the_application_does_not_know_the_library() -> None:
     knowing = {
         str(path.relative_to(SURVEY)) for path in SURVEY.rglob("*.py") if "joblog_router" in path.read_text("utf-8")
     }
-    assert knowing == {"demo.py", "survey/settings.py", "pipeline/orchestrate.py"}
+    with_the_library = {"demo.py", "survey/settings.py", "survey/site_urls.py", "pipeline/orchestrate.py"}
+    assert knowing == with_the_library
     orchestration = (SURVEY / "pipeline" / "orchestrate.py").read_text("utf-8")
     assert orchestration.count("joblog_router") == 1
     assert orchestration.count("job_context") == 2

@@ -386,6 +386,22 @@ def test_a_job_without_an_id_opens_none_and_says_so_once(nothing: object, capfd:
     assert capfd.readouterr().err.count("Save the job first") == 1
 
 
+def test_a_job_object_for_an_id_says_under_which_text_its_log_is(capfd: pytest.CaptureFixture[str]) -> None:
+    """A model object instead of its id: the log is there, under the object's text, and the warning names it."""
+
+    class Job:
+        pk = 7
+
+        def __str__(self) -> str:
+            return "survey of May"
+
+    configure()
+    with job_context(Job()):
+        log.info("kept")
+    assert messages("survey of May") == ["kept"]
+    assert "kept under the text of that object, 'survey of May'. Pass its id" in capfd.readouterr().err
+
+
 def test_scopes_closed_in_another_order_leave_nothing_behind() -> None:
     """Two scopes closed first-in first-out: the closed one never comes back, memory does not grow."""
     configure()

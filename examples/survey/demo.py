@@ -3,6 +3,8 @@
     sh dev.sh demo                      from the repository, or
     python examples/survey/demo.py      where the extra `demo` is installed
 
+With --serve the logs can be looked at in a browser afterwards, until Ctrl-C.
+
 Everything it makes is in a temporary folder and gone afterwards, the processes too. With DATABASE_URL=postgres://...
 the tables are in a schema of their own in that database, which goes as well.
 """
@@ -16,6 +18,7 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -74,6 +77,7 @@ def main() -> int:
         print(f"demo.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses it twice wants nothing left, too
         print("demo.py: interrupted", file=sys.stderr)
         return 130
     finally:
@@ -99,6 +103,9 @@ def parse() -> argparse.Namespace:
         help="the control: without the NATS integration, a callback keeps the job of whoever subscribed first",
     )
     parser.add_argument("--color", choices=["auto", "always", "never"], default="auto")
+    parser.add_argument(
+        "--serve", action="store_true", help="show the logs in the browser afterwards, on 127.0.0.1, until Ctrl-C"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the databases and logs, and say where")
     return parser.parse_args()
 
@@ -131,9 +138,11 @@ def make_console(color: str) -> Console:
 def demo(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack, out: Console) -> int:
     started = time.perf_counter()
     url = start_nats_server(folder, stack)
-    os.environ.update(DJANGO_SETTINGS_MODULE="survey.settings", SURVEY_DATA_DIR=str(folder), NATS_URL=url)
+    settings = "survey.site" if options.serve else "survey.settings"
+    os.environ.update(DJANGO_SETTINGS_MODULE=settings, SURVEY_DATA_DIR=str(folder), NATS_URL=url)
     console_log = folder / "console.jsonl"
-    stream = stack.enter_context(console_log.open("w", encoding="utf-8"))
+    # Not closed before the process ends: after Ctrl-C threads may still log.
+    stream = console_log.open("w", encoding="utf-8")
     with contextlib.redirect_stderr(Tee(stream, sys.stderr) if options.console else stream):
         # The proof goes by the text of every line; beyond 500 pictures similar ones would become tallies.
         where = set_up_django(stack, guards=not options.without_guards, fold=options.images <= 500, keep=options.keep)
@@ -167,6 +176,8 @@ def demo(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack,
     print_proof(out, proof, has_guards=not options.without_guards)
     if any(job.status != "SUCCESS" for job in jobs):
         print(*map(tail, worker_logs), sep="\n", file=sys.stderr)
+    if options.serve:
+        serve(out, jobs)
     return 0 if proof.holds else 1
 
 
@@ -427,6 +438,28 @@ def print_samples(out: Console, lines: list[str]) -> None:
             out.print(highlight(Text(line, overflow="fold")), soft_wrap=not out.is_terminal)
 
 
+def serve(out: Console, jobs: list[Job]) -> None:
+    """Django's own server on a free port of this machine alone, until Ctrl-C."""
+    from django.contrib.auth import get_user_model
+    from django.contrib.staticfiles.handlers import StaticFilesHandler
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
+
+    password = secrets.token_urlsafe(6)
+    get_user_model().objects.create_superuser("demo", password=password)
+    with ThreadedWSGIServer(("127.0.0.1", 0), WSGIRequestHandler) as server:
+        server.set_app(StaticFilesHandler(WSGIHandler()))
+        site = f"http://127.0.0.1:{server.server_port}"
+        out.print()
+        out.print(Rule("the logs in the browser", align="left"))
+        for job in jobs:
+            out.print(f"{site}/admin/login/?next=/logs/{job.pk}/", soft_wrap=True)
+        out.print(f"user demo, password {password}; Ctrl-C ends the server", soft_wrap=True)
+        sys.stdout.flush()
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
 # --- the proof --------------------------------------------------------------------------------------------
 
 
@@ -444,6 +477,7 @@ def print_proof(out: Console, proof: Proof, *, has_guards: bool) -> None:
     counters = ", ".join(f"{name} {value}" for name, value in proof.stats.items())
     verdict = Text("  ok", "green") if proof.stats_hold else Text("  WRONG", "bold red")
     print_indented(out, Text("stats(): "), Text(counters).append(verdict))
+    out.print(f"These are of this process; the workers' processes stored {proof.by_workers} lines of their own.")
     if proof.holds:
         out.print("PROOF HOLDS: every line is in its job's log, once, and in no other.", style="bold green")
     else:

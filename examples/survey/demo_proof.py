@@ -38,6 +38,7 @@ class Proof:
     rows: list[tuple[str, list[str], bool]]
     stats: dict[str, Any]
     stats_hold: bool
+    by_workers: int
     misplaced: int
     missing: int
 
@@ -75,7 +76,8 @@ def prove(
             written[job_id][line_of(record["message"], record.get("exc_info", ""))] += 1
     found = [findings(job, logs[job.pk], written[job.pk], owner_of_site) for job in jobs]
     # The counters are this process's; what the workers told is counted in theirs.
-    stored = sum(not entry.fields.get("worker") for entries in logs.values() for entry in entries)
+    by_workers = sum(bool(entry.fields.get("worker")) for entries in logs.values() for entry in entries)
+    stored = sum(map(len, logs.values())) - by_workers
     wanted = {"captured": stored, "stored": stored, **dict.fromkeys(LOSSES, 0)}
     rows = [
         row("status", found, lambda it: it.status, lambda it: it.status == "SUCCESS"),
@@ -100,6 +102,7 @@ def prove(
         rows,
         counters,
         all(counters[name] == value for name, value in wanted.items()),
+        by_workers,
         misplaced=sum(it.foreign for it in found),
         missing=sum(it.lost for it in found),
     )

@@ -814,17 +814,18 @@ def _own_fields(fields: dict[str, Any]) -> Mapping[str, Any]:
 def _job_name(value: object) -> str:
     if value is None:
         return ""
-    if hasattr(value, "pk") and not isinstance(value, str):
-        report_once(
-            ("model-as-id", type(value).__qualname__),
-            f"job_context() got a {type(value).__qualname__} object; its log is kept under the text of that object. "
-            "Pass its id: job_context(job.pk)",
-        )
     try:
-        return clean(str(value))
+        name = clean(str(value))
     except Exception as error:
         report_once(("bad-id", type(value).__qualname__), f"job_context(): str() of the job id failed: {error!r}")
         return ""
+    if hasattr(value, "pk") and not isinstance(value, str):
+        report_once(
+            ("model-as-id", type(value).__qualname__),
+            f"job_context() got a {type(value).__qualname__} object; its log is kept under the text of that object, "
+            f"{name!r}. Pass its id: job_context(job.pk)",
+        )
+    return name
 
 
 def _report_unsaved() -> None:

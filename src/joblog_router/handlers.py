@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import logging
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from re import Pattern
 from typing import Any
@@ -19,6 +21,7 @@ from ._pipeline.capture import make_capture
 from ._pipeline.channel import Channel
 from ._pipeline.naming import LoggerNames
 from ._pipeline.overflow import Bounds
+from ._pipeline.report import report
 from ._pipeline.router import UNSET, Unset, router
 from ._pipeline.rules import Rules
 from ._pipeline.sinks import make_sink
@@ -34,6 +37,20 @@ _SETTINGS = (
     "level, sink, options, loggers, exclude, capacity, capacity_bytes, block, fold, unfolded, spool, redact, staff, "
     "max_lines, evidence, late, late_grace, services, generator_drivers, report_tasks, resolvers, filters, formatter"
 )
+
+
+def _telling(init: Callable[..., None]) -> Callable[..., None]:
+    """Say on stderr what `init` raises for: dictConfig puts an error of its own, without the reason, behind it."""
+
+    @functools.wraps(init)
+    def telling(self: JobLogHandler, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except ConfigurationError as error:
+            report(str(error))
+            raise
+
+    return telling
 
 
 class JobLogHandler(logging.Handler):
@@ -78,6 +95,7 @@ class JobLogHandler(logging.Handler):
     the same sink store a record once.
     """
 
+    @_telling
     def __init__(
         self,
         level: int | str = logging.NOTSET,
@@ -105,7 +123,9 @@ class JobLogHandler(logging.Handler):
         **unknown: Any,
     ) -> None:
         if unknown:
-            raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {_SETTINGS}")
+            near = difflib.get_close_matches(min(unknown), _SETTINGS.split(", "), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}.{hint} It knows: {_SETTINGS}")
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             raise ConfigurationError(f"JobLogHandler: capacity must be a positive whole number, not {capacity!r}")
         if isinstance(capacity_bytes, bool) or not isinstance(capacity_bytes, int) or capacity_bytes < 1:

@@ -9,7 +9,17 @@ import time
 from ..sinks.opening import ENVIRONMENT, open_store
 from ..sinks.store import Selection, Store
 
-__all__ = ["add_jobs", "add_json", "add_selection", "add_store", "age", "selection_of", "store_of", "whole"]
+__all__ = [
+    "add_jobs",
+    "add_json",
+    "add_selection",
+    "add_store",
+    "age",
+    "nothing_found",
+    "selection_of",
+    "store_of",
+    "whole",
+]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -46,6 +56,13 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 def selection_of(options: argparse.Namespace) -> Selection:
     """What `add_selection` found. Who runs commands sees every line."""
     return Selection(options.level, options.logger, options.text, options.origin, "staff")
+
+
+def nothing_found(job: str, options: argparse.Namespace) -> str:
+    """What to say where a job has no line."""
+    if any((options.level, options.logger, options.text, options.origin)):
+        return f"job {job!r} has no such lines"
+    return f"nothing is stored for job {job!r}"
 
 
 def store_of(options: argparse.Namespace) -> Store:

@@ -17,6 +17,7 @@ from ..entry import Entry
 __all__ = ["Console", "line_of", "time_of"]
 
 _INDENT: Final = "    "
+_TALLY: Final = frozenset({"fold", "folded", "first", "last"})
 _STYLES: Final = ((40, "red", "31"), (30, "yellow", "33"), (20, "", ""), (0, "dim", "2"))
 
 
@@ -44,11 +45,13 @@ class Console:
         else:
             self._out.write(f"{_encodable(shown, self._out)}\n")
 
-    def entry(self, entry: Entry, job: bool = False) -> None:
-        """A line of a job's log."""
+    def entry(self, entry: Entry, job: bool = False, fields: bool = False) -> None:
+        """A line of a job's log; `fields`: and below it what `extra` and the scope added."""
         text = line_of(entry)
         if job:
             text = f"[{_one_line(entry.job_id)}] {text}"
+        if fields and (shown := _fields_of(entry)):
+            text = f"{text}\n{shown}"
         if entry.exception:
             text = f"{text}\n{entry.exception}"
         self.line(text, entry.level)
@@ -80,6 +83,18 @@ def line_of(entry: Entry) -> str:
     if fold_of(entry):
         text = f"{text} (stands for {entry.fields['folded']} similar lines)"
     return text
+
+
+def _fields_of(entry: Entry) -> str:
+    """Its fields as `name=value`; values as JSON unless they are plain words."""
+    left_out = _TALLY if fold_of(entry) else ()
+    return " ".join(f"{_one_line(name)}={_value(it)}" for name, it in entry.fields.items() if name not in left_out)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str) and value and not any(char.isspace() or char in '"={}[]' for char in value):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def time_of(created: float) -> str:

@@ -34,6 +34,6 @@ def run(options: argparse.Namespace, console: Console) -> int:
             for entry in page.entries:
                 console.json(entry.as_dict())
         if not found:
-            console.problem(f"job {job!r} has no such lines")
+            console.problem(arguments.nothing_found(job, options))
             status = 1
     return status

@@ -1,4 +1,4 @@
-"""The log of a job, oldest line first, with its tracebacks."""
+"""The log of a job, oldest line first, with its tracebacks and fields."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         if options.json:
             console.json(entry.as_dict())
         else:
-            console.entry(entry)
+            console.entry(entry, fields=True)
     if not page.entries:
-        console.problem(f"job {options.job!r} has no such lines")
+        console.problem(arguments.nothing_found(options.job, options))
     elif page.earlier:
         console.problem(f"these are the newest {len(page.entries)} lines: more with -n, all with joblog export")
     return 0 if page.entries else 1

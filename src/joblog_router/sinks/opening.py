@@ -48,7 +48,8 @@ def open_store(named: object = None) -> Store:
         return _store_of(fallback, "the store")
     raise ConfigurationError(
         "there is no store to read: no JobLogHandler of this process has a sink that can be read. "
-        f"Name one: --store jsonl:DIRECTORY, {ENVIRONMENT}=jsonl:DIRECTORY, or JOBLOG_ROUTER['STORE']"
+        f"Name one: --store jsonl:DIRECTORY, {ENVIRONMENT}=jsonl:DIRECTORY, or JOBLOG_ROUTER['STORE']; for the store "
+        "of a Django project run manage.py joblog, or set DJANGO_SETTINGS_MODULE"
     )
 
 

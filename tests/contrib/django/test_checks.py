@@ -50,6 +50,7 @@ def test_w002_a_file_that_is_shared(bare_project: Project, settings: str) -> Non
     assert "sqlite_alias(BASE_DIR / 'joblog.sqlite3')" in result.stderr
     assert "DATABASE_ROUTERS = ['joblog_router.contrib.django.db.JobLogRouter']" in result.stderr
     assert "manage.py migrate --database joblog" in result.stderr
+    assert "take it out first: manage.py migrate" in result.stderr
 
 
 def test_w002_is_about_files_that_are_written(bare_project: Project) -> None:
@@ -154,6 +155,54 @@ def test_w006_a_logger_that_keeps_its_lines(
     assert ("(joblog_router.W006)" in result.stderr) is is_found
     assert "'django'" not in result.stderr
     assert not is_found or "LOGGING['loggers']['shop']['handlers']" in result.stderr
+
+
+def test_w013_a_handler_on_a_logger_of_nobody(bare_project: Project) -> None:
+    """A handler that is not on root but on loggers whose names no code has is found; names of code are fine."""
+    of_code = [
+        "shop",
+        "shop.work",
+        "joblog_router.contrib",
+        "textwrap",
+    ]  # app, below, around one, a module that is none
+    bare_project.settings(
+        f"""
+        LOGGING["root"] = {{"level": "INFO"}}
+        LOGGING["loggers"] = {{name: {{"handlers": ["job"]}} for name in {["shp", "survey.work", *of_code]}}}
+        """
+    )
+    found = bare_project.manage("check").stderr
+    assert found.count("(joblog_router.W013)") == 2
+    assert "on the logger 'survey.work', but no installed app and no module has that name" in found
+    assert "HINT: Did you mean 'shop'? Add the handler to the root logger" in found
+
+
+def test_w013_is_not_about_loggers_beside_root(bare_project: Project) -> None:
+    """Where root has the handler nothing is missed, whatever other loggers are called."""
+    bare_project.settings("LOGGING['loggers'] = {'nowhere': {'handlers': ['job'], 'propagate': False}}")
+    assert bare_project.manage("check").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ("LOGGING['root'] = {'handlers': ['job']}", "LOGGING['root']['level']"),
+        (
+            "LOGGING['root'] = {}; LOGGING['loggers'] = {'shop': {'handlers': ['job']}}",
+            "LOGGING['loggers']['shop']['level']",
+        ),
+        ("LOGGING['root'] = {'handlers': ['job'], 'level': 'WARNING'}", ""),  # somebody wants it
+        ("LOGGING['root'] = {'handlers': ['job']}; LOGGING['handlers']['job']['level'] = 'ERROR'", ""),
+        ("LOGGING['root'] = {'handlers': ['job']}; LOGGING['loggers'] = {'shop': {'level': 'DEBUG'}}", ""),
+        ("LOGGING['root'] = {'level': 'INFO'}; LOGGING['loggers'] = {'shop': {'handlers': ['job']}}", ""),
+    ],
+)
+def test_w014_a_logger_without_a_level(bare_project: Project, settings: str, place: str) -> None:
+    """Root is at WARNING where nobody says otherwise, and so are the loggers below: INFO would be missed."""
+    bare_project.settings(settings)
+    found = bare_project.manage("check").stderr
+    assert ("(joblog_router.W014)" in found) is bool(place)
+    assert not place or f"HINT: Set {place} = 'INFO'." in found
 
 
 def test_w007_an_alias_with_nearly_the_right_name(bare_project: Project) -> None:
@@ -281,3 +330,26 @@ def test_e006_a_header_that_cannot_be_asked(bare_project: Project) -> None:
     """HEADER names a function that is not there."""
     web(bare_project, "JOBLOG_ROUTER['HEADER'] = 'shop.header.of'")
     assert "(joblog_router.E006)" in bare_project.manage("check", status=1).stderr
+
+
+def test_w015_a_permission_that_is_not_there(bare_project: Project) -> None:
+    """With the log's own database alone migrated nobody can be given the permission; plain `migrate` makes it."""
+    web(bare_project)
+    bare_project.manage("migrate", "--database", "joblog", "--verbosity=0")
+    check = ("check", "--database", "default", "--database", "joblog")
+    found = bare_project.manage(*check).stderr
+    assert "(joblog_router.W015) The permission 'joblog_router.view_joblogentry' is not in the database 'de" in found
+    assert "HINT: Run: manage.py migrate (" in found
+    assert bare_project.manage("check", "--database", "joblog").stderr == ""
+    bare_project.manage("migrate", "--verbosity=0")
+    assert bare_project.manage(*check).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "urls"),
+    [("", "urlpatterns = []"), ("JOBLOG_ROUTER['PERMISSION'] = lambda request, job_id: True", URLS)],
+)
+def test_w015_is_about_pages_by_permission(bare_project: Project, settings: str, urls: str) -> None:
+    """Without the URLs, or with a rule of the project's own, no permission is needed."""
+    web(bare_project, settings, urls)
+    assert "W015" not in bare_project.manage("check", "--database", "default").stderr

@@ -19,6 +19,7 @@ from joblog_router.contrib.nats import consumption, fetching, instrument
 from joblog_router.contrib.nats.consumption import Consumption, is_milestone
 from joblog_router.contrib.nats.exhaustion import task_of
 from joblog_router.contrib.nats.ownership import StreamKey
+from joblog_router.contrib.nats.shortage import explain
 from tests.contrib.nats.conftest import Connect, JobLogs, answered, server_version, state
 from tests.servers import NatsServer
 
@@ -104,8 +105,8 @@ async def test_redeliveries_of_a_fetch_are_one_line(logs: JobLogs, connect: Conn
     await subscription.fetch(6)
     redelivery = logs.event(own, "nats.redelivery")
     assert redelivery.message == (
-        f"Redelivery of 6 messages on job_{own}: seq 1 (attempt 3 of 5), seq 2 (attempt 2 of 5), "
-        "seq 3 (attempt 2 of 5), … 3 more"
+        f"Redelivery of 6 messages on job_{own} (sent back, or not acknowledged within 300 ms): "
+        "seq 1 (attempt 3 of 5), seq 2 (attempt 2 of 5), seq 3 (attempt 2 of 5), … 3 more"
     )
     fields = redelivery.fields
     assert (fields["count"], fields["attempt"], fields["max_deliver"], fields["stream_seq"]) == (6, 3, 5, 1)
@@ -477,3 +478,10 @@ async def test_bookkeeping_that_fails_leaves_fetching_alone(
         await messages[1].ack()
     with pytest.raises(nats.errors.ConnectionClosedError):
         await subscription.fetch(1)
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 message was given up"), (2, "2 messages were given up")])
+def test_what_was_given_up_is_said_in_numbers(count: int, words: str) -> None:
+    """Where nothing is left because the server gave up."""
+    info = {"config": {"max_deliver": 3}, "num_redelivered": count, "delivered": {"consumer_seq": 9, "stream_seq": 9}}
+    assert explain(info).words == f"nothing is left; {words}"

@@ -75,8 +75,8 @@ async def test_a_foreign_module_tells_its_life_in_the_jobs_log(
 
     final = logs.event(own, "nats.consumer.final")
     assert final.message == (
-        f"Deleting consumer job-{own}-consumer of NATS stream job_{own}: delivered 50, acknowledged up to 48, "
-        "2 not acknowledged, 0 redelivered, 0 not delivered yet"
+        f"Deleting consumer job-{own}-consumer of NATS stream job_{own}: 50 deliveries, finished up to stream_seq 48, "
+        "2 not acknowledged, 0 delivered again and never acknowledged, 0 not delivered yet"
     )
     assert (final.fields["delivered"], final.fields["ack_floor"]) == (50, 48)
     assert (final.fields["num_ack_pending"], final.fields["num_pending"]) == (2, 0)

@@ -129,8 +129,8 @@ async def test_the_final_numbers_are_the_servers_own(logs: JobLogs, connect: Con
     assert entry.fields["ack_floor"] == info.ack_floor.stream_seq == 3
     assert entry.fields["ack_floor_consumer_seq"] == info.ack_floor.consumer_seq
     assert entry.message == (
-        f"Deleting consumer c of NATS stream {stream}: delivered 7, acknowledged up to 3, "
-        "3 not acknowledged, 1 redelivered, 4 not delivered yet"
+        f"Deleting consumer c of NATS stream {stream}: 7 deliveries, finished up to stream_seq 3, "
+        "3 not acknowledged, 1 delivered again and never acknowledged, 4 not delivered yet"
     )
     assert logs.events(own)[-4:] == [
         "nats.publish.summary",

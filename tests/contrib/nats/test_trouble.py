@@ -242,24 +242,32 @@ async def test_a_connection_that_is_given_up_is_told(
     assert closed.fields["duration"] > 0
 
 
-async def test_a_storm_of_refused_connections_is_one_line(logs: JobLogs, own: str) -> None:
-    """Every attempt of a first connect fails: one line with their number and cause, in the asking job alone."""
+async def test_a_storm_of_refused_connections_is_two_lines(logs: JobLogs, own: str) -> None:
+    """Every attempt of a first connect fails: the first is told at once, the last with their number and cause."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        url = f"nats://127.0.0.1:{closed.getsockname()[1]}"
+        place = f"127.0.0.1:{closed.getsockname()[1]}"
+        url = f"nats://user:hidden@{place}"
         heard: list[Exception] = []
 
         async def error_cb(error: Exception) -> None:
             heard.append(error)
+            told_so_far.append(len(logs.stdout.events()))
 
+        told_so_far: list[int] = []
         with job_context(own):
             with pytest.raises(NoServersError):
                 await nats.connect(url, reconnect_time_wait=0.02, max_reconnect_attempts=4, error_cb=error_cb)
             with pytest.raises(NoServersError):
                 await nats.connect(url, reconnect_time_wait=0.02, max_reconnect_attempts=4)
     told = [e for e in logs.entries(own) if e.fields.get("event") == "nats.connection.refused"]
-    assert len(told) == len(logs.entries(own)) == 2
-    assert [entry.fields["count"] for entry in told] == [len(heard)] * 2
-    assert told[0].message.startswith(f"Could not connect to NATS: {len(heard)} failed attempts, given up after ")
-    assert told[0].message.endswith(": ConnectionRefusedError")
-    assert "ConnectionRefusedError" in (told[0].exception or "")
+    assert len(told) == len(logs.entries(own)) == 4
+    assert [entry.fields["count"] for entry in told] == [1, len(heard)] * 2
+    assert told_so_far == [1] * len(heard)  # the first line was there before anybody else heard of the first refusal
+    assert told[0].message == f"No connection to NATS at {place} so far: ConnectionRefusedError"
+    assert told[0].level == logging.WARNING
+    last = f"Could not connect to NATS at {place}: {len(heard)} failed attempts, given up after "
+    assert told[1].message.startswith(last)
+    assert told[1].message.endswith(": ConnectionRefusedError")
+    assert "ConnectionRefusedError" in (told[1].exception or "")
+    assert not any("hidden" in f"{entry.message} {entry.exception} {entry.fields}" for entry in told)

@@ -6,10 +6,12 @@ Registered by the app's start; called by `manage.py check` and the commands that
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import inspect
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from django.apps import apps
@@ -26,6 +28,7 @@ from ...exceptions import ConfigurationError
 from ...handlers import JobLogHandler
 from ...sinks.opening import open_store
 from . import conf
+from .permissions import VIEW_PERMISSION
 from .sink import sinks
 
 __all__: list[str] = []
@@ -40,10 +43,10 @@ def _aliases() -> list[str]:
 @register
 def check_logging(**kwargs: Any) -> list[CheckMessage]:
     """`joblog_router.W001`: LOGGING silences loggers that exist already."""
-    logging = settings.LOGGING
-    if not logging or not settings.LOGGING_CONFIG or logging.get("incremental"):
+    config = settings.LOGGING
+    if not config or not settings.LOGGING_CONFIG or config.get("incremental"):
         return []
-    if logging.get("disable_existing_loggers", True) is False:
+    if config.get("disable_existing_loggers", True) is False:
         return []
     return [
         Warning(
@@ -57,7 +60,10 @@ def check_logging(**kwargs: Any) -> list[CheckMessage]:
 
 @register
 def check_attached(**kwargs: Any) -> list[CheckMessage]:
-    """`joblog_router.W005`: a job handler is on no logger. `W006`: a logger keeps its records from the one on root."""
+    """What job handlers miss: `joblog_router.W005` everything, `W013` all but one logger's lines, `W014` INFO.
+
+    `W006`: a logger keeps its records from the one on root.
+    """
     config = settings.LOGGING
     if not config or not settings.LOGGING_CONFIG or config.get("incremental"):
         return []
@@ -85,7 +91,59 @@ def check_attached(**kwargs: Any) -> list[CheckMessage]:
             for name, logger in sorted(loggers.items())
             if name.partition(".")[0] not in ("", "django") and logger.get("propagate") is False and not attached[name]
         ]
+    else:
+        found += [_misnamed(name, min(has)) for name, has in sorted(attached.items()) if has and not _is_of_code(name)]
+    handlers = {name for name in ours if _takes_info(config["handlers"][name])}
+    found += [_too_quiet(name) for name, has in sorted(attached.items()) if has & handlers and _hides(name, loggers)]
     return found
+
+
+def _misnamed(logger: str, handler: str) -> CheckMessage:
+    near = difflib.get_close_matches(logger, [app.name for app in apps.get_app_configs()], n=1)
+    suggestion = f"Did you mean {near[0]!r}? " if near else ""
+    return Warning(
+        f"The job handler {handler!r} is on the logger {logger!r}, but no installed app and no module has that name: "
+        "lines of other loggers reach no job's log.",
+        hint=f"{suggestion}Add the handler to the root logger: LOGGING['root']['handlers'] = [..., {handler!r}]. "
+        "If this is wanted: SILENCED_SYSTEM_CHECKS = ['joblog_router.W013'].",
+        id="joblog_router.W013",
+    )
+
+
+def _is_of_code(logger: str) -> bool:
+    """Whether a logger has the name of an app, of a module in one or of a package around one, or of a module."""
+    for app in apps.get_app_configs():
+        if f"{app.name}.".startswith(f"{logger}.") or f"{logger}.".startswith(f"{app.name}."):
+            return True
+    try:
+        return logger in sys.modules or importlib.util.find_spec(logger.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _takes_info(handler: Mapping[str, Any]) -> bool:
+    level = handler.get("level") or 0
+    return (logging.getLevelNamesMapping().get(level, 0) if isinstance(level, str) else level) <= logging.INFO
+
+
+def _hides(name: str, loggers: Mapping[str, Any]) -> bool:
+    """Whether INFO stops at the logger because nobody gave it a level, and none below it lets INFO through."""
+    above = {"", *(name[:end] for end in range(len(name) + 1) if name[end : end + 1] in ("", "."))}
+    if any("level" in loggers[one] for one in above & set(loggers)):
+        return False
+    below = [logging.getLogger(one) for one in loggers if one and (not name or f"{one}.".startswith(f"{name}."))]
+    return all(logger.getEffectiveLevel() > logging.INFO for logger in (logging.getLogger(name), *below))
+
+
+def _too_quiet(name: str) -> CheckMessage:
+    level = logging.getLevelName(logging.getLogger(name).getEffectiveLevel())
+    place = f"LOGGING['loggers'][{name!r}]" if name else "LOGGING['root']"
+    return Warning(
+        f"{f'The logger {name!r}' if name else 'The root logger'} has a job handler and no level, so it is at {level}: "
+        "INFO lines reach no job's log.",
+        hint=f"Set {place}['level'] = 'INFO'.",
+        id="joblog_router.W014",
+    )
 
 
 @register
@@ -268,7 +326,8 @@ def check_own_file(**kwargs: Any) -> list[CheckMessage]:
             "Project transactions that read before they write will fail at once: 'database is locked'.",
             hint="Give the log its own file: DATABASES['joblog'] = sqlite_alias(BASE_DIR / 'joblog.sqlite3') "
             f"(of joblog_router.contrib.django.db), DATABASE_ROUTERS = [{_ROUTER!r}], then run: "
-            f"{conf.migrate_command(conf.ALIAS)}",
+            f"{conf.migrate_command(conf.ALIAS)}. If the table is in the project's file already, take it out first: "
+            f"{conf.migrate_command(alias)} joblog_router zero",
             id="joblog_router.W002",
         )
         for alias in _aliases()
@@ -337,6 +396,35 @@ def check_table(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
                 )
             )
     return found
+
+
+@register(Tags.database)
+def check_permission_exists(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """`joblog_router.W015`: nobody can be given the permission to see the page. Only in `check --database ALIAS`."""
+    if sys.argv[1:2] == ["migrate"] or conf.current().PERMISSION is not None:
+        return []
+    if not _has_users() or not _our_namespaces():
+        return []
+    from django.contrib.auth.models import Permission
+
+    alias = router.db_for_read(Permission)
+    if alias not in (databases or ()) or alias not in connections.settings:
+        return []
+    label, _, codename = VIEW_PERMISSION.partition(".")
+    try:
+        found = Permission.objects.using(alias).filter(content_type__app_label=label, codename=codename).exists()
+    except (DatabaseError, InterfaceError):
+        found = False  # its table is not there, which the same command mends, or Django's own checks speak about it
+    if found:
+        return []
+    return [
+        Warning(
+            f"The permission {VIEW_PERMISSION!r} is not in the database {alias!r}: it can be given to nobody, and "
+            "only superusers see the pages of job logs.",
+            hint=f"Run: {conf.migrate_command(alias)} (besides the one that makes the log's table).",
+            id="joblog_router.W015",
+        )
+    ]
 
 
 def _is_shared_file(alias: str) -> bool:

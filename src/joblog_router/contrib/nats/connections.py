@@ -1,7 +1,7 @@
 """Connections lost, restored and refused: told to the jobs that have work on the connection right now, else to none.
 
-Wraps `Client.connect`, `_process_op_err` and `_attempt_reconnect`; runs on the event loop. No address is told: a
-job's log has more readers than the server's configuration.
+Wraps `Client.connect`, `_process_op_err` and `_attempt_reconnect`; runs on the event loop. Of an address only host and
+port are told, and only where no connection comes about: a URL may hold credentials.
 """
 
 from __future__ import annotations
@@ -15,27 +15,39 @@ import time
 from typing import Any
 
 from ...context import JobScope, current_job, detached
-from .events import duration, tell
+from .events import duration, some, tell
 from .ledger import open_part
 from .state import Coroutine, State, quietly
 
 
 class Refusals:
-    """The errors of one attempt to connect, counted before the application's own callback hears of them."""
+    """The errors of one attempt to connect, counted before the application's own callback hears of them.
 
-    __slots__ = ("count", "last")
+    The first is told at once: with nats-py's own settings it takes minutes until the last.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("client", "count", "last", "place", "scope")
+
+    def __init__(self, client: Any, scope: JobScope | None) -> None:
+        self.client = client
+        self.scope = scope
         self.count = 0
         self.last: BaseException | None = None
+        self.place = ""
+
+    def note(self, error: BaseException) -> None:
+        """One more."""
+        self.count += 1
+        self.last = error
+        if self.count == 1:
+            quietly(_tell_first, self)
 
     def counting(self, callback: Coroutine) -> Coroutine:
         """`callback`, counted."""
 
         @functools.wraps(callback)
         async def error_cb(error: BaseException, *args: Any, **kwargs: Any) -> Any:
-            self.count += 1
-            self.last = error
+            self.note(error)
             return await callback(error, *args, **kwargs)
 
         return error_cb
@@ -48,7 +60,8 @@ def connecting(state: State, original: Coroutine) -> Coroutine:
     async def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not state.active:
             return await original(self, *args, **kwargs)
-        scope, refusals, started = current_job(), Refusals(), time.monotonic()
+        scope, started = current_job(), time.monotonic()
+        refusals = Refusals(self, scope)
         if scope is not None and state.settings.events:
             counted = quietly(_counted, original, (self, *args), kwargs, refusals)
             if counted is not None:
@@ -108,6 +121,29 @@ def _counted(
     return (args[1], refusals.counting(callback), *args[3:]), kwargs
 
 
+def _place_of(client: Any) -> str:
+    """ " at HOST:PORT" of each server that `client` may try, without what else their URLs say; "" if none is known."""
+    servers = [server.uri for server in getattr(client, "_server_pool", ())]
+    return f" at {some([f'{uri.hostname}:{uri.port}' for uri in servers])}" if servers else ""
+
+
+def _tell_first(refusals: Refusals) -> None:
+    refusals.place = _place_of(refusals.client)  # in the end nats-py has forgotten those that it gave up
+    scope = open_part(refusals.scope)
+    if scope is None:
+        return
+    tell(
+        scope.job_id,
+        logging.WARNING,
+        "nats.connection.refused",
+        "No connection to NATS%s so far: %s",
+        refusals.place,
+        type(refusals.last).__name__,
+        count=1,
+        error_type=type(refusals.last).__name__,
+    )
+
+
 def _tell_connected(scope: JobScope | None, refusals: Refusals, started: float) -> None:
     scope = open_part(scope)
     if scope is None or not refusals.count:
@@ -116,7 +152,8 @@ def _tell_connected(scope: JobScope | None, refusals: Refusals, started: float) 
         scope.job_id,
         logging.WARNING,
         "nats.connection.refused",
-        "Connected to NATS after %s and %s: %s",
+        "Connected to NATS%s after %s and %s: %s",
+        refusals.place,
         _attempts(refusals.count),
         duration(time.monotonic() - started),
         type(refusals.last).__name__,
@@ -141,7 +178,8 @@ def _tell_refused(
         scope.job_id,
         logging.ERROR,
         "nats.connection.refused",
-        "Could not connect to NATS: %sgiven up after %s: %s",
+        "Could not connect to NATS%s: %sgiven up after %s: %s",
+        refusals.place or quietly(_place_of, refusals.client) or "",
         f"{_attempts(count)}, " if count else "",
         duration(time.monotonic() - started),
         type(cause).__name__,

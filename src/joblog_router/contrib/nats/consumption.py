@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from typing import Any, Final, NamedTuple
 
-from .events import tell
+from .events import duration, tell
 from .naming import Delivery
 from .ownership import StreamKey
 
@@ -203,10 +203,11 @@ class Consumption:
             self.job,
             logging.WARNING,
             "nats.redelivery",
-            "Redelivery of %s message%s on %s: %s",
+            "Redelivery of %s message%s on %s (sent back, or not acknowledged %s): %s",
             f"{len(found):,}",
             "s" if len(found) > 1 else "",
             self.key.stream,
+            f"within {duration(self.limits.ack_wait)}" if self.limits and self.limits.ack_wait else "in time",
             shown([f"seq {seq} ({self.of_max(attempt)})" for seq, attempt in found]),
             **self.fields,
             count=len(found),

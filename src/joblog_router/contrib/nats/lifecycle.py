@@ -166,7 +166,8 @@ def _given_up(reply: dict[str, Any]) -> int:
 
 def _numbers(counters: dict[str, Any]) -> str:
     return (
-        f"delivered {counters['delivered']}, acknowledged up to {counters['ack_floor']}, "
-        f"{counters['num_ack_pending']} not acknowledged, {counters['num_redelivered']} redelivered, "
+        f"{counters['delivered']} deliveries, finished up to stream_seq {counters['ack_floor']}, "
+        f"{counters['num_ack_pending']} not acknowledged, "
+        f"{counters['num_redelivered']} delivered again and never acknowledged, "
         f"{counters['num_pending']} not delivered yet"
     )

@@ -44,7 +44,8 @@ def explain(info: dict[str, Any] | None) -> Shortage:
         return _unacknowledged(info, waiting)
     redelivered = counters["num_redelivered"] or 0
     if redelivered and (config.get("max_deliver") or 0) > 1:
-        return Shortage("given up", f"nothing is left; {redelivered:,} messages were given up", True)
+        given_up = f"{redelivered:,} message{'s were' if redelivered > 1 else ' was'} given up"
+        return Shortage("given up", f"nothing is left; {given_up}", True)
     if not counters["delivered"]:
         return Shortage("nothing published", "nothing has been published for it yet", False)
     return Shortage("nothing left", "nothing is left, all messages are delivered and acknowledged", False)

@@ -171,11 +171,11 @@ class Sum:
             self.job,
             logging.INFO,
             "nats.publish.progress",
-            "Queued %s%s messages to %s%s%s",
+            "Queued %s%s messages to %s so far%s%s",
             counted,
             of,
             self.stream,
-            _range(progress.first_seq, progress.last_seq, progress.since - progress.duplicates),
+            _range(progress.first_seq, progress.last_seq, progress.since - progress.duplicates, "the last as "),
             f", {rate:,}/s" if rate is not None else "",
             stream=self.stream,
             accepted=progress.accepted,
@@ -268,10 +268,10 @@ def expected_of(fields: Any) -> int:
     return value if type(value) is int and value > 0 else 0
 
 
-def _range(first: int, last: int, count: int) -> str:
+def _range(first: int, last: int, count: int, which: str = "") -> str:
     if not first:
         return ""
     # Others publish into the stream as well: then the numbers are not all ours.
     if last - first + 1 == count:
-        return f" (stream_seq {first}-{last})" if last > first else f" (stream_seq {first})"
-    return f" (between stream_seq {first} and {last})"
+        return f" ({which}stream_seq {first}-{last})" if last > first else f" ({which}stream_seq {first})"
+    return f" ({which and 'the last '}between stream_seq {first} and {last})"

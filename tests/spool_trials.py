@@ -1,6 +1,7 @@
 """Trials that kill a process at a random moment and count what its job logs have afterwards.
 
-`python -m tests.spool_trials 1000 jsonl` (or sqlite, or postgresql) runs a thousand; the suite runs a few with fixed seeds, and `-m soak` more.
+`python -m tests.spool_trials 1000 jsonl` (or sqlite, or postgresql) runs a thousand; the suite
+runs a few with fixed seeds, and `-m soak` more.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def test_the_end_of_a_scope_tells_what_is_missing_and_only_then(gate: Gate) -> N
     assert flush(10)
     (told,) = [entry for entry in gate.written if "missing" in entry.fields]
     counts = completeness(1)["Gate"]
-    assert told.job_id == "1" and told.level == logging.WARNING
+    assert (told.job_id, told.level) == ("1", logging.WARNING)
     assert told.fields["completeness"] == counts
     assert (counts["emitted"], counts["quarantined"], counts["waiting"]) == (301, 1, 0)
     assert counts["dropped"] == 300 - sum(entry.message.isdigit() for entry in gate.written)

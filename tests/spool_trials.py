@@ -1,6 +1,7 @@
 """Trials that kill a process at a random moment and count what its job logs have afterwards.
 
-`python -m tests.spool_trials 1000 jsonl` runs a thousand; the suite runs a few with fixed seeds, and `-m soak` more.
+`python -m tests.spool_trials 1000 jsonl` (or sqlite, or postgresql) runs a thousand; the suite
+runs a few with fixed seeds, and `-m soak` more.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,13 +233,24 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
 
 
+def _server(stack: ExitStack) -> str:
+    """A server for these trials alone; its address."""
+    from tests.postgres import PORT, USER, PostgresServer
+
+    server = stack.enter_context(PostgresServer())
+    at = {"NAME": server.create_database(), "USER": USER, "HOST": server.host, "PORT": str(PORT)}
+    return json.dumps({"ENGINE": "django.db.backends.postgresql", **at})
+
+
 def main() -> int:
     """Run many trials and sum them up."""
     import tempfile
 
     count, kind = int(sys.argv[1]), sys.argv[2]
-    with tempfile.TemporaryDirectory(prefix="trials") as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trials")))
+        if kind == "postgresql":
+            kind = _server(stack)
         prepare(folder, kind)
         total = Counter[str]()
         for seed in range(count):

@@ -89,7 +89,7 @@ def test_the_jobs_own_log_tells_how_many_lines_were_dropped(gate: Gate) -> None:
     total = 0
     for job, count in ((1, 600), (2, 400)):
         lines = [entry for entry in gate.written if entry.job_id == str(job) and entry.logger == "app"]
-        markers = [entry for entry in gate.written if entry.job_id == str(job) and entry.logger != "app"]
+        markers = [entry for entry in gate.written if entry.job_id == str(job) and "dropped" in entry.fields]
         assert 1 <= len(markers) <= 3
         for marker in markers:
             levels = marker.fields["dropped_by_level"]
@@ -104,6 +104,48 @@ def test_the_jobs_own_log_tells_how_many_lines_were_dropped(gate: Gate) -> None:
         total += dropped
         assert completeness(job)["Gate"]["dropped"] == dropped
     assert stats()["dropped"] - before == total
+
+
+def test_the_end_of_a_scope_tells_what_is_missing_and_only_then(gate: Gate) -> None:
+    """One line with exact counts once the scope has closed; none for a job whose lines are all there."""
+    gate.refuses = "poison"
+    add(gate, capacity=50)
+    with job_context(1):
+        for number in range(300):
+            log.info("%d", number)
+        gate.is_open = True
+        assert flush(10)
+        log.info("poison")
+        assert flush(10)
+        with job_context(2):
+            log.info("whole")
+        assert flush(10)
+        assert not [entry for entry in gate.written if "missing" in entry.fields]  # the scope is open
+    assert flush(10)
+    (told,) = [entry for entry in gate.written if "missing" in entry.fields]
+    counts = completeness(1)["Gate"]
+    assert (told.job_id, told.level) == ("1", logging.WARNING)
+    assert told.fields["completeness"] == counts
+    assert (counts["emitted"], counts["quarantined"], counts["waiting"]) == (301, 1, 0)
+    assert counts["dropped"] == 300 - sum(entry.message.isdigit() for entry in gate.written)
+    assert told.message == (
+        f"{counts['dropped'] + 1:,} of 301 lines are not in this log: dropped {counts['dropped']:,}, quarantined 1"
+    )
+
+
+def test_the_end_of_a_scope_is_told_without_a_flush(gate: Gate) -> None:
+    """The writer finds out by itself, within two seconds."""
+    gate.is_open, gate.refuses = True, "poison"
+    add(gate)
+    with job_context(1):
+        log.info("poison")
+        time.sleep(0.2)
+        log.info("good")
+    until = time.monotonic() + 10
+    while not any("missing" in entry.fields for entry in gate.written) and time.monotonic() < until:
+        time.sleep(0.02)
+    (told,) = [entry for entry in gate.written if "missing" in entry.fields]
+    assert told.message == "1 of 2 lines are not in this log: quarantined 1"
 
 
 def test_what_becomes_of_a_jobs_lines_adds_up(gate: Gate) -> None:

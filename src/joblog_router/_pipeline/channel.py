@@ -8,10 +8,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..context import JobScope
 from .folding import Folder
+from .missing import Missing
 from .overflow import Bounds, Overflow
 from .rules import Rules
 from .spool import Spool
@@ -97,6 +99,7 @@ class Channel:
         self.ready: deque[Entry] = deque()
         self.is_converting = False
         self.folder = Folder()
+        self.missing = Missing()
         self.taken = 0
         self.stored = 0
         self.quarantined = 0
@@ -257,10 +260,16 @@ class Channel:
         """Put the rows that tell of dropped lines behind what waits, unless the sink is away; the last one's number."""
         seq = 0
         if not self.failing:
-            for row in self.overflow.rows(self.origin, everything, self.folder.jobs):
+            for row in self._marker_rows(everything):
                 seq = self.next_seq()
                 self.buffer.append((row, _NO_SCOPE, seq, 0, "", None))
         return seq
+
+    def _marker_rows(self, everything: bool) -> Iterator[TallyRow]:
+        for row in self.overflow.rows(self.origin, everything, self.folder.jobs):
+            self.missing.note((row.namespace, row.job_id))
+            yield row
+        yield from self.missing.rows(self.origin, everything, self.folder.jobs, self.completeness)
 
     def has_lines(self) -> bool:
         """Whether lines wait to be stored."""
@@ -268,7 +277,7 @@ class Channel:
 
     def is_empty(self) -> bool:
         """Whether nothing is left to do: no line waits, and no tally is owed."""
-        return not (self.has_lines() or self.folder.owes() or self.overflow.owes())
+        return not (self.has_lines() or self.folder.owes() or self.overflow.owes() or self.missing.owes())
 
     def waiting(self) -> int:
         """How many entries are captured and neither stored nor given up."""

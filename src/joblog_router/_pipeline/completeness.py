@@ -18,12 +18,13 @@ Key = tuple[str, str]
 class Counts:
     """One job's lines in one channel."""
 
-    __slots__ = ("dropped", "folded", "quarantined", "stored")
+    __slots__ = ("dropped", "folded", "quarantined", "stored", "told_missing")
 
     def __init__(self) -> None:
         self.stored = 0
         self.folded = 0
         self.quarantined = 0
+        self.told_missing = 0  # of which the line at a scope's end told
         self.dropped = 0  # of which the log tells; others are in Overflow
 
 

@@ -189,6 +189,11 @@ class Writer:
             for channel in self._channels()
             if not channel.failing and (due := channel.overflow.next_due()) is not None
         ]
+        times += [
+            due
+            for channel in self._channels()
+            if not channel.failing and (due := channel.missing.next_due()) is not None
+        ]
         if (ask_at := switch.next_ask()) is not None:
             times.append(ask_at)
         return max(0.0, min(times) - now) if times else None
@@ -314,6 +319,7 @@ class Writer:
             channel.ready.append(channel.rules.finish(record._replace(seq=item[2])))
             return
         entry: Entry | None = _entry_of(record, item, channel.origin)
+        channel.missing.saw(item[1])
         is_folded = folding.enabled if channel.fold is None else channel.fold
         if is_folded and entry is not None and not (channel.unfolded and channel.unfolded.wants(record.name)):
             entry = channel.folder.pass_on(entry, item[1])
@@ -349,6 +355,7 @@ class Writer:
                 continue
             for suspect, reason in suspects:
                 self._set_aside(channel, suspect, reason)
+                channel.missing.forget(suspect)  # nothing of this job is taken, nor would a word about it be
             handled += len(suspects) + 1
             lines += is_stored and not isinstance(entry, TallyRow)
             suspects.clear()
@@ -387,6 +394,7 @@ class Writer:
             counts = channel.folder.jobs.of(entry)
             counts.quarantined += 1
             counts.stored -= 1  # _done() will count it among those
+            channel.missing.note((entry.namespace, entry.job_id))
         kept_in = quarantine.keep(channel, entry, reason)
         report_once(
             ("refused", channel.key, type(reason).__name__),

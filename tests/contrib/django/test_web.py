@@ -328,6 +328,8 @@ def test_figures(staff: Client, log: Log) -> None:
     found = get(staff, "7", "summary")
     assert found["first_error"].pop("message") == "first"
     del found["first_error"]
+    account = found.pop("completeness")
+    assert (account["stored"], account["dropped"], account["lost"]) == (3, 0, 0)
     assert found == {
         "job_id": "7",
         "lines": 3,

@@ -24,6 +24,7 @@ from django.views.decorators.http import require_safe
 from ..._pipeline.reading import summarize
 from ..._pipeline.report import report_once
 from ...exceptions import ConfigurationError, SinkUnavailableError
+from ...sinks.account import account_of
 from ...sinks.opening import open_store
 from ...sinks.store import ALL, Page, Selection, Store, Summary
 from . import conf, figures, windows
@@ -133,16 +134,23 @@ def download(request: HttpRequest, job_id: str, access: Access) -> HttpResponseB
 
 @_for_readers
 def summary(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
-    """Figures about the log as JSON; with `buckets` counts by level over time, too."""
+    """Figures about the log as JSON; with `buckets` counts by level over time, too.
+
+    `completeness` is for staff, and null for a long log unless `completeness=1` asks for it: it reads every line.
+    """
     buckets = request.GET.get("buckets", "")
     if buckets and not (buckets.isascii() and buckets.isdecimal() and 1 <= int(buckets[:5]) <= _MOST_BUCKETS):
         raise BadParameterError(f"buckets must be a whole number from 1 to {_MOST_BUCKETS}")
     found, counts = figures.of(store, job_id, access.audience, int(buckets or 0))
     if not found.lines and not access.is_known:
         raise Http404(_absent())
+    account = None
+    if access.audience == "staff" and (found.lines <= _FEW or request.GET.get("completeness")):
+        account = account_of(store(), job_id)._asdict()
     return JsonResponse(
         {
             "job_id": job_id,
+            "completeness": account,
             "lines": found.lines,
             "levels": _by_name(found.levels),
             "first": found.first,
@@ -197,6 +205,8 @@ def page(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
     return response
 
 
+# Lines that are looked through one by one in a moment.
+_FEW: Final = 20_000
 _LEVEL_NAMES: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 

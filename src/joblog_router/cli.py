@@ -39,6 +39,8 @@ COMMANDS: Final = (
     Command("show", "a job's log with its tracebacks", "joblog_router._commands.show"),
     Command("export", "a job's log as JSON lines", "joblog_router._commands.export"),
     Command("stats", "what is in a job's log: counts, times, the first error", "joblog_router._commands.stats"),
+    Command("status", "where jobs are: progress, queue, counters, log", "joblog_router._commands.status"),
+    Command("watch", "follow a job on the screen until it ends", "joblog_router._commands.watch"),
     Command("doctor", "why a job does not get on, and what to do", "joblog_router._commands.doctor"),
     Command("prune", "delete old lines", "joblog_router._commands.prune"),
     Command("delete", "delete the logs of jobs", "joblog_router._commands.delete"),

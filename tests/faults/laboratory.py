@@ -70,6 +70,7 @@ class Laboratory:
         self.consumer = f"job-{self.job_id}-consumer"
         self.subject = f"job.{self.job_id}.tasks"
         self.url = url
+        self.directory = directory
         self.store = JsonLinesSink(directory)
         self.configuration: dict[str, Any] = {
             "PATIENCE": PATIENCE,
@@ -91,6 +92,7 @@ class Laboratory:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with suppress(Exception):
+            await self.client.flush(1)
             await self.js.delete_stream(self.stream)
         with suppress(Exception):
             await asyncio.wait_for(self.client.close(), 2)
@@ -154,8 +156,10 @@ class Laboratory:
                     }
                 ),
             )
-        for number in range(tasks):
-            await self.js.publish(subject or self.subject, json.dumps({"task": number}).encode())
+        for number in range(tasks - 1):
+            await self.client.publish(subject or self.subject, json.dumps({"task": number}).encode())
+        if tasks:  # the last one's answer comes after all
+            await self.js.publish(subject or self.subject, json.dumps({"task": tasks}).encode())
 
     async def fetch(self, count: int, timeout: float = 2.0) -> list[Any]:
         """What a worker is given."""
@@ -190,12 +194,12 @@ class Laboratory:
                 if how == "late":
                     self._tasks.append(asyncio.create_task(self._ack_later(message, seconds)))
                     continue
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(seconds)  # the work itself
                 if how == "ack":
                     await message.ack()
                 elif how == "nak":
                     await message.nak()
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(0.02 if how == "late" else seconds)
 
     @staticmethod
     async def _ack_later(message: Any, seconds: float) -> None:

@@ -60,7 +60,7 @@ def settled(case: Case) -> Diagnosis | None:
     if case.phase == "done" and given_up:
         return Diagnosis(
             "exhausted",
-            f"The job is done, but {_tasks(given_up)} were given up on the way.",
+            f"The job is done, but {_tasks(given_up)} {_were(given_up)} given up on the way.",
             "The log tells which (events nats.exhausted, nats.terminated): run them again or count them as failed.",
             (*evidence, *_event_evidence(case, "nats.exhausted", "nats.terminated")),
         )
@@ -98,6 +98,8 @@ def canceling(case: Case) -> Diagnosis | None:
     if case.phase != "canceling":
         return None
     age = _age(case, case.job.get("updated")) or case.silent_for
+    if "nats" in case.results and not case.knows_nats:
+        return None  # it may still be served
     served = [(stream, consumer) for stream, consumer in case.consumers if _is_served(consumer)]
     evidence = (
         Evidence("job", f"status {case.job.get('status')}", age),
@@ -517,8 +519,8 @@ def exhausted(case: Case) -> Diagnosis | None:
             continue
         return Diagnosis(
             "exhausted",
-            f"{_tasks(count or told)} were given up after {consumer['max_deliver']} attempts: they are never "
-            "delivered again and the job waits for them in vain.",
+            f"{_tasks(count or told)} {_were(count or told)} given up after {consumer['max_deliver']} attempts: "
+            "they are never delivered again and the job waits for them in vain.",
             "Look at what these tasks have in common (the log names them where workers write to it), correct it, and "
             "publish them again or count them as failed.",
             (
@@ -536,7 +538,8 @@ def exhausted(case: Case) -> Diagnosis | None:
         count = case.event("nats.terminated")["count"]
         return Diagnosis(
             "exhausted",
-            f"{_tasks(count)} were terminated by workers: they do not come again and the job waits for them in vain.",
+            f"{_tasks(count)} {_were(count)} terminated by workers: they do not come again and the job waits "
+            "for them in vain.",
             "See in the log which they are; run them again or count them as failed.",
             _event_evidence(case, "nats.terminated"),
             LIKELY,
@@ -815,7 +818,7 @@ def _was_queued(case: Case) -> bool:
 def _attempts(stream: Stream, consumer: Consumer) -> int:
     """About how often the tasks in work were delivered, from the counters."""
     tasks = max(1, consumer["delivered_stream_seq"] - stream["first_seq"] + 1)
-    return max(2, round(consumer["delivered"] / tasks))
+    return max(2, int(consumer["delivered"] / tasks + 0.5))
 
 
 def _quiet_for(case: Case) -> float | None:
@@ -834,7 +837,8 @@ def _behind(case: Case) -> int:
         return counts[1] - counts[0]
     if case.progress is None or case.progress == 1:
         return 0
-    return 1 if case.consumers == [] or any(c["num_ack_pending"] or c["ack_floor"] for _, c in case.consumers) else 0
+    taken = any(consumer["num_ack_pending"] or consumer["ack_floor"] for _, consumer in case.consumers)
+    return 1 if taken or not case.consumers else 0
 
 
 def _eta(case: Case) -> float | None:
@@ -861,6 +865,10 @@ def _age(case: Case, at: float | None) -> float | None:
 
 def _tasks(count: int) -> str:
     return f"{count:,} task" if count == 1 else f"{count:,} tasks"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _pending(consumer: Consumer) -> str:

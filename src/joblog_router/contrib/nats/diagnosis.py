@@ -24,6 +24,7 @@ from .naming import DEFAULT_PATTERNS, NamePatterns, delivery_of_reply, stream_of
 __all__ = ["NatsProbe"]
 
 _REQUEST_TIMEOUT: Final = 1.0
+_CONNECT_TIMEOUT: Final = 1.5
 _MAX_PAGES: Final = 20
 _MAX_STREAMS: Final = 5
 _MAX_CONSUMERS: Final = 20
@@ -74,27 +75,35 @@ class NatsProbe:
         client = _untouched()
         self._errors = []
         try:
-            await client.connect(
-                **{
-                    "servers": self._servers,
-                    "name": "joblog doctor",
-                    "connect_timeout": _REQUEST_TIMEOUT,
-                    "allow_reconnect": False,
-                    "max_reconnect_attempts": 0,
-                    "error_cb": self._on_error,
-                    **self._connect,
-                }
-            )
-        except Exception as error:
-            reason = str(error) or (self._errors[-1] if self._errors else "")
-            return ProbeResult(
-                self.name, {"unreachable": True}, f"no connection to NATS: {type(error).__name__} {reason}".strip()
-            )
-        try:
+            try:
+                async with asyncio.timeout(_CONNECT_TIMEOUT) as limit:
+                    await client.connect(
+                        **{
+                            "servers": self._servers,
+                            "name": "joblog doctor",
+                            "connect_timeout": _REQUEST_TIMEOUT,
+                            "allow_reconnect": False,
+                            "max_reconnect_attempts": 1,
+                            "reconnect_time_wait": 0,
+                            "error_cb": self._on_error,
+                            **self._connect,
+                        }
+                    )
+            except (OSError, load("nats.errors.Error")) as error:
+                return self._refused(error, limit.expired())
             return await self._look(client, job_id)
         finally:
             with suppress(Exception):
                 await asyncio.wait_for(client.close(), _REQUEST_TIMEOUT)
+
+    def _refused(self, error: Exception, late: bool) -> ProbeResult:
+        last = self._errors[-1] if self._errors else f"{type(error).__name__}: {error}"
+        if "authorization" in last.lower() or "Authorization" in type(error).__name__:
+            # The server is there; that this account is refused says nothing about the job's.
+            return ProbeResult(self.name, {}, f"NATS refuses the doctor's account: {last}")
+        if late and not self._errors:
+            return ProbeResult(self.name, {}, f"no answer within {_CONNECT_TIMEOUT:g} s to the connection to NATS")
+        return ProbeResult(self.name, {"unreachable": True}, f"no connection to NATS: {last}")
 
     async def _on_error(self, error: Exception) -> None:
         self._errors.append(f"{type(error).__name__}: {error}")
@@ -124,9 +133,7 @@ class NatsProbe:
             "streams": streams,
             "foreign_pulls": taps.foreign(streams),
             "window": self._window,
-            "server": client.connected_server_version.version
-            if hasattr(client, "connected_server_version")
-            else (client._server_info or {}).get("version", ""),
+            "server": (client._server_info or {}).get("version", ""),
             "trouble": self._errors[-3:],
         }
         return ProbeResult(self.name, facts)
@@ -271,7 +278,11 @@ class _Taps:
 def _untouched() -> Any:
     """A client whose methods are nats-py's own, whatever wraps them in this process."""
     client: Any = load("nats.aio.client.Client")
-    originals = {name: inspect.unwrap(value) for name, value in vars(client).items() if hasattr(value, "__wrapped__")}
+    originals = {
+        name: inspect.unwrap(value)
+        for name, value in vars(client).items()
+        if inspect.isfunction(value) and hasattr(value, "__wrapped__")
+    }
     return type("DoctorClient", (client,), originals)()
 
 

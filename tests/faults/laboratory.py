@@ -27,7 +27,7 @@ from joblog_router.doctor.configuration import Configuration
 from joblog_router.doctor.verdict import examine
 from joblog_router.sinks import JsonLinesSink
 
-PATIENCE = 1.0
+PATIENCE = 0.4
 LONG_AGO = 3600.0
 
 
@@ -78,6 +78,7 @@ class Laboratory:
             "NATS": {"servers": url, "window": 0.3},
         }
         self._lines = 0
+        self._stopped = False  # nats-py's fetch may swallow a cancellation
         self._tasks: list[asyncio.Task[None]] = []
         self.client: Any = None
 
@@ -88,14 +89,16 @@ class Laboratory:
 
     async def close(self) -> None:
         """End workers and client, and take away the stream."""
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=3)
+        if self.client.is_connected:
+            with suppress(Exception):
+                await self.js.delete_stream(self.stream)
         with suppress(Exception):
-            await self.client.flush(1)
-            await self.js.delete_stream(self.stream)
-        with suppress(Exception):
-            await asyncio.wait_for(self.client.close(), 2)
+            await asyncio.wait_for(self.client.close(), 1)
 
     # --- what a job does ---------------------------------------------------------------------------------------
 
@@ -185,7 +188,7 @@ class Laboratory:
 
     async def _work(self, how: str, seconds: float, batch: int) -> None:
         pull = await self.js.pull_subscribe_bind(consumer=self.consumer, stream=self.stream)
-        while True:
+        while not self._stopped:
             try:
                 messages = await pull.fetch(batch, timeout=0.5)
             except (TimeoutError, nats.errors.Error):

@@ -2,6 +2,7 @@
 # Sets up .venv beside this file, once, and runs something in it:
 #
 #   sh dev.sh demo  [arguments of examples/survey/demo.py]
+#   sh dev.sh rest-demo  [arguments of examples/survey/rest_demo.py]
 #   sh dev.sh test  [arguments of pytest]
 #   sh dev.sh bench [arguments of benchmarks/hot_path.py]
 #
@@ -115,6 +116,10 @@ case $command in
     demo)
         prepare demo
         exec "$venv/bin/python" examples/survey/demo.py "$@"
+        ;;
+    rest-demo)
+        prepare rest-demo
+        exec "$venv/bin/python" examples/survey/rest_demo.py "$@"
         ;;
     test)
         prepare dev

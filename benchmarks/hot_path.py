@@ -17,6 +17,7 @@ import logging
 import logging.handlers
 import queue
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,8 @@ from joblog_router._pipeline.resolve import guard_services
 
 NO_JOB = "handler, no job open"
 JOB = "handler, inside a job"
-LIMITS = {NO_JOB: 1.12, JOB: 1.35}
+SPOOLED = "handler with a spool, inside a job"
+LIMITS = {NO_JOB: 1.10, JOB: 1.25, SPOOLED: 1.60}
 
 
 class TextbookHandler(logging.Handler):
@@ -57,16 +59,16 @@ def caller(logger: logging.Logger) -> Callable[[int], None]:
     return call
 
 
-def job_handler() -> JobLogHandler:
+def job_handler(spool: str | None = None) -> JobLogHandler:
     """A handler whose buffer nobody empties but the benchmark."""
-    handler = JobLogHandler(sink="memory", capacity=1_000_000)
+    handler = JobLogHandler(sink="memory", capacity=50_000 if spool else 1_000_000, spool=spool)
     handler._channel.awake = True
     handler._channel.is_first = True  # as in a process that has but one
     handler.renew()
     return handler
 
 
-def variants() -> list[harness.Variant]:
+def variants(folder: str) -> list[harness.Variant]:
     """All variants, with what sets them up and cleans up untimed."""
     made: list[harness.Variant] = []
 
@@ -82,7 +84,10 @@ def variants() -> list[harness.Variant]:
             if opened:
                 opened.pop().__exit__(None, None, None)
             if isinstance(handler, JobLogHandler):
-                handler._channel.buffer.clear()
+                channel = handler._channel
+                if channel.spool is not None and channel.buffer:
+                    channel.spool.acknowledge(channel.buffer[-1][2])
+                channel.buffer.clear()
 
         made.append(harness.Variant(name, caller(logger), calls, after, before))
 
@@ -96,6 +101,8 @@ def variants() -> list[harness.Variant]:
     add(NO_JOB, make_logger("nojob", handler), handler)
     handler = job_handler()
     add(JOB, make_logger("job", handler), handler, job)
+    handler = job_handler(f"{folder}/spool")
+    add(SPOOLED, make_logger("spool", handler), handler, job)
     handler = job_handler()
     filtered = job_handler()
     filtered.addFilter(JobContextFilter())
@@ -143,7 +150,8 @@ def main() -> int:
     harness.pin_to_one_cpu()
     end = guard_services([copy.copy.__code__])
     try:
-        results = harness.run(caller(make_logger("bare")), variants(), rounds)
+        with tempfile.TemporaryDirectory() as folder:
+            results = harness.run(caller(make_logger("bare")), variants(folder), rounds)
         in_task = asyncio.run(in_child_task(rounds))
     finally:
         end()

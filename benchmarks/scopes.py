@@ -24,13 +24,14 @@ from typing import Any, Self
 import harness
 
 from joblog_router import job_context
-from joblog_router._pipeline.resolve import guard_services, resolve
+from joblog_router._pipeline.resolve import guard_services, resolve, use_resolvers
 
 READ = "a bare contextvar read"
 RESOLVE = "resolve(), in the job's own task"
 SCOPE = "with job_context(7)"
 # Over the read, and against nullcontext; the floors below were measured at +0.04 and 3.0.
 MORE_THAN_A_READ = 0.08
+MORE_FOR_A_RESOLVER = 0.03
 LIMITS = {SCOPE: 4.2}
 
 _variable: ContextVar[Any] = ContextVar("bare", default=None)
@@ -85,6 +86,19 @@ async def with_guarded_services(rounds: int) -> list[harness.Result]:
             return harness.run(caller(), [harness.Variant(f"{RESOLVE}, services guarded", caller(resolve))], rounds)
     finally:
         end()
+
+
+def with_resolvers(rounds: int) -> list[harness.Result]:
+    """Where no job is open, and some resolvers know of none: what one more of them costs."""
+
+    def make(count: int) -> harness.Variant:
+        def set_up() -> None:
+            use_resolvers([lambda record: None for _ in range(count)])
+
+        name = f"resolve(), no job, {count} resolver{'s' if count != 1 else ''}"
+        return harness.Variant(name, caller(resolve), after=lambda: use_resolvers([]), before=set_up)
+
+    return harness.run(caller(), [make(count) for count in (0, 1, 2, 3)], rounds)
 
 
 def while_a_generator_holds_a_scope(rounds: int) -> list[harness.Result]:
@@ -168,6 +182,7 @@ def main() -> int:
     )
     answers = asyncio.run(in_the_jobs_own_task(rounds))
     answers += asyncio.run(with_guarded_services(rounds // 3))[1:]
+    answers += with_resolvers(rounds)[1:]
     answers += while_a_generator_holds_a_scope(rounds // 3)[1:]
     print(f"Python {sys.version.split()[0]}, {rounds} rounds")
     print("with contextlib.nullcontext() = 1")
@@ -177,11 +192,14 @@ def main() -> int:
     of = {answer.name: answer.median for answer in answers}
     more = of[RESOLVE] - of[READ]
     print(f"resolve() over a bare contextvar read: {more:+.3f}, limit {MORE_THAN_A_READ:+.3f}")
+    each = (of["resolve(), no job, 3 resolvers"] - of["resolve(), no job, 1 resolver"]) / 2
+    print(f"each further resolver: {each:+.3f}, limit {MORE_FOR_A_RESOLVER:+.3f}")
     if not harness.is_conclusive(answers) or not harness.is_conclusive(opened):
         print("inconclusive: the control is off by more than 2 %, the machine was too busy")
         return 0
     slack = 1.3 if arguments.smoke else 1.0
-    is_over = more > slack * MORE_THAN_A_READ or opened[2].low > slack * LIMITS[SCOPE]
+    is_over = more > slack * MORE_THAN_A_READ or each > slack * MORE_FOR_A_RESOLVER
+    is_over = is_over or opened[2].low > slack * LIMITS[SCOPE]
     return 1 if is_over else 0
 
 

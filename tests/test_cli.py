@@ -116,7 +116,7 @@ def test_no_text_of_a_log_commands_the_terminal_or_forges_a_line(directory: Path
             assert char not in ran.out
     shown = Ran("show", "2", "--store", f"jsonl:{directory}")
     assert "\\x1b[2Jgone\\x07 \\u202egnp.exe" in shown.lines[0]
-    assert shown.lines[1] == "    2026-01-01 00:00:00 ERROR x: forged\\x0d\\u2028line"
+    assert shown.lines[1] == "    2026-01-01 00:00:00 ERROR x: forged\\r\\u2028line"
     assert not any(one.startswith("2026") for one in shown.lines)
 
 

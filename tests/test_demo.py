@@ -95,7 +95,7 @@ def test_every_line_is_in_the_right_log(demo: Demo, folder: Path) -> None:
     assert values(output, "results saved or skipped: log says / is") == ["60 / 60", "60 / 60", "ok"]
     assert values(output, "skipped: log says / is") == ["2 / 2", "1 / 1", "ok"]
     counters = " ".join(output[output.index("stats()") :].split())
-    assert re.search(r"captured (\d+), stored \1, .*waiting 0, late 0, marked 0, conflicts 0, .* ok", counters)
+    assert re.search(r"captured (\d+), stored \1, .*waiting 0, .*late 0, .*conflicts 0, .* ok", counters)
     assert processes_in(folder) == []
     assert list(folder.iterdir()) == []
 
@@ -208,3 +208,36 @@ def test_the_application_does_not_know_the_library() -> None:
     orchestration = (SURVEY / "pipeline" / "orchestrate.py").read_text("utf-8")
     assert orchestration.count("joblog_router") == 1
     assert orchestration.count("job_context") == 2
+
+
+def test_workers_over_rest_and_celery_leave_one_log_a_job(folder: Path) -> None:
+    """Views, Celery tasks, NATS events: all of a job in its log; the cancelled one tells what came after its end."""
+    process = subprocess.Popen(
+        [sys.executable, str(SURVEY / "rest_demo.py"), "--images", "40"],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_SETTINGS", "CELERY"))}
+        | {"TMPDIR": str(folder), "COLUMNS": "100"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    status, output, errors = outcome(process)
+    assert (status, errors) == (0, ""), output
+    assert "ALL RIGHT" in output
+    logs = output.split("the log of job ")
+    story = [
+        "job 1: asked to run",
+        "job 1: started",
+        "Created NATS stream job_1",
+        "job 1: reserved",
+        "NR-0002.jpg is skipped: the model cannot take it",
+        "Deleted NATS stream job_1",
+        "job 1: done, 38 pictures, 2 skipped",
+    ]
+    assert sorted(story, key=logs[1].index) == story
+    assert "CorruptPictureError: NR/NR-0014.jpg is cut off" in logs[1]
+    for words in ("job 3: cancelling", "job 3: revoked", "job 3: these came after it was cancelled, and are kept"):
+        assert words in logs[3]
+    assert processes_in(folder) == []
+    assert list(folder.iterdir()) == []

@@ -41,3 +41,11 @@ def test_every_conformance_test_is_in_the_table() -> None:
     named = set(re.findall(r"`tests/conformance/(\w+\.py)::(\w+)`", TABLE))
     proven = {(path.name, name) for path in (ROOT / "tests/conformance").glob("test_*.py") for name in _tests_in(path)}
     assert proven == named
+
+
+def test_every_test_that_the_page_about_reliability_names_exists() -> None:
+    """The same for docs/reliability.md."""
+    text = (ROOT / "docs/reliability.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 10
+    assert [f"{path}::{name}" for path, name in named if name not in _tests_in(ROOT / path)] == []

@@ -281,7 +281,7 @@ def set_up_django(stack: contextlib.ExitStack, *, guards: bool, fold: bool, keep
     from django.db.utils import Error
 
     try:
-        settings.JOBLOG_ROUTER = ({} if guards else {"NATS": False}) | {"FOLD": fold}
+        settings.JOBLOG_ROUTER |= ({} if guards else {"NATS": False}) | {"FOLD": fold}
         django.setup()
         if connection.vendor == "postgresql":
             make_schema(stack, keep)

@@ -9,7 +9,8 @@ Importing this package imports the standard library only.
 from __future__ import annotations
 
 from ._pipeline.leaks import CallSite, LeakReport, leak_report
-from ._pipeline.router import aflush, flush, stats
+from ._pipeline.lifecycle import flush_on_sigterm
+from ._pipeline.router import aflush, completeness, flush, stats
 from ._pipeline.secrets import register_secret
 from .context import JobScope, carry, current_job, detached, job_context, serves_everybody, wrap_stream
 from .entry import Entry
@@ -34,9 +35,11 @@ __all__ = [
     "SinkUnavailableError",
     "aflush",
     "carry",
+    "completeness",
     "current_job",
     "detached",
     "flush",
+    "flush_on_sigterm",
     "job_context",
     "leak_report",
     "register_secret",

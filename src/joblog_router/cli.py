@@ -42,8 +42,10 @@ COMMANDS: Final = (
     Command("status", "where jobs are: progress, queue, counters, log", "joblog_router._commands.status"),
     Command("watch", "follow a job on the screen until it ends", "joblog_router._commands.watch"),
     Command("doctor", "why a job does not get on, and what to do", "joblog_router._commands.doctor"),
+    Command("recover", "store what killed processes left in the spool", "joblog_router._commands.recover"),
     Command("prune", "delete old lines", "joblog_router._commands.prune"),
     Command("delete", "delete the logs of jobs", "joblog_router._commands.delete"),
+    Command("monitor", "write what NATS workers do into the jobs' logs", "joblog_router.contrib.nats.command"),
 )
 
 _SET_UP: Final = "joblog_router.contrib.django.project.set_up"

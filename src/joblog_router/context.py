@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from types import FrameType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast, overload
 
+from ._pipeline import generators
 from ._pipeline.generators import ENTERING, GENERATOR, HOLDING, Held, hold, innermost, let_go, on_stack
 from ._pipeline.primitives import freeze_fields
 from ._pipeline.report import report_once
@@ -631,7 +632,7 @@ def forget_all() -> None:
     A new variable, because contexts of tasks and threads that were copied too cannot be reached one by one.
     """
     global _current, _get, _set
-    HOLDING.clear()
+    generators.forget_all()
     scope = _get()
     while scope is not None:
         scope.closed = True

@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from re import Pattern
 from typing import Any
 
@@ -16,7 +18,8 @@ from ._pipeline import policy, switch
 from ._pipeline.capture import make_capture
 from ._pipeline.channel import Channel
 from ._pipeline.naming import LoggerNames
-from ._pipeline.router import router
+from ._pipeline.overflow import Bounds
+from ._pipeline.router import UNSET, Unset, router
 from ._pipeline.rules import Rules
 from ._pipeline.sinks import make_sink
 from .exceptions import ConfigurationError
@@ -25,6 +28,12 @@ from .sinks.base import Sink
 __all__ = ["JobLogHandler"]
 
 _DEFAULT_CAPACITY = 50_000
+_DEFAULT_BYTES = 64 * 2**20
+_LONGEST_BLOCK = 60.0
+_SETTINGS = (
+    "level, sink, options, loggers, exclude, capacity, capacity_bytes, block, fold, unfolded, spool, redact, staff, "
+    "max_lines, evidence, late, late_grace, services, generator_drivers, report_tasks, resolvers, filters, formatter"
+)
 
 
 class JobLogHandler(logging.Handler):
@@ -36,9 +45,15 @@ class JobLogHandler(logging.Handler):
       `close` (see `joblog_router.sinks.Sink`), or such an object; `options` go to its constructor.
     - `level`: as for every handler. `loggers`, `exclude`: only, or all but, the loggers named and those below them
       (whole dotted segments: `"shop"` is not `"shopping"`).
-    - `capacity`: how many entries may wait in memory while the sink is slow or away; more are dropped and counted.
+    - `capacity`, `capacity_bytes`: how many entries, and bytes of text, may wait in memory while the sink is slow or
+      away. When they are used up by four fifths DEBUG lines are dropped, then INFO, WARNING and above last; the job's
+      log tells how many. `block`: seconds that a logging call may wait for room before its line is dropped; 0 by
+      default, and never in an event loop.
     - `fold`: whether many similar DEBUG and INFO lines of a job become the first few and a tally (they are counted,
       not stored); on by default, off for the loggers of `unfolded` and below.
+    - `spool`: a directory of this user's own (made if it is missing, mode 0700) in which every line stands before its
+      logging call returns, until it is stored: what a killed process left there the next one stores. None for no
+      spool, which is also the default outside Django.
     - `redact`: True masks credentials and registered secrets, a list of regular expressions also what they match
       (their group `secret`, if they have one), False nothing; the setting `REDACT` by default, which is True.
     - `staff`: loggers whose lines, and those of the loggers below, only staff may see (`Entry.audience`).
@@ -53,8 +68,10 @@ class JobLogHandler(logging.Handler):
       down: scopes opened in such a generator are its user's.
     - `report_tasks`: report by name the tasks that outlive the scope they were started in (Python 3.12+; for
       development: it looks at all tasks of the loop whenever a scope closes).
+    - `resolvers`: functions, or their dotted names, that give the id of a job, or None, for a record where no scope is
+      open: `resolver(record)`, on the logging thread, so without I/O.
 
-    The last six are process-wide: all that open handlers say, or else JOBLOG_ROUTER.
+    The last seven are process-wide: all that open handlers say, or else JOBLOG_ROUTER.
 
     Raises ConfigurationError for what the configuration alone shows to be wrong. Afterwards nothing here raises,
     blocks or logs. A formatter is not used: entries keep message, traceback and fields apart. Several handlers with
@@ -70,9 +87,12 @@ class JobLogHandler(logging.Handler):
         loggers: list[str] | None = None,
         exclude: list[str] | None = None,
         capacity: int = _DEFAULT_CAPACITY,
+        capacity_bytes: int = _DEFAULT_BYTES,
+        block: float = 0.0,
         evidence: list[str] | tuple[str, ...] | None = None,
         fold: bool | None = None,
         unfolded: list[str] | None = None,
+        spool: str | os.PathLike[str] | Unset | None = UNSET,
         redact: bool | list[str | Pattern[str]] | None = None,
         staff: list[str] | None = None,
         max_lines: int | None = None,
@@ -81,20 +101,24 @@ class JobLogHandler(logging.Handler):
         services: list[str] | tuple[str, ...] | None = None,
         generator_drivers: list[str] | tuple[str, ...] | None = None,
         report_tasks: bool | None = None,
+        resolvers: list[Any] | tuple[Any, ...] | None = None,
         **unknown: Any,
     ) -> None:
         if unknown:
-            known = (
-                "level, sink, options, loggers, exclude, capacity, fold, unfolded, redact, staff, max_lines, evidence, "
-                "late, late_grace, services, generator_drivers, report_tasks, filters, formatter"
-            )
-            raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {known}")
+            raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}; it knows: {_SETTINGS}")
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             raise ConfigurationError(f"JobLogHandler: capacity must be a positive whole number, not {capacity!r}")
+        if isinstance(capacity_bytes, bool) or not isinstance(capacity_bytes, int) or capacity_bytes < 1:
+            raise ConfigurationError(
+                f"JobLogHandler: capacity_bytes must be a positive whole number, not {capacity_bytes!r}"
+            )
+        if isinstance(block, bool) or not isinstance(block, int | float) or not 0 <= block <= _LONGEST_BLOCK:
+            raise ConfigurationError(f"JobLogHandler: block must be seconds, 0 to {_LONGEST_BLOCK:.0f}, not {block!r}")
         names = LoggerNames.of(loggers, exclude)
         if fold is not None and not isinstance(fold, bool):
             raise ConfigurationError(f"JobLogHandler: fold must be True or False, not {fold!r}")
         kept_whole = None if unfolded is None else LoggerNames.of(unfolded, None, "unfolded")
+        directory = spool if isinstance(spool, Unset) else _directory(spool)
         rules = Rules.of(redact, staff, max_lines)
         attribution = policy.Policy.of(
             "JobLogHandler: ",
@@ -104,6 +128,7 @@ class JobLogHandler(logging.Handler):
             services=services,
             generator_drivers=generator_drivers,
             report_tasks=report_tasks,
+            resolvers=resolvers,
         )
         made = make_sink(sink, options)
         # Last of all checks: logging remembers the handler from here on and would close a half-made one.
@@ -112,7 +137,9 @@ class JobLogHandler(logging.Handler):
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"JobLogHandler: level {level!r} is not a level: {error}") from None
         policy.use(id(self), attribution)
-        self._channel: Channel = router.open_channel(made, capacity, fold, kept_whole)
+        self._channel: Channel = router.open_channel(
+            made, Bounds(capacity, capacity_bytes, block), fold, kept_whole, directory
+        )
         self._channel.rules = rules
         self._names = names
         self.renew()
@@ -159,6 +186,16 @@ class JobLogHandler(logging.Handler):
             policy.use(id(self), None)
             router.close_channel(self._channel)
         super().close()
+
+
+def _directory(spool: object) -> Path | None:
+    if spool is None:
+        return None
+    if not isinstance(spool, str | os.PathLike) or not os.fspath(spool):
+        raise ConfigurationError(f"JobLogHandler: spool must be the path of a directory or None, not {spool!r}")
+    # Absolute now: the process may change its directory later. Links in the last part are not followed.
+    path = Path(os.fspath(spool))
+    return Path(os.path.realpath(path.parent)) / path.name
 
 
 # Those that were made and not closed. Replaced as a whole: logging threads read it.

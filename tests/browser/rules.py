@@ -1,6 +1,8 @@
-"""Who may see what on the site of the browser tests: by the job's name."""
+"""Who may see what on the site of the browser tests, and what it tells of jobs: by the job's name."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from django.http import HttpRequest
 
@@ -10,3 +12,12 @@ def may_see(request: HttpRequest, job_id: str) -> bool | str:
     if job_id.startswith("private"):
         return False
     return "staff" if job_id.startswith("staff") else True
+
+
+def header(request: HttpRequest, job_id: str) -> dict[str, Any] | None:
+    """Of one job only."""
+    if job_id != "failed":
+        return None
+    stages = [{"name": "collect", "progress": 1.0}, {"name": "process", "progress": 0.25, "status": "stopped"}]
+    verdict = "The disk was full."
+    return {"status": "FAILURE", "failed": True, "progress": 0.5, "stages": stages, "done": True, "verdict": verdict}

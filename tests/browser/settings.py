@@ -25,6 +25,7 @@ INSTALLED_APPS = [
     "tests.browser",
 ]
 MIDDLEWARE = [
+    "django.middleware.gzip.GZipMiddleware",  # it must not keep parts of a stream back
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -50,13 +51,18 @@ DATABASES = {
     "joblog": sqlite_alias(BASE_DIR / "joblog.sqlite3"),
 }
 DATABASE_ROUTERS = ["joblog_router.contrib.django.db.JobLogRouter"]
-JOBLOG_ROUTER = {"NATS": False, "CELERY": False, "PERMISSION": "tests.browser.rules.may_see"}
+JOBLOG_ROUTER = {
+    "NATS": False,
+    "CELERY": False,
+    "PERMISSION": "tests.browser.rules.may_see",
+    "HEADER": "tests.browser.rules.header",
+    "STREAMS": int(os.environ.get("JOBLOG_TEST_STREAMS", "100")),
+}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "handlers": {
         "job": {"class": "joblog_router.JobLogHandler", "sink": "django"},
-        "console": {"class": "logging.StreamHandler", "level": "WARNING"},
     },
-    "root": {"level": "INFO", "handlers": ["job", "console"]},
+    "root": {"level": "INFO", "handlers": ["job"]},
 }

@@ -12,6 +12,8 @@ class Job(models.Model):
         CREATED = "CREATED"
         PENDING = "PENDING"
         STARTED = "STARTED"
+        CANCELING = "CANCELING"
+        REVOKED = "REVOKED"
         SUCCESS = "SUCCESS"
         FAILURE = "FAILURE"
 

@@ -1,10 +1,12 @@
-"""The one NATS connection of this process, opened by whoever needs it first."""
+"""The one NATS connection of this process, opened by whoever needs it first; or one for a while."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import nats
 from nats.aio.client import Client
@@ -31,3 +33,13 @@ async def close_connection() -> None:
     if _client is not None:
         await _client.drain()
         _client = None
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[Client]:
+    """A connection for a block: of code that has an event loop for that long only, as Celery tasks do."""
+    client = await nats.connect(NATS_URL, name="survey task")
+    try:
+        yield client
+    finally:
+        await client.close()

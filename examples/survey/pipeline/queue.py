@@ -20,6 +20,7 @@ MAX_AGE = 24 * 60 * 60
 
 class TaskQueueManager:
     def __init__(self, client: Client) -> None:
+        self.client = client
         self.js = client.jetstream()
 
     @staticmethod
@@ -80,6 +81,26 @@ class TaskQueueManager:
             return False
         logger.debug("job %s: queued %s as message %s", job_id, image, ack.seq)
         return True
+
+    async def reserve(self, job_id: int, count: int) -> list[dict[str, str]]:
+        """Up to `count` pictures for a worker: their names, and where their end is to be told."""
+        stream, consumer = self.stream_name(job_id), self.consumer_name(job_id)
+        subscription = await self.js.pull_subscribe_bind(consumer=consumer, stream=stream)
+        try:
+            messages = await subscription.fetch(count, timeout=0.1)
+        except TimeoutError:
+            return []
+        except NatsError as error:
+            logger.debug("job %s: nothing to reserve: %s", job_id, error)  # not made yet, or taken away
+            return []
+        finally:
+            await subscription.unsubscribe()
+        return [{"image": json.loads(message.data)["image_id"], "reply": message.reply} for message in messages]
+
+    async def acknowledge(self, replies: list[str]) -> None:
+        for reply in replies:
+            await self.client.publish(reply, b"+ACK")
+        await self.client.flush()
 
     async def cleanup(self, job_id: int) -> None:
         """Delete the job's consumer and stream; it goes on where one is missing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
@@ -81,28 +81,11 @@ async def on_result(message: Msg) -> None:
 
 def save_batch(results: Results) -> None:
     batch, results.unsaved = results.unsaved, []
-    images = SourceImage.objects.in_bulk([result["image"] for result in batch], field_name="name")
-    moths = 0
-    with transaction.atomic():
-        for result in batch:
-            image = images[result["image"]]
-            if "error" in result:
-                logger.error("job %s: %s is skipped: %s", results.job_id, image.name, result["error"])
-                results.skipped += 1
-                continue
-            try:
-                detections = in_pixels(image, result["detections"])
-            except CorruptPictureError:
-                logger.exception("job %s: %s cannot be read and is skipped", results.job_id, image.name)
-                results.skipped += 1
-                continue
-            image.sharpness = result["sharpness"]
-            image.save(update_fields=["sharpness"])
-            Detection.objects.bulk_create(detections)
-            moths += len(detections)
-            results.saved += 1
-        results.moths += moths
-        Job.objects.filter(pk=results.job_id).update(images_done=results.saved, images_failed=results.skipped)
+    stored = store(results.job_id, batch)
+    results.saved += stored.saved
+    results.skipped += stored.skipped
+    results.moths += stored.moths
+    Job.objects.filter(pk=results.job_id).update(images_done=results.saved, images_failed=results.skipped)
     logger.info(
         "job %s: saved %d results (%d of %d, %d moths)",
         results.job_id,
@@ -111,6 +94,39 @@ def save_batch(results: Results) -> None:
         results.expected,
         results.moths,
     )
+
+
+class Stored(NamedTuple):
+    """What became of some results."""
+
+    saved: int
+    skipped: int
+    moths: int
+
+
+def store(job_id: int, batch: list[dict[str, Any]]) -> Stored:
+    """Keep the moths of these pictures, in one transaction; a picture that cannot be read is skipped."""
+    images = SourceImage.objects.in_bulk([result["image"] for result in batch], field_name="name")
+    saved = skipped = moths = 0
+    with transaction.atomic():
+        for result in batch:
+            image = images[result["image"]]
+            if "error" in result:
+                logger.error("job %s: %s is skipped: %s", job_id, image.name, result["error"])
+                skipped += 1
+                continue
+            try:
+                detections = in_pixels(image, result["detections"])
+            except CorruptPictureError:
+                logger.exception("job %s: %s cannot be read and is skipped", job_id, image.name)
+                skipped += 1
+                continue
+            image.sharpness = result["sharpness"]
+            image.save(update_fields=["sharpness"])
+            Detection.objects.bulk_create(detections)
+            moths += len(detections)
+            saved += 1
+    return Stored(saved, skipped, moths)
 
 
 def in_pixels(image: SourceImage, found: list[dict[str, Any]]) -> list[Detection]:

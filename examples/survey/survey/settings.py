@@ -23,6 +23,21 @@ INSTALLED_APPS = [
     "joblog_router.contrib.django",  # (joblog) the table of job logs, and NATS events
 ]
 
+MIDDLEWARE = ["joblog_router.contrib.django.middleware.JobContextMiddleware"]  # (joblog) requests about a job
+ROOT_URLCONF = "survey.urls"
+ALLOWED_HOSTS = ["127.0.0.1"]
+
+JOBLOG_ROUTER = {  # (joblog)
+    "URLS": {f"job-{name}": "pk" for name in ("run", "tasks", "result", "cancel")},
+    "SPOOL": DATA_DIR / "spool",
+    "FOLD": os.environ.get("SURVEY_FOLD", "1") == "1",
+}
+
+VALKEY_URL = os.environ.get("VALKEY_URL", "redis://127.0.0.1:6379/0")
+CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", VALKEY_URL)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False  # logging is what LOGGING says
+
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
@@ -53,6 +68,7 @@ LOGGING = {
         "console": {"class": "logging.StreamHandler", "filters": ["job_context"], "formatter": "json"},
         "job": {"class": "joblog_router.JobLogHandler", "sink": "django"},  # (joblog)
     },
+    "loggers": {"celery.app.trace": {"level": "WARNING"}},  # a line for each task is too much
     "root": {"level": "INFO", "handlers": ["console", "job"]},
 }
 

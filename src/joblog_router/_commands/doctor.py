@@ -7,12 +7,17 @@ the environment's NATS_URL name them. Takes nothing from any queue and changes n
 from __future__ import annotations
 
 import argparse
+import asyncio
 from typing import Final
 
+from .._pipeline.router import flush, router
 from ..doctor.case import Diagnosis, span
+from ..doctor.telling import tell_changes
 from ..doctor.verdict import Verdict, examine_now
+from ..exceptions import ConfigurationError
 from . import arguments
 from .console import Console
+from .status import jobs_of
 
 __all__ = ["add_arguments", "run", "write"]
 
@@ -23,17 +28,27 @@ _INFO: Final = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See `joblog_router.cli`."""
-    arguments.add_jobs(parser)
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="id of a job")
+    parser.add_argument("--all-active", action="store_true", help="every job of JOB_MODEL that has not ended")
+    parser.add_argument(
+        "--tell", action="store_true", help="write a verdict that has changed into the job's log; for cron"
+    )
     arguments.add_json(parser)
     arguments.add_store(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """See `joblog_router.cli`. 1 where something is wrong with a job, or not understood."""
+    jobs = jobs_of(options)
     store = arguments.store_of(options)
+    if options.tell and not router._snapshot():
+        raise ConfigurationError("--tell needs the project's logging with its job handler: run manage.py joblog doctor")
     status = 0
-    for job in options.jobs:
-        verdict = examine_now(job, store=store, namespace=options.namespace)
+    for job in jobs:
+        if options.tell:
+            (verdict,) = asyncio.run(tell_changes([job], store, namespace=options.namespace))
+        else:
+            verdict = examine_now(job, store=store, namespace=options.namespace)
         if options.json:
             console.json(verdict.as_dict())
         else:
@@ -41,6 +56,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         console.flush()
         if verdict.is_finding:
             status = 1
+    if options.tell:
+        flush()
     return status
 
 

@@ -19,7 +19,7 @@ from ..sinks.store import Store
 from . import arguments
 from .console import Console
 
-__all__ = ["add_arguments", "run", "screen"]
+__all__ = ["add_arguments", "jobs_of", "run", "screen"]
 
 _ACTIVE: Final = "joblog_router.contrib.django.diagnosis.active_jobs"
 _AT_ONCE: Final = 8
@@ -36,14 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """See `joblog_router.cli`. 1 where something is wrong with a job."""
-    jobs = list(options.jobs)
-    if options.all_active:
-        try:
-            jobs += [job for job in load(_ACTIVE)() if job not in jobs]
-        except ImportError as error:
-            raise ConfigurationError("--all-active needs a Django project: run manage.py joblog status") from error
-    elif not jobs:
-        raise ConfigurationError("name a job, or say --all-active")
+    jobs = jobs_of(options)
     if not jobs:
         console.line("no active jobs")
         return 0
@@ -57,6 +50,19 @@ def run(options: argparse.Namespace, console: Console) -> int:
             for name, reason in verdict.failures.items():
                 console.line(f"  {name:<9} not known: {reason}", 30)
     return 1 if any(verdict.is_finding for verdict in verdicts) else 0
+
+
+def jobs_of(options: argparse.Namespace) -> list[str]:
+    """The jobs named, and with `--all-active` the unfinished ones. Raises ConfigurationError where there are none."""
+    jobs = list(options.jobs)
+    if options.all_active:
+        try:
+            jobs += [job for job in load(_ACTIVE)() if job not in jobs]
+        except ImportError as error:
+            raise ConfigurationError("--all-active needs a Django project: run manage.py joblog status") from error
+    elif not jobs:
+        raise ConfigurationError("name a job, or say --all-active")
+    return jobs
 
 
 async def _all(jobs: list[str], store: Store, namespace: str | None) -> list[Verdict]:

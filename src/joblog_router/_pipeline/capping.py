@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 
 from ..context import JobScope
 from ..entry import Entry
+from .completeness import JobCounts
 from .tally import TallyRow
 
 FEWEST: Final = 10
@@ -62,7 +63,8 @@ class _Job:
 class Cap:
     """The jobs of one channel."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: JobCounts | None = None) -> None:
+        self._counts = JobCounts() if counts is None else counts
         self._jobs: OrderedDict[_Key, _Job] = OrderedDict()
         self._holding: dict[_Key, _Job] = {}
         self._swept_at = 0.0
@@ -101,6 +103,15 @@ class Cap:
         """Whether lines are held back, or left out and not told."""
         return bool(self._holding)
 
+    def held_of(self, key: _Key) -> int:
+        """How many lines of a job are held back. On any thread."""
+        job = self._holding.get(key)
+        return 0 if job is None else len(job.held)
+
+    def owed_from(self) -> int | None:
+        """The lowest number of a line that is held back; None if there is none."""
+        return min((job.held[0].seq for job in self._holding.values() if job.held), default=None)
+
     def due(self, everything: bool = False) -> Iterator[Entry]:
         """Markers, and the held lines behind them, whose time has come. Their `seq` is for the caller to set."""
         if not self._holding and time.monotonic() - self._swept_at < _FORGET / 10:
@@ -127,6 +138,7 @@ class Cap:
     def _leave_out(self, job: _Job, entry: Entry) -> None:
         self.held -= 1
         self.left_out += 1
+        self._counts.of(entry).folded += 1
         job.left_out += 1
         job.levels[entry.level] = job.levels.get(entry.level, 0) + 1
         job.oldest = job.oldest or entry.created

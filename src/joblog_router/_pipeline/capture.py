@@ -9,20 +9,24 @@ import asyncio
 import logging
 from collections.abc import Callable
 from logging import LogRecord
+from marshal import dumps
 from typing import Any
 
 from .. import context
 from ..context import JobScope
 from .channel import Channel
 from .exceptions import CapturedException, capture_exception
-from .generators import HOLDING
+from .generators import ALWAYS, ASK, GUARDS
 from .naming import LoggerNames
+from .overflow import LONG
 from .primitives import freeze
 from .report import report_once
-from .resolve import BARE_LENGTH, NAMED, SERVICES, STAMP, Captured, extras_of, resolve
+from .resolve import BARE_LENGTH, STAMP, Captured, extras_of, resolve
+from .spool import BODY, FORMAT, NEAR_MASK, RING, ROOM, SLOT, Spool, pack_scope
 from .text import MAX_MESSAGE, clip
 
 _get_running_loop = asyncio._get_running_loop
+URGENT = logging.ERROR  # from here on lines are stored without waiting for more
 
 
 def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: Channel) -> Callable[[LogRecord], bool]:
@@ -37,25 +41,38 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
     append = buffer.append
     next_seq = channel.next_seq
     is_first = channel.is_first
+    weigh = channel.weigh
+    spool = channel.spool if isinstance(channel.spool, Spool) else None
+    site_of = None if spool is None else spool.sites.get
 
     def capture(record: LogRecord) -> bool:
         scope = get_scope()
         # These lines are the beginning of resolve(), without the call: most records end here or are plain.
         if scope is None:
-            if not (HOLDING or hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
+            if not (ASK or hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
                 return False
             message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
+            level = record.levelno
             added = record.__dict__
             is_plain = False
         else:
-            # Before __dict__ is asked for: attributes of a record without a dictionary are found faster.
-            message, args, raised, name = record.msg, record.args, record.exc_info or record.stack_info, record.name
+            # Before __dict__ is asked for: attributes of a record without a dictionary are found faster. One by one: a
+            # tuple of four would be made and taken apart.
+            message = record.msg
+            args = record.args
+            raised = record.exc_info or record.stack_info
+            name = record.name
+            level = record.levelno
+            if spool is not None:
+                path = record.pathname
+                line = record.lineno
+                created = record.created
             added = record.__dict__
             is_plain = (
                 len(added) == BARE_LENGTH
                 and not scope.closed
-                and not HOLDING
-                and not (SERVICES and (NAMED or _get_running_loop() is not None))
+                and type(record) is LogRecord
+                and not (GUARDS and (ALWAYS or _get_running_loop() is not None))
                 and name != "asyncio"
             )
         stamp = more = None
@@ -82,12 +99,12 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
             is_plain = False
         try:
-            if type(message) is not str or type(record) is not LogRecord:
+            if type(message) is not str or not (is_plain or type(record) is LogRecord):
                 message = record.getMessage()  # a record factory may format in its own way
             elif args:
                 message = message % args
-            if len(message) > MAX_MESSAGE:
-                message = clip(message, MAX_MESSAGE)
+            if len(message) >= LONG:
+                message = weigh(message)
             if not is_plain:
                 raised = raised or record.exc_text
                 exception = capture_exception(record) if raised else None
@@ -98,25 +115,54 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             message, more = _fallback(record)
         # Taken last, so that a number without a line is a lost line; also for a line there is no room for.
         n = scope._n() if is_first else scope._number_for(key)  # type: ignore[union-attr]
-        if len(buffer) >= channel.room:
-            channel.dropped.add()
-        else:
-            append((record, scope, next_seq(), n, message, more))  # type: ignore[arg-type]
-        if not channel.awake:
-            channel.wake()
         captured = scope._captured  # type: ignore[union-attr]
         if stamp is not None or captured is None or captured.channels is not alone:
             captured = _captured(scope, channel, stamp)  # type: ignore[arg-type]
+        if len(buffer) >= channel.room and not channel.takes(record, scope, message):  # type: ignore[arg-type]
+            pass  # counted
+        else:
+            seq = next_seq()
+            if spool is not None:
+                try:
+                    if is_plain and more is None and seq <= spool.near:
+                        site = site_of((path, line, level, name))  # type: ignore[misc]
+                        if site is None:
+                            site = spool.site(record)
+                        data = dumps((site, captured.packed, created, n, message, None), FORMAT)
+                        size = len(data)
+                        if size <= ROOM:
+                            start = RING + (seq & NEAR_MASK) * SLOT
+                            spool.map[start + BODY : start + BODY + size] = data
+                            spool.words[start >> 3] = seq
+                        else:
+                            spool.put(seq, captured.packed, record, n, message, None)
+                    else:
+                        spool.put(seq, captured.packed, record, n, message, more)
+                except Exception:
+                    spool.put_anything(seq, captured.packed, record, n, message, more)
+            # After the spool: what the writer has seen it may wipe there.
+            append((record, scope, seq, n, message, more))  # type: ignore[arg-type]
+        if not channel.awake:
+            channel.wake()
+        try:
+            if level >= URGENT:
+                channel.hurry()
+        except TypeError:
+            pass  # the level of a record that was made by hand
         added["_joblog"] = captured
         return True
 
+    # Code of its own: the interpreter specialises it for the records and settings of this handler alone.
+    capture.__code__ = capture.__code__.replace()
     return capture
 
 
 def _captured(scope: JobScope, channel: Channel, stamp: object) -> Captured:
     if type(stamp) is Captured:
-        return Captured(scope, stamp.channels | channel.alone)
-    captured = Captured(scope, channel.alone)
+        packed = b"" if channel.spool is None else stamp.packed or pack_scope(scope)
+        return Captured(scope, stamp.channels | channel.alone, packed)
+    packed = b"" if channel.spool is None else pack_scope(scope)
+    captured = Captured(scope, channel.alone, packed)
     scope._captured = captured
     return captured
 

@@ -8,21 +8,24 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..context import JobScope
 from .folding import Folder
+from .overflow import Bounds, Overflow
 from .rules import Rules
-from .stats import Tally
+from .spool import Spool
+from .tally import TallyRow
 
 if TYPE_CHECKING:
     from logging import LogRecord
+    from pathlib import Path
 
     from ..entry import Entry
     from .exceptions import CapturedException
     from .naming import LoggerNames
     from .sinks import NamedSink
+    from .spool_recovery import DeadSegment
 
 # record, scope, seq, n, message, extra and exception. The record is kept for what nobody changes (time, level, logger,
 # place) and only until the writer has looked, a few hundredths of a second later.
@@ -30,6 +33,14 @@ if TYPE_CHECKING:
 Item: TypeAlias = (
     "tuple[LogRecord | Entry, JobScope, int, int, str, tuple[dict[str, Any] | None, CapturedException | None] | None]"
 )
+
+
+class Wake(Protocol):
+    """What tells the writer that a channel has lines."""
+
+    def __call__(self, channel: Channel, *, hurry: bool = False) -> None:
+        """Safe on any thread, in signal handlers and `__del__`."""
+
 
 # A number is taken a moment before its item is appended. Items behind a missing number wait this long for it;
 # then it was lost to an exception out of a signal handler between the two.
@@ -42,13 +53,29 @@ _NO_SCOPE = JobScope("")
 class Channel:
     """A sink, its buffer and the writer's notes about it. `key` tells channels apart over a reconfiguration."""
 
-    def __init__(self, named: NamedSink, origin: str, capacity: int, wake: Callable[[Channel], None]) -> None:
+    is_recovery = False
+
+    def __init__(
+        self,
+        named: NamedSink,
+        origin: str,
+        bounds: Bounds,
+        wake: Wake,
+    ) -> None:
         self.key = named.key
+        # The same for the next process's channel to the same place.
+        self.spool_key = named.key if named.is_shared else named.name
+        self.spool_directory: Path | None = None
+        self.uses_default_spool = False
+        self.spool: Spool | DeadSegment | None = None
+        # Segments of earlier settings, and the last number that may be in each.
+        self._old_spools: list[tuple[Spool | DeadSegment, int]] = []
+        self._unspooled_before = 0
         self.name = named.name
         self.is_shared = named.is_shared
         self.alone = frozenset((self.key,))
         self.sink = named.sink
-        self.capacity = capacity
+        self.bounds = bounds
         self.is_closed = True
         self.fold: bool | None = None
         self.unfolded: LoggerNames | None = None
@@ -64,8 +91,7 @@ class Channel:
         self.is_first = "." not in origin.rpartition("-")[2]
         self.buffer: deque[Item] = deque()
         self.next_seq = itertools.count(1).__next__
-        self.dropped = Tally()
-        self.room = self.capacity
+        self.overflow = Overflow(self.bounds)
         self.awake = False
         # Below: the writer's own.
         self.ready: deque[Entry] = deque()
@@ -79,9 +105,71 @@ class Channel:
         self.retry_at = 0.0
         self.last_error = ""
         self.told_dropped = 0
+        self.room = 0
         self._held: list[Item] = []
         self._expected = 1
         self._held_since = 0.0
+        self.make_room()
+        for spool in (self.spool, *(spool for spool, _ in self._old_spools)):
+            if spool is not None:
+                spool.let_go()
+        self.spool = None
+        self._old_spools = []
+        self._unspooled_before = 0
+        if self.spool_directory is not None:
+            self.use_spool(self.spool_directory)
+
+    def use_spool(self, directory: Path | None) -> bool:
+        """Have lines from now on in a segment of `directory`, or in none; whether that is a change for handlers."""
+        if self.spool is None and directory is None:
+            return False
+        if self.spool is not None:
+            if directory == self.spool_directory:
+                return False
+            # It keeps what waits until that is stored.
+            self._old_spools.append((self.spool, self.last_seq()))
+        self.spool_directory = directory
+        self.alone = frozenset((self.key,))  # another object: what scopes have cached lacks the spool's part
+        self.spool = None if directory is None else Spool(directory, self.spool_key, self.origin, self.bounds.lines)
+        self.folder.mark = None if self.spool is None else self.spool.mark
+        return True
+
+    def acknowledge(self) -> None:
+        """Tell the spool what it need not keep any longer: lines that are stored, or folded and told of."""
+        if self.spool is None and not self._old_spools:
+            return
+        done = self.done()
+        owed = self.folder.owed_from()
+        upto = done if owed is None else min(done, owed - 1)
+        if self.spool is not None:
+            self.spool.acknowledge(upto)
+        for old in list(self._old_spools):
+            if upto >= old[1]:
+                self._old_spools.remove(old)
+                self._close_spool(old[0], is_done=True)
+
+    def close_spools(self, is_done: bool) -> None:
+        """Let go of the segments; their files go if nothing in them is needed any more."""
+        self.acknowledge()
+        for spool, _ in self._old_spools:
+            self._close_spool(spool, is_done)
+        self._old_spools = []
+        if self.spool is not None:
+            self._close_spool(self.spool, is_done)
+
+    def _close_spool(self, spool: Spool | DeadSegment, is_done: bool) -> None:
+        spool.close(is_done)
+        if isinstance(spool, Spool) and spool is not self.spool:
+            self._unspooled_before += spool.missed.value()
+
+    def unspooled(self) -> int:
+        """How many lines are in no segment though there is a spool."""
+        spools = [self.spool, *(spool for spool, _ in self._old_spools)]
+        return self._unspooled_before + sum(spool.missed.value() for spool in spools if isinstance(spool, Spool))
+
+    def hurry(self) -> None:
+        """Have the writer begin at once, without waiting for more lines. As safe as `wake`."""
+        self._wake(self, hurry=True)
 
     def wake(self) -> None:
         """Tell the writer that this buffer is no longer empty. Safe on any thread, in signal handlers and `__del__`."""
@@ -129,12 +217,50 @@ class Channel:
 
     def add_tallies(self, everything: bool = False) -> None:
         """Put tally rows that are due behind what waits, each with a number of its own."""
+        if not everything and self.spool is not None:
+            everything = self.spool.is_filling(self.taken)
         for row in self.folder.due(everything):
             self.buffer.append((row, _NO_SCOPE, self.next_seq(), row.n, "", None))
 
+    def not_stored(self, batch: list[Entry]) -> list[Entry]:
+        """Those of `batch` that the sink does not have yet; a channel of this process's own lines need not ask."""
+        return batch
+
     def make_room(self) -> None:
-        """Let logging threads append as many as fit beside what is waiting for the sink."""
-        self.room = self.capacity - len(self.ready) - len(self._held)
+        """Let logging threads append as many as fit beside what is waiting for the sink: this many of any level."""
+        lines = self.bounds.lines
+        self.room = 0 if self.overflow.is_heavy() else lines - lines // 5 - len(self.ready) - len(self._held)
+
+    def weigh(self, message: str) -> str:
+        """A long message, cut to what is allowed and counted in bytes. On logging threads."""
+        message = self.overflow.weigh(message)
+        if self.overflow.is_heavy():
+            self.room = 0
+        return message
+
+    def takes(self, record: LogRecord, scope: JobScope, message: str) -> bool:
+        """Whether there is room for a line though there is little; one that is not taken is counted. Never raises."""
+        overflow = self.overflow
+        try:
+            level = int(record.levelno)
+            # What the writer has taken off is in `room` already, which it may make smaller meanwhile.
+            if overflow.takes(level, len(self.buffer), self.room) or (
+                overflow.may_wait() and overflow.wait(lambda: overflow.takes(level, len(self.buffer), self.room))
+            ):
+                return True
+            overflow.drop(scope.namespace, scope.job_id, level, float(record.created), message)
+        except Exception:
+            overflow.dropped.add()
+        return False
+
+    def add_markers(self, everything: bool) -> int:
+        """Put the rows that tell of dropped lines behind what waits, unless the sink is away; the last one's number."""
+        seq = 0
+        if not self.failing:
+            for row in self.overflow.rows(self.origin, everything, self.folder.jobs):
+                seq = self.next_seq()
+                self.buffer.append((row, _NO_SCOPE, seq, 0, "", None))
+        return seq
 
     def has_lines(self) -> bool:
         """Whether lines wait to be stored."""
@@ -142,11 +268,35 @@ class Channel:
 
     def is_empty(self) -> bool:
         """Whether nothing is left to do: no line waits, and no tally is owed."""
-        return not (self.has_lines() or self.folder.owes())
+        return not (self.has_lines() or self.folder.owes() or self.overflow.owes())
 
     def waiting(self) -> int:
         """How many entries are captured and neither stored nor given up."""
         return len(self.buffer) + len(self._held) + len(self.ready) + self.folder.held_back()
+
+    def completeness(self, namespace: str, job_id: str) -> dict[str, int]:
+        """What became of the lines of one job. Exact when nothing is being captured; on any thread."""
+        waiting = 0
+        held = self.folder.held_of(namespace, job_id)
+        for _ in range(5):
+            try:
+                waiting = sum(_is_line(item, namespace, job_id) for item in [*self.buffer, *self._held])
+                waiting += sum(
+                    entry.job_id == job_id and entry.namespace == namespace and not isinstance(entry, TallyRow)
+                    for entry in list(self.ready)
+                )
+                break
+            except RuntimeError:  # changed while it was looked at
+                continue
+        known = self.folder.jobs.get((namespace, job_id))
+        counts = {
+            "stored": known.stored if known else 0,
+            "folded": known.folded if known else 0,
+            "dropped": (known.dropped if known else 0) + self.overflow.untold(namespace, job_id),
+            "quarantined": known.quarantined if known else 0,
+            "waiting": waiting + held,
+        }
+        return {"emitted": sum(counts.values()), **counts}
 
     def last_seq(self) -> int:
         """The highest number that waits now, or of what was done last. For `flush`."""
@@ -163,6 +313,11 @@ class Channel:
             return max(last, self.buffer[-1][2])
         except IndexError:
             return last
+
+
+def _is_line(item: Item, namespace: str, job_id: str) -> bool:
+    scope = item[1]
+    return scope.job_id == job_id and scope.namespace == namespace
 
 
 def _seq(item: Item) -> int:

@@ -14,11 +14,12 @@ import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..context import JobScope
 from ..entry import Entry
 from .capping import Cap
+from .completeness import JobCounts
 from .tally import TallyRow
 from .text import clip
 
@@ -42,7 +43,20 @@ _VALUES = re.compile(
 
 
 class _Run:
-    __slots__ = ("changed_at", "first", "fold", "folded", "kept", "last", "next_tell", "scope", "told", "told_at")
+    __slots__ = (
+        "changed_at",
+        "first",
+        "first_seq",
+        "fold",
+        "folded",
+        "kept",
+        "last",
+        "next_tell",
+        "scope",
+        "told",
+        "told_at",
+        "untold_from",
+    )
 
     def __init__(self) -> None:
         self.kept = 0
@@ -51,6 +65,9 @@ class _Run:
         self.next_tell = 10
         self.fold = ""
         self.first = ""
+        self.first_seq = 0
+        # The first line that no tally row covers yet.
+        self.untold_from = 0
         self.last: Entry | None = None
         self.scope: JobScope | None = None
         self.changed_at = self.told_at = time.monotonic()
@@ -66,8 +83,12 @@ class Folder:
         self._runs: OrderedDict[_Key, _Run] = OrderedDict()
         self._untold: dict[_Key, _Run] = {}
         self._swept_at = 0.0
-        self._cap = Cap()
+        self.jobs = JobCounts()
+        self._cap = Cap(self.jobs)
         self.folded = 0
+        # With a spool: notes (seq, first of the run, count), and those that a dead process left, by seq.
+        self.mark: Callable[[int, int, int], None] | None = None
+        self.marks: dict[int, tuple[int, int]] = {}
 
     def pass_on(self, entry: Entry, scope: JobScope) -> Entry | None:
         """What is to be stored for this line: the line itself, a tally row in its place, or nothing yet."""
@@ -87,20 +108,28 @@ class Folder:
             self._runs.move_to_end(key)
         run.scope = scope
         run.changed_at = time.monotonic()
+        if self.marks and (mark := self.marks.pop(entry.seq, None)) is not None and run.first_seq != mark[0]:
+            _resume(run, entry, key, mark)
         if run.kept < KEPT:
             run.kept += 1
             return entry
         if not run.folded:
-            run.fold = _fold_id(entry, key)
+            run.first_seq = entry.seq
+            run.fold = _fold_id(entry.origin, entry.seq, key)
             run.first = clip(entry.message, _MAX_TEXT)
             run.told_at = run.changed_at
         run.folded += 1
         run.last = entry
         self.folded += 1
+        self.jobs.of(entry).folded += 1
+        if self.mark is not None:
+            self.mark(entry.seq, run.first_seq, run.folded)
         if run.folded == run.next_tell:
             run.next_tell *= 10
             return self._tell(key, run)
-        self._untold[key] = run
+        if key not in self._untold:
+            run.untold_from = entry.seq
+            self._untold[key] = run
         return None
 
     def within(self, entry: Entry, scope: JobScope, limit: int) -> Entry | None:
@@ -109,6 +138,19 @@ class Folder:
         kept = self._cap.take(entry, scope, limit)
         self.folded += self._cap.left_out - before
         return kept
+
+    def owed_from(self) -> int | None:
+        """The lowest number of a line that is held back, or folded and not covered by a tally row yet; or None."""
+        # The dictionary keeps the order in which runs came to owe, which is that of the numbers.
+        untold = next((run.untold_from for run in self._untold.values()), None)
+        held = self._cap.owed_from()
+        if untold is None or held is None:
+            return held if untold is None else untold
+        return min(untold, held)
+
+    def held_of(self, namespace: str, job_id: str) -> int:
+        """How many lines of a job wait for its end. On any thread."""
+        return self._cap.held_of((namespace, job_id))
 
     def held_back(self) -> int:
         """How many lines wait for the end of their jobs."""
@@ -186,6 +228,18 @@ def _shape_of_value(value: object) -> str:
     return str(value) if isinstance(value, bool) or value is None else type(value).__name__
 
 
-def _fold_id(entry: Entry, key: _Key) -> str:
-    text = "\0".join((entry.origin, str(entry.seq), *map(str, key)))
+def _resume(run: _Run, entry: Entry, key: _Key, mark: tuple[int, int]) -> None:
+    """Go on with a run of a process that was killed: `entry` is its line number mark[1], whoever counts them."""
+    run.kept = KEPT
+    run.first_seq, count = mark
+    run.folded = run.told = count - 1
+    run.fold = _fold_id(entry.origin, run.first_seq, key)
+    run.first = run.first or clip(entry.message, _MAX_TEXT)
+    run.told_at = run.changed_at
+    while run.next_tell <= run.folded:
+        run.next_tell *= 10
+
+
+def _fold_id(origin: str, first_seq: int, key: _Key) -> str:
+    text = "\0".join((origin, str(first_seq), *map(str, key)))
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()

@@ -28,9 +28,13 @@ GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 ENTERING: Final = frozenset(
     {"__enter__", "__aenter__", "enter_context", "enter_async_context", "push_context", "_enter_again"}
 )
-# Frames of generators that hold scopes open right now, with those scopes, the innermost last. Changed in place: the
-# capturing closure holds on to it, and its truth is the one test that everybody else pays.
+# Frames of generators that hold scopes open right now, with those scopes, the innermost last.
 HOLDING: Final[dict[FrameType, list[JobScope]]] = {}
+# One truth test each on the way of every record, changed in place since the capturing closures hold on to them. Their
+# keys are the reasons: frames of HOLDING, and what `resolve` adds.
+ASK: Final[dict[object, None]] = {}  # without an open scope: does anything else know the job?
+GUARDS: Final[dict[object, None]] = {}  # with one: may it be nobody's all the same?
+ALWAYS: Final[dict[object, None]] = {}  # and that also where no event loop runs?
 
 _KNOWN_DRIVERS: Final = ("_pytest", "pytest_asyncio", "anyio")
 _drivers: tuple[str, ...] = _KNOWN_DRIVERS
@@ -68,6 +72,7 @@ def hold(scope: JobScope, entered_from: FrameType) -> Held | None:
     if frame is None:
         return None
     HOLDING.setdefault(frame, []).append(scope)
+    ASK[frame] = GUARDS[frame] = ALWAYS[frame] = None
     return Held(frame)
 
 
@@ -80,7 +85,18 @@ def let_go(scope: JobScope, held: Held) -> None:
     if scope in scopes:
         scopes.remove(scope)
     if not scopes and frame is not None:
-        HOLDING.pop(frame, None)
+        _forget(frame)
+
+
+def forget_all() -> None:
+    """No generator holds anything: in the child of a fork."""
+    for frame in list(HOLDING):
+        _forget(frame)
+
+
+def _forget(frame: FrameType) -> None:
+    for by_frame in (HOLDING, ASK, GUARDS, ALWAYS):
+        by_frame.pop(frame, None)
 
 
 def on_stack() -> list[FrameType]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from logging import LogRecord
 from typing import Any, Final
 
 from .. import context
 from ..exceptions import ConfigurationError
 from . import resolve
+from .dotted import load
 from .generators import use_drivers
 from .naming import LoggerNames
 from .outliving import report_outliving
@@ -37,6 +39,7 @@ class Policy:
     services: tuple[str, ...] | None = None
     generator_drivers: tuple[str, ...] | None = None
     report_tasks: bool | None = None
+    resolvers: tuple[Callable[[LogRecord], object], ...] | None = None
 
     @classmethod
     def of(cls, where: str, **given: Any) -> Policy:
@@ -55,6 +58,7 @@ class Policy:
             services=_dotted(where, "services", given.get("services")),
             generator_drivers=_dotted(where, "generator_drivers", given.get("generator_drivers")),
             report_tasks=report_tasks,
+            resolvers=_callables(where, given.get("resolvers")),
         )
 
 
@@ -82,6 +86,7 @@ def _apply() -> None:
     services = tuple(dict.fromkeys(name for names in _given("services") for name in names))
     resolve.use_service_names(LoggerNames(services, ()) if services else None)
     use_drivers(dict.fromkeys(name for names in _given("generator_drivers") for name in names))
+    resolve.use_resolvers(dict.fromkeys(resolver for resolvers in _given("resolvers") for resolver in resolvers))
     wanted = any(_given("report_tasks"))
     if wanted and sys.version_info < (3, 12):
         report_once(("report-tasks",), "report_tasks needs Python 3.12: before, a task does not tell its context")
@@ -114,6 +119,23 @@ def _dotted(where: str, name: str, value: object) -> tuple[str, ...] | None:
                 f"{where}{name} holds {item!r}, which is not a dotted name like 'shop.jobs' or 'shop.jobs.poll'"
             )
     return names
+
+
+def _callables(where: str, value: object) -> tuple[Callable[[LogRecord], object], ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple):
+        raise ConfigurationError(f"{where}resolvers must be a list of functions or their dotted names, not {value!r}")
+    found = []
+    for item in value:
+        try:
+            resolver = load(item) if isinstance(item, str) else item
+        except ImportError as error:
+            raise ConfigurationError(f"{where}resolvers: {error}") from error
+        if not callable(resolver):
+            raise ConfigurationError(f"{where}resolvers holds {item!r}, which cannot be called with a record")
+        found.append(resolver)
+    return tuple(found)
 
 
 def _late(where: str, value: object) -> Mapping[str, str]:

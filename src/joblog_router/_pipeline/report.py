@@ -48,6 +48,11 @@ def use_writer(wake: Callable[[], None] | None) -> None:
     _wake_writer = wake
 
 
+def masked(text: str) -> str:
+    """`text` without secrets, as it may stand in a message or file of this library's own."""
+    return text if _mask is None else _mask(text)
+
+
 def use_mask(mask: Callable[[str], str]) -> None:
     """Take secrets out of every line with `mask`."""
     global _mask

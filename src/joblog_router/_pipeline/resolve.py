@@ -1,7 +1,7 @@
 """Which job is a record about? One function, `resolve(record)`, for filter and handler alike.
 
 Called on the logging thread for every record, so it does no I/O, takes no lock and raises nothing. The rules, first
-answer wins: what the call says (`extra`), the stamp of an earlier answer, the open scope.
+answer wins: what the call says (`extra`), the stamp of an earlier answer, the open scope, a resolver's answer.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import CodeType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from .. import context
 from ..context import UNKNOWN, JobScope, among_generators, current_job, late_twin, still_open
-from .generators import HOLDING, here
+from .generators import ALWAYS, ASK, GUARDS, HOLDING, here
 from .leaks import CONFLICT, GENERATOR, LATE, MARKED, SERVICE, UNADDRESSED, note
 from .naming import LoggerNames
 from .primitives import field_name, freeze
@@ -52,11 +52,13 @@ NO_JOB: Final = _NoJob()
 class Captured:
     """The stamp of a record that is in the buffers of `channels` already, with the scope it was resolved to."""
 
-    __slots__ = ("channels", "scope")
+    __slots__ = ("channels", "packed", "scope")
 
-    def __init__(self, scope: JobScope, channels: frozenset[str]) -> None:
+    def __init__(self, scope: JobScope, channels: frozenset[str], packed: bytes = b"") -> None:
         self.scope = scope
         self.channels = channels
+        # The scope as each of its lines has it in the spool.
+        self.packed = packed
 
     def __reduce__(self) -> tuple[Any, ...]:
         scope = self.scope
@@ -85,13 +87,25 @@ _FORMATTERS: Final = frozenset({"message", "asctime", "exc_text", "taskName"})
 
 _DEFAULT_EVIDENCE: Final = frozenset({"job_id"})
 _evidence: frozenset[str] = _DEFAULT_EVIDENCE
-# Code objects of shared service loops. Changed in place: the capturing closure holds on to it.
+# Code objects of shared service loops.
 SERVICES: Final[set[CodeType]] = set()
-# Holds one element while services are declared by name, which may be threads too. Changed in place likewise.
+# Holds one element while services are declared by name, which may be threads too.
 NAMED: Final[list[LoggerNames]] = []
-_SWITCH: Final = (lambda: None).__code__
+# Keys of the truth tests.
+_CODES: Final = "service loops by their code"
+_NAMES: Final = "services by name"
+_RESOLVERS: Final = "resolvers"
 _MAX_ANSWERS: Final = 4096
 _root_of_thread = threading.local()
+# What is asked where no scope is open.
+RESOLVERS: Final[list[Callable[[logging.LogRecord], object]]] = []
+
+
+class _Asking(threading.local):
+    is_on = False
+
+
+_asking = _Asking()
 _keeps_late: Callable[[str], bool] | None = None
 _grace = 0.0
 
@@ -101,16 +115,16 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
     scope = _get_scope()
     if scope is None:
         # Not by __dict__: making a record's dictionary costs as much as all the rest of this path.
-        if HOLDING or hasattr(record, STAMP) or hasattr(record, "job_log_id"):
+        if ASK or hasattr(record, STAMP) or hasattr(record, "job_log_id"):
             return _resolve_added(record, record.__dict__, None)
         return None
     # Before __dict__ is asked for: attributes of a record without a dictionary are found faster.
     name = record.name
     added = record.__dict__
-    if len(added) != BARE_LENGTH or HOLDING:
+    if len(added) != BARE_LENGTH:
         return _resolve_added(record, added, scope)
-    if scope.closed or (SERVICES and (NAMED or _get_running_loop() is not None)):
-        return _check_scope(record, scope)
+    if scope.closed or (GUARDS and (ALWAYS or _get_running_loop() is not None)):
+        return _resolve_added(record, added, scope) if HOLDING else _check_scope(record, scope)
     return None if name == "asyncio" else scope  # see _ASYNCIO
 
 
@@ -134,7 +148,11 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
         return None if scope is NO_JOB else scope
     if HOLDING:
         scope = among_generators(scope)
-    if scope is not None and (scope.closed or SERVICES):
+    if scope is None and RESOLVERS:
+        scope = _ask(record)
+        if scope is not None:
+            added[STAMP] = scope  # they are asked once
+    if scope is not None and (scope.closed or GUARDS):
         scope = _check_scope(record, scope)
     if record.name == _ASYNCIO:
         return None  # see _ASYNCIO
@@ -204,7 +222,7 @@ def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
             generators.add()
             note(GENERATOR, record, None)
         return None  # `detached()`, or a job without an id
-    if SERVICES and _is_service_loop(scope):
+    if (SERVICES or NAMED) and _is_service_loop(scope):
         foreign_service.add()
         note(SERVICE, record, scope.job_id)
         setattr(record, STAMP, NO_JOB)
@@ -232,6 +250,27 @@ def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
         f"{scope.job_id!r} after that scope had closed: it goes to no job's log. Code that serves more than one job "
         "is started inside `with detached():`; work for the job is awaited inside its scope",
     )
+    return None
+
+
+def _ask(record: logging.LogRecord) -> JobScope | None:
+    """The first resolver's answer that is a job id. What a resolver logs itself asks none."""
+    if _asking.is_on:
+        return None
+    _asking.is_on = True
+    try:
+        for resolver in RESOLVERS:
+            try:
+                job_id = resolver(record)
+            except Exception as error:
+                report_once(("resolver", repr(resolver)), f"the resolver {resolver!r} failed: {error!r}")
+                continue
+            if job_id is not None:
+                scope = _addressed(job_id, None)
+                if scope is not NO_JOB:
+                    return cast("JobScope", scope)
+    finally:
+        _asking.is_on = False
     return None
 
 
@@ -295,12 +334,15 @@ def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
     """
     mine = frozenset(codes)
     SERVICES.update(mine)
+    GUARDS[_CODES] = None
     context._home_of = here
 
     def end() -> None:
         SERVICES.difference_update(mine)
         if not SERVICES:
-            context._home_of = None
+            GUARDS.pop(_CODES, None)
+            if not NAMED:
+                context._home_of = None
 
     return end
 
@@ -309,12 +351,22 @@ def use_service_names(names: LoggerNames | None) -> None:
     """Treat tasks and threads whose root function has one of `names` the same way; None for no names."""
     NAMED[:] = [] if names is None else [names]
     if names is None:
-        SERVICES.discard(_SWITCH)
+        GUARDS.pop(_NAMES, None)
+        ALWAYS.pop(_NAMES, None)
         if not SERVICES:
             context._home_of = None
     else:
-        SERVICES.add(_SWITCH)  # so that the one truth test on the way of a record is enough
+        GUARDS[_NAMES] = ALWAYS[_NAMES] = None
         context._home_of = here
+
+
+def use_resolvers(resolvers: Iterable[Callable[[logging.LogRecord], object]]) -> None:
+    """Ask these, in order, for the id of the job where no scope is open; process-wide."""
+    RESOLVERS[:] = resolvers
+    if RESOLVERS:
+        ASK[_RESOLVERS] = None
+    else:
+        ASK.pop(_RESOLVERS, None)
 
 
 def use_evidence(keys: Iterable[str]) -> None:

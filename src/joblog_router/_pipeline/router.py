@@ -15,21 +15,39 @@ import sys
 import threading
 import time
 import weakref
-from typing import Any, Protocol
+from collections import deque
+from logging import LogRecord
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeAlias
 
 from .. import context
 from . import leaks, resolve, switch
-from .channel import Channel
+from .channel import Channel, Item
+from .dotted import load
 from .naming import LoggerNames
-from .report import has_waiting, report_once, use_writer
+from .overflow import Bounds, Overflow
+from .report import has_waiting, report, report_once, use_writer
 from .sinks import NamedSink
+from .spool import Spool, pack_scope
+from .spool_recovery import DeadSegment, Found, RecoveryChannel, find, release, unusual
+from .status_file import StatusFile, remove_of
 from .text import clean
-from .writer import Ticket, Writer
+from .writer import NOW, Ticket, Writer
 
 # Seconds without progress, and in all, that the end of the process may be held up; and a fork.
 EXIT_TIMEOUT = 3.0
 EXIT_AT_MOST = 20.0
 FORK_TIMEOUT = 0.25
+# Seconds between two looks for segments whose process is gone.
+RECOVER_EVERY = 30.0
+
+
+class Unset:
+    """The place of a spool setting that was not given."""
+
+
+UNSET: Final = Unset()
+SpoolSetting: TypeAlias = "Path | Unset | None"
 
 
 class Router:
@@ -45,8 +63,16 @@ class Router:
             "folded": 0,
             "dropped": 0,
             "quarantined": 0,
+            "unspooled": 0,
         }
-        self._writer = Writer(self._snapshot, self._retire)
+        self._recovered = 0
+        # Segments that are locked, and the channels to whose sinks their lines go.
+        self._found: deque[tuple[Found, Channel]] = deque()
+        self._default_spool: Path | None = None
+        self._status: StatusFile | None = None
+        # When the writer looks for dead processes' segments again, on the monotonic clock; None before the first time.
+        self._recover_at: float | None = None
+        self._writer = Writer(self._snapshot, self._retire, self._recover)
         self._origin = _new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
         self._exit_deadline: float | None = None
@@ -60,27 +86,130 @@ class Router:
         self._stuck: list[tuple[Channel, int]] = []
 
     def open_channel(
-        self, named: NamedSink, capacity: int, fold: bool | None = None, unfolded: LoggerNames | None = None
+        self,
+        named: NamedSink,
+        bounds: Bounds,
+        fold: bool | None = None,
+        unfolded: LoggerNames | None = None,
+        spool: SpoolSetting = None,
     ) -> Channel:
         """The channel of a sink, with one user more. One that is known keeps its buffer and its own sink object."""
         with self._lock:
             channel = self._channels.get(named.key)
             if channel is None:
-                channel = Channel(named, self._next_origin(), capacity, self._wake)
+                channel = Channel(named, self._next_origin(), bounds, self._wake)
                 self._channels[named.key] = channel
-            channel.capacity = capacity
+            channel.bounds = channel.overflow.bounds = bounds
             channel.fold = fold
             channel.unfolded = unfolded
             channel.make_room()
+            keeps_spool = isinstance(spool, Unset) and channel.users > 0 and not channel.uses_default_spool
             channel.users += 1
             channel.is_closed = False
             use_writer(self._writer.wake)
+            if not keeps_spool:
+                channel.uses_default_spool = isinstance(spool, Unset)
+                self._use_spool(channel, self._default_spool if isinstance(spool, Unset) else spool)
             if not self._hooked:
                 # Not with the first line: what is registered while the exit functions run is never called.
                 self._hooked = True
                 atexit.register(self._at_exit)
                 self._end_with_multiprocessing()
             return channel
+
+    def use_default_spool(self, directory: Path | None) -> None:
+        """The spool of handlers whose configuration names none: those there are, and those to come."""
+        with self._lock:
+            self._default_spool = directory
+            for channel in self._snapshot():
+                if channel.uses_default_spool and not channel.is_recovery:
+                    self._use_spool(channel, directory)
+
+    def _use_spool(self, channel: Channel, directory: Path | None) -> None:
+        if not channel.use_spool(directory):
+            return
+        for handler in list(self._renewals):
+            handler.renew()
+        if directory is None or channel.spool is None:
+            return
+        try:
+            if isinstance(channel.spool, Spool):
+                channel.spool.open(channel.last_seq())
+            self._look_for_dead(directory, channel)
+        except Exception as error:  # the world's faults must not end a configuration
+            report_once(("spool", str(directory), repr(error)), f"the spool in {str(directory)!r}: {error!r}")
+
+    def _look_for_dead(self, directory: Path, channel: Channel) -> bool:
+        """Lock what dead processes left for `channel` in `directory`, for the writer; whether there was something."""
+        count = 0
+        # One by one: what is locked is kept, or two who look at once would each think the other has it.
+        for found in find(directory, {channel.spool_key}):
+            self._found.append((found, channel))
+            count += 1
+        if count:
+            self._writer.wake()
+        return bool(count)
+
+    def _recover(self) -> None:
+        """Take over what dead processes left for sinks that are open here. On the writer thread, each round."""
+        self._tell_status()
+        now = time.monotonic()
+        if self._recover_at is None or now >= self._recover_at:
+            self._recover_at = now + RECOVER_EVERY
+            for channel in self._snapshot():
+                if channel.spool_directory is not None and not channel.is_recovery:
+                    self._look_for_dead(channel.spool_directory, channel)
+        while self._found:
+            found, channel = self._found[0]
+            try:
+                recovery = RecoveryChannel(DeadSegment(found), channel, self._wake)
+            except (OSError, ValueError) as error:
+                report_once(("recovery", found.name), f"spool segment {found.name!r} could not be read: {error!r}")
+                release(found)
+            else:
+                self._channels[recovery.key] = recovery
+            self._found.popleft()  # not before: `recover` must see it in one of the two places
+
+    def spool_directories(self) -> set[Path]:
+        """The directories of all spools that are in use here."""
+        channels = [channel for channel in self._snapshot() if not channel.is_recovery]
+        return {channel.spool_directory for channel in channels if channel.spool_directory is not None}
+
+    def left_behind(self) -> list[str]:
+        """Paths of what no living process has a hold of in these directories and that is not recovered."""
+        recovering = [channel.spool for channel in self._snapshot() if channel.is_recovery]
+        left = [str(one.found.directory / one.found.name) for one in recovering if isinstance(one, DeadSegment)]
+        for directory in sorted(self.spool_directories()):
+            for found in find(directory, None):
+                left.append(str(found.directory / found.name))
+                release(found)
+            left += [str(path) for path in unusual(directory)]
+        return left
+
+    def _tell_status(self) -> None:
+        if self._status is None:
+            directory = min(self.spool_directories(), default=None)
+            if directory is None:
+                return
+            self._status = StatusFile(directory, self._origin)
+        self._status.write(_snapshot)
+
+    def recover(self, timeout: float) -> bool:
+        """Ship what dead processes left for the sinks that are open here; whether nothing is left of it.
+
+        For commands: blocks the calling thread. What another process recovers just now is that one's affair.
+        """
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            found = [
+                self._look_for_dead(channel.spool_directory, channel)
+                for channel in self._snapshot()
+                if channel.spool_directory is not None and not channel.is_recovery
+            ]
+            if not any(found) and not self._found and not any(channel.is_recovery for channel in self._snapshot()):
+                return True
+            time.sleep(0.02)
+        return False
 
     def _end_with_multiprocessing(self) -> None:
         """Flush where a child of multiprocessing ends: by os._exit, after its finalizers, without exit functions."""
@@ -94,7 +223,7 @@ class Router:
 
     def _add_finalizer(self) -> None:
         util: Any = sys.modules["multiprocessing.util"]
-        util.Finalize(None, self._at_exit, exitpriority=0)
+        util.Finalize(None, self._at_end_of_child, exitpriority=0)
 
     def renew_after_fork(self, handler: Renewable) -> None:
         """Call `handler.renew()` in the child of every fork."""
@@ -139,16 +268,36 @@ class Router:
             channel.key: [item for item in channel.buffer if getattr(item[0], "process", None) == process]
             for channel in self._snapshot()
         }
+        for channel in self._snapshot():
+            if channel.spool is not None:
+                channel.spool.disown([item[2] for item in own[channel.key]])
         self._start_anew()
         for channel in self._snapshot():
             for item in own[channel.key]:
-                channel.buffer.append((item[0], item[1], channel.next_seq(), *item[3:]))
+                self._append_again(channel, item)
             channel.awake = bool(channel.buffer)
+
+    @staticmethod
+    def _append_again(channel: Channel, item: Item) -> None:
+        record, scope, _, n, message, more = item
+        seq = channel.next_seq()
+        if isinstance(channel.spool, Spool) and isinstance(record, LogRecord):
+            channel.spool.put_anything(seq, pack_scope(scope), record, n, message, more)
+        channel.buffer.append((record, scope, seq, n, message, more))
 
     def _start_anew(self) -> None:
         self._process = os.getpid()
         self._lock = threading.RLock()
-        self._writer = Writer(self._snapshot, self._retire)
+        self._writer = Writer(self._snapshot, self._retire, self._recover)
+        self._recovered = 0
+        self._status = None
+        self._recover_at = None
+        while self._found:
+            release(self._found.popleft()[0])
+        for channel in self._snapshot():
+            if channel.is_recovery and channel.spool is not None:
+                channel.spool.let_go()
+                del self._channels[channel.key]
         self._origin = _new_origin()
         self._count = 0
         self._before = dict.fromkeys(self._before, 0)
@@ -170,6 +319,9 @@ class Router:
         """One user less. The last one leaves the rest to the writer: nothing waits here, `dictConfig` holds locks."""
         with self._lock:
             channel.users -= 1
+        if self._exit_deadline is not None and not any(channel.users for channel in self._snapshot()):
+            self._close_spools()  # logging.shutdown() has closed the last handler
+            return
         if self._writer.is_running():
             self._writer.wake()
 
@@ -236,18 +388,35 @@ class Router:
         elif self._writer.is_running():
             self._writer.wake()
 
+    def completeness(self, job_id: object, namespace: str | None = None) -> dict[str, dict[str, int]]:
+        """By sink: what became of a job's lines in this process."""
+        job = clean(str(job_id))
+        space = context.current_namespace() if namespace is None else namespace
+        return {
+            channel.name: channel.completeness(space, job) for channel in self._snapshot() if not channel.is_recovery
+        }
+
+    def leave(self, timeout: float, is_last: bool) -> None:
+        """Store what waits before a signal ends the process, for at most `timeout` seconds."""
+        self.flush(timeout)
+        if is_last:
+            self._close_spools()
+
     def stats(self) -> dict[str, int]:
         """Counters of this process, exact when nothing is being captured at the moment."""
         with self._lock:
             counts = dict(self._before)
             waiting = 0
             for channel in self._channels.values():
+                if channel.is_recovery:
+                    continue
                 self._add(counts, channel)
                 waiting += channel.waiting()
         counts["captured"] += waiting
         return {
             **counts,
             "waiting": waiting,
+            "recovered": self._recovered,
             "late": resolve.late.value(),
             "marked": resolve.marked.value(),
             "conflicts": resolve.conflicts.value(),
@@ -257,10 +426,11 @@ class Router:
 
     @staticmethod
     def _add(counts: dict[str, int], channel: Channel) -> None:
-        dropped = channel.dropped.value()
+        dropped = channel.overflow.dropped.value()
         counts["stored"] += channel.stored
         counts["folded"] += channel.folder.folded
         counts["quarantined"] += channel.quarantined
+        counts["unspooled"] += channel.unspooled()
         counts["dropped"] += dropped
         counts["captured"] += channel.stored + channel.folder.folded + channel.quarantined + dropped
 
@@ -268,14 +438,14 @@ class Router:
         return list(self._channels.values())
 
     def _waiting(self) -> bool:
-        return has_waiting() or any(not channel.is_empty() for channel in self._snapshot())
+        return has_waiting() or any(not (channel.is_recovery or channel.is_empty()) for channel in self._snapshot())
 
-    def _wake(self, channel: Channel) -> None:
+    def _wake(self, channel: Channel, *, hurry: bool = False) -> None:
         if self._process != os.getpid():
             self._start_in_unannounced_child()
         # A handler that was closed but left on its logger logs again: its channel comes back as it was.
         self._channels.setdefault(channel.key, channel)
-        self._writer.wake()
+        self._writer.wake(NOW if hurry else None)
         if self._is_past_exit and not sys.is_finalizing() and threading.current_thread() is threading.main_thread():
             # An exit function that was registered before this library's. The process has nothing else to do.
             self.flush_unless_stuck(EXIT_TIMEOUT)
@@ -291,20 +461,47 @@ class Router:
             if channel.users > 0 or not channel.is_empty() or self._channels.get(channel.key) is not channel:
                 return
             channel.is_closed = True
+            if isinstance(channel, RecoveryChannel):
+                self._end_recovery(channel)
+                return
             if not channel.is_shared:
                 del self._channels[channel.key]
                 if not channel.is_empty():  # a line came in between
                     self._channels[channel.key] = channel
                     return
+                channel.close_spools(is_done=True)
                 self._add(self._before, channel)
                 channel.stored = channel.quarantined = channel.folder.folded = 0
-                channel.dropped = type(channel.dropped)()
+                channel.overflow = Overflow(channel.bounds)
         finally:
             self._lock.release()
         try:
             channel.sink.close()
         except Exception as error:
             report_once(("close", channel.key, repr(error)), f"closing sink {channel.name!r} failed: {error!r}")
+
+    def _end_recovery(self, channel: RecoveryChannel) -> None:
+        del self._channels[channel.key]
+        lines = channel.stored + channel.folder.folded
+        self._recovered += lines
+        self._before["quarantined"] += channel.quarantined
+        channel.finish()
+        if isinstance(channel.spool, DeadSegment):
+            remove_of(channel.spool.found.directory, channel.spool.found.name)
+        if lines:
+            report(f"{lines} job log lines of a process that ended before storing them were recovered")
+
+    def _at_end_of_child(self) -> None:
+        self._at_exit()
+        self._close_spools()
+
+    def _close_spools(self) -> None:
+        """Take away segments of which nothing is needed; the others are the next process's."""
+        if self._status is not None:
+            self._status.remove()
+        for channel in self._snapshot():
+            if not channel.is_recovery:
+                channel.close_spools(is_done=channel.is_empty())
 
     def _at_exit(self) -> None:
         """Store what waits: as long as that goes on, but not for ever."""
@@ -319,10 +516,12 @@ class Router:
         self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
         if not is_complete and (left := self._waiting_lines()):
-            report_once(("exit",), f"the process ends with {left} job log lines that could not be stored")
+            is_spooled = all(channel.spool is not None for channel in self._snapshot() if channel.waiting())
+            kept = "they are in the spool, for the next process" if is_spooled else "they are lost"
+            report_once(("exit",), f"the process ends with {left} job log lines that could not be stored; {kept}")
 
     def _waiting_lines(self) -> int:
-        return sum(channel.waiting() for channel in self._snapshot())
+        return sum(channel.waiting() for channel in self._snapshot() if not channel.is_recovery)
 
 
 class Renewable(Protocol):
@@ -330,6 +529,12 @@ class Renewable(Protocol):
 
     def renew(self) -> None:
         """Take them anew."""
+
+
+def _snapshot() -> dict[str, Any]:
+    # By name: it looks at handlers, which import this module.
+    snapshot: dict[str, Any] = load("joblog_router._pipeline.status.snapshot")()
+    return snapshot
 
 
 def _new_origin() -> str:
@@ -363,6 +568,14 @@ def flush(timeout: float = 5.0) -> bool:
 async def aflush(timeout: float = 5.0) -> bool:
     """`flush` without blocking the event loop."""
     return await router.aflush(timeout)
+
+
+def completeness(job_id: object, namespace: str | None = None) -> dict[str, dict[str, int]]:
+    """What became of the lines that this process logged for a job: by sink, `emitted` and the five it is the sum of.
+
+    emitted = stored + folded + dropped + quarantined + waiting. Of the five thousand jobs that were logged for last.
+    """
+    return router.completeness(job_id, namespace)
 
 
 def stats() -> dict[str, Any]:

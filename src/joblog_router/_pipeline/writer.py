@@ -16,17 +16,20 @@ from contextvars import Context
 from itertools import islice
 from logging import LogRecord
 from queue import Empty, SimpleQueue
+from typing import Final
 
 from ..entry import Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
-from . import folding, switch
+from . import folding, quarantine, switch
 from .channel import Channel, Item
 from .exceptions import render_exception
+from .overflow import WRITER_NAME, weight
 from .report import print_waiting, report, report_once
 from .tally import TallyRow
 from .text import clean
 
 LINGER = 0.05
+_LOOK = 0.0125  # while it lingers, the writer looks this often whether a batch is there
 BATCH = 500
 _CONVERT = 2000
 # How far to look for an entry that tells whether a job or the sink is at fault, and how many jobs to ask.
@@ -36,6 +39,13 @@ _FIRST_BACKOFF = 0.25
 _LAST_BACKOFF = 30.0
 _FLUSH_RETRY = 0.1
 _IDLE = 1.0
+
+
+class Hurry:
+    """A signal to begin without waiting for more."""
+
+
+NOW: Final = Hurry()
 
 
 class Ticket:
@@ -48,13 +58,23 @@ class Ticket:
 
 
 class Writer:
-    """Empties the channels of one process. `channels` gives those to look after, `retire` is told of idle ones."""
+    """Empties the channels of one process.
 
-    def __init__(self, channels: Callable[[], Iterable[Channel]], retire: Callable[[Channel], None]) -> None:
+    `channels` gives those to look after, `retire` is told of idle ones, `recover` looks for what dead processes left.
+    """
+
+    def __init__(
+        self,
+        channels: Callable[[], Iterable[Channel]],
+        retire: Callable[[Channel], None],
+        recover: Callable[[], None],
+    ) -> None:
         self._channels = channels
         self._retire = retire
-        self._signals: SimpleQueue[Ticket | None] = SimpleQueue()
+        self._recover = recover
+        self._signals: SimpleQueue[Ticket | Hurry | None] = SimpleQueue()
         self._tickets: list[Ticket] = []
+        self._is_urgent = False
         self._thread: threading.Thread | None = None
         # Taking the one item is the right to start the thread: atomic without a lock.
         self._may_start = iter((True,))
@@ -65,9 +85,9 @@ class Writer:
         # One round at a time: the thread's, or that of a caller who drains after the thread is gone.
         self._round_lock = threading.Lock()
 
-    def wake(self, ticket: Ticket | None = None) -> None:
+    def wake(self, signal: Ticket | Hurry | None = None) -> None:
         """Have the writer look at its channels soon. Starts the thread the first time."""
-        self._signals.put(ticket)
+        self._signals.put(signal)
         if not self.is_running():
             self._start()
 
@@ -103,7 +123,7 @@ class Writer:
     def _start(self) -> None:
         if self._paused or not next(self._may_start, False):
             return
-        thread = threading.Thread(target=Context().run, args=(self._run,), name="joblog-writer", daemon=True)
+        thread = threading.Thread(target=Context().run, args=(self._run,), name=WRITER_NAME, daemon=True)
         try:
             thread.start()
             self._thread = thread
@@ -135,21 +155,26 @@ class Writer:
         except Empty:
             return
         until = time.monotonic() + LINGER
-        while not (self._tickets or self._paused) and (left := until - time.monotonic()) > 0:
-            try:
-                self._take_signal(self._signals.get(timeout=left))
-            except Empty:
+        while not (self._tickets or self._paused or self._is_urgent) and (left := until - time.monotonic()) > 0:
+            if any(len(channel.buffer) >= BATCH for channel in self._channels()):
                 break
+            try:
+                self._take_signal(self._signals.get(timeout=min(left, _LOOK)))
+            except Empty:
+                continue
         self._take_signals()
+        self._is_urgent = False
 
     def _take_signals(self) -> None:
         with contextlib.suppress(Empty):
             while True:
                 self._take_signal(self._signals.get_nowait())
 
-    def _take_signal(self, signal: Ticket | None) -> None:
-        if signal is not None:
+    def _take_signal(self, signal: Ticket | Hurry | None) -> None:
+        if isinstance(signal, Ticket):
             self._tickets.append(signal)
+        elif signal is not None:
+            self._is_urgent = True
 
     def _until_retry(self) -> float | None:
         now = time.monotonic()
@@ -159,6 +184,11 @@ class Writer:
         times = [channel.retry_at if channel.failing else now + LINGER for channel in pending]
         times += self._idle_at.values()
         times += [due for channel in self._channels() if (due := channel.folder.next_due()) is not None]
+        times += [
+            due
+            for channel in self._channels()
+            if not channel.failing and (due := channel.overflow.next_due()) is not None
+        ]
         if (ask_at := switch.next_ask()) is not None:
             times.append(ask_at)
         return max(0.0, min(times) - now) if times else None
@@ -175,15 +205,19 @@ class Writer:
 
     def round(self) -> None:
         """Write what waits in every channel whose time has come, answer tickets, print reports."""
+        self._recover()
         asked = any(ticket.targets is None for ticket in self._tickets)
         for channel in list(self._channels()):
             if asked:
                 # What is still in the buffer may belong to a run as well.
                 self._make_entries(channel, everything=True)
             channel.add_tallies(everything=asked)
+            channel.add_markers(everything=asked)
         for ticket in self._tickets:
             if ticket.targets is None:
-                ticket.targets = {channel: channel.last_seq() for channel in self._channels()}
+                ticket.targets = {
+                    channel: channel.last_seq() for channel in self._channels() if not channel.is_recovery
+                }
                 for channel in ticket.targets:
                     channel.retry_at = 0.0
         again = True
@@ -192,6 +226,13 @@ class Writer:
             for channel in list(self._channels()):
                 channel.awake = False  # before looking: an append after this line wakes again
                 again = self._write_some(channel) or again
+                channel.acknowledge()
+                if self._tickets and (marker := channel.add_markers(everything=True)):
+                    # Who waits for lines waits for the word about those that were dropped as well.
+                    again = True
+                    for ticket in self._tickets:
+                        if ticket.targets and channel in ticket.targets:
+                            ticket.targets[channel] = max(ticket.targets[channel], marker)
             print_waiting()
             self._answer_tickets()
             again = again and not self._paused  # a fork waits for one batch at most
@@ -221,7 +262,7 @@ class Writer:
         if hasattr(channel.sink, "idle"):
             self._idle_at[channel] = time.monotonic() + _IDLE
         try:
-            channel.sink.write(batch)
+            channel.sink.write(channel.not_stored(batch) if channel.is_recovery else batch)
         except (SinkUnavailableError, OSError) as error:
             self._back_off(channel, error)
             return False
@@ -244,6 +285,7 @@ class Writer:
         """Turn records into entries at once, also while the sink is away: a record may hold on to large arguments."""
         channel.is_converting = True  # what is taken is in no list for a moment: nobody may think it done
         items = channel.take(max(_CONVERT, len(channel.buffer)) if everything else _CONVERT)
+        ready = len(channel.ready)
         for item in items:
             try:
                 self._make_entry(channel, item)
@@ -252,8 +294,18 @@ class Writer:
                 report_once(("entry", repr(error)), f"a line of job {item[1].job_id!r} could not be stored: {error!r}")
         if items:
             channel.taken = items[-1][2]
+            channel.overflow.converted(item[4] for item in items)
+            channel.overflow.ready_bytes += sum(map(weight, islice(channel.ready, ready, None)))
+            self._shed(channel)
         channel.is_converting = False
         channel.make_room()
+
+    @staticmethod
+    def _shed(channel: Channel) -> None:
+        """Where the store is away or slow: let lines go that more important ones will need the room of."""
+        most = channel.bounds.lines * 4 // 5
+        if most < len(channel.ready) and not channel.is_recovery and not channel.bounds.block:
+            channel.ready = channel.overflow.shed(channel.ready, most)
 
     @staticmethod
     def _make_entry(channel: Channel, item: Item) -> None:
@@ -332,16 +384,23 @@ class Writer:
     def _set_aside(channel: Channel, entry: Entry, reason: Exception | None) -> None:
         if not isinstance(entry, TallyRow):
             channel.quarantined += 1
+            counts = channel.folder.jobs.of(entry)
+            counts.quarantined += 1
+            counts.stored -= 1  # _done() will count it among those
+        kept_in = quarantine.keep(channel, entry, reason)
         report_once(
             ("refused", channel.key, type(reason).__name__),
             f"sink {channel.name!r} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}): "
-            f"{reason!r}. Such lines are set aside and counted as quarantined",
+            f"{reason!r}. Such lines are counted as quarantined" + (f" and kept in {kept_in!r}" if kept_in else ""),
         )
 
     def _done(self, channel: Channel, count: int, lines: int) -> None:
         """The first `count` entries need no more work; `lines` lines among them are in the store."""
         for _ in range(count):
-            channel.ready.popleft()
+            entry = channel.ready.popleft()
+            channel.overflow.ready_bytes -= weight(entry)
+            if not isinstance(entry, TallyRow):
+                channel.folder.jobs.of(entry).stored += 1
         channel.stored += lines
         channel.make_room()
         if channel.failing:
@@ -349,7 +408,7 @@ class Writer:
             channel.failures = 0
             channel.retry_at = 0.0
             report(f"sink {channel.name!r} takes entries again; {channel.waiting()} are waiting")
-        dropped = channel.dropped.value()
+        dropped = channel.overflow.dropped.value()
         if dropped > channel.told_dropped:
             report(f"sink {channel.name!r}: {dropped - channel.told_dropped} lines dropped, the buffer was full")
             channel.told_dropped = dropped
@@ -365,7 +424,7 @@ class Writer:
             advice = getattr(error, "advice", "")
             report(
                 f"{text}. {advice + '. ' if advice else ''}Job log lines are kept in memory (at most "
-                f"{channel.capacity}) and tried again; the application is not affected"
+                f"{channel.bounds.lines}) and tried again; the application is not affected"
             )
 
 

@@ -79,7 +79,8 @@ class _Installation:
             self._patch(base.Task, "acall", self._calling_async)
             for signal in _SIGNALS:
                 for send in _SENDS:
-                    self._patch(getattr(signals, signal), send, self._sending)
+                    if hasattr(getattr(signals, signal), send):  # not all in Django 4.2
+                        self._patch(getattr(signals, signal), send, self._sending)
 
     def end(self) -> None:
         """Take everything back; where somebody patched over ours, it stays below and only passes on."""

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from .case import Diagnosis, Evidence
 from .probing import Probe, ProbeResult
+from .telling import keep_telling, tell_changes
 from .verdict import Verdict, examine, examine_now
 
-__all__ = ["Diagnosis", "Evidence", "Probe", "ProbeResult", "Verdict", "examine", "examine_now"]
+__all__ = [
+    "Diagnosis",
+    "Evidence",
+    "Probe",
+    "ProbeResult",
+    "Verdict",
+    "examine",
+    "examine_now",
+    "keep_telling",
+    "tell_changes",
+]

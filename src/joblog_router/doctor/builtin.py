@@ -13,7 +13,7 @@ from ..exceptions import SinkUnavailableError
 from ..sinks.store import Selection, Store
 from .probing import ProbeResult, in_thread
 
-__all__ = ["LogProbe", "PipelineProbe"]
+__all__ = ["OWN_LOGGER", "LogProbe", "PipelineProbe"]
 
 _LINES: Final = 50
 _EVENTS: Final = 300
@@ -22,6 +22,8 @@ _ERROR: Final = 40
 _WIDTH: Final = 300
 # The logger of what the NATS integration tells.
 _EVENT_LOGGER: Final = "joblog_router.nats"
+# What the doctor itself has written is no sign of life of the job.
+OWN_LOGGER: Final = "joblog_router.doctor"
 
 
 class LogProbe:
@@ -44,16 +46,18 @@ class LogProbe:
     def _look(self, job_id: str) -> dict[str, Any]:
         store, namespace = self._store, self._namespace
         summary = store.summary(job_id, "staff", namespace)
-        newest = store.newest(job_id, Selection(audience="staff"), _LINES, namespace).entries
+        all_newest = store.newest(job_id, Selection(audience="staff"), _LINES, namespace).entries
+        newest = [entry for entry in all_newest if entry.logger != OWN_LOGGER]
+        last = newest[-1].created if newest else summary.last if summary.lines > len(all_newest) else None
         told = Selection(logger=self._event_logger, audience="staff")
         events = store.newest(job_id, told, _EVENTS, namespace).entries
         wrong = Selection(level=_ERROR, audience="staff")
         errors = store.newest(job_id, wrong, _SHOWN, namespace).entries
         return {
-            "lines": summary.lines,
+            "lines": summary.lines - (len(all_newest) - len(newest)),
             "levels": {str(level): count for level, count in summary.levels.items()},
             "first": summary.first,
-            "last": summary.last,
+            "last": last,
             "newest": [_line(entry) for entry in newest[-_SHOWN:]],
             "errors": sum(count for level, count in summary.levels.items() if level >= _ERROR),
             "last_error": _line(errors[-1]) if errors else None,

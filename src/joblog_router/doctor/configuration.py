@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from .._pipeline.dotted import load
+from ..context import current_namespace
 from ..exceptions import ConfigurationError
 from ..sinks.store import Store
 from .builtin import LogProbe, PipelineProbe
@@ -79,7 +80,11 @@ def configured() -> Configuration:
 
 def probes_of(configuration: Configuration, store: Store, namespace: str | None = None) -> list[Probe]:
     """The probes to ask, made anew. Raises ConfigurationError where one cannot be made."""
-    probes: list[Probe] = [LogProbe(store, namespace), PipelineProbe()]
+    probes: list[Probe] = [
+        # Asked here: the probe works in a thread of its own, where no tenant's namespace is in force.
+        LogProbe(store, current_namespace() if namespace is None else namespace),
+        PipelineProbe(),
+    ]
     for key, path in _PROBES.items():
         given = getattr(configuration, key)
         if given is None and key == "NATS" and os.environ.get("NATS_URL"):

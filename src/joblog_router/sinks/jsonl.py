@@ -83,6 +83,14 @@ class JsonLinesSink(JsonLinesReader):
             raise EntryRefusedError(refused)
         self._written.difference_update((entry.origin, entry.seq) for entry in written)
 
+    def not_stored(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those of `entries` that no file has yet: for lines of a process that was killed and may have written some."""
+        origins: dict[tuple[str, str], set[str]] = {}
+        for entry in entries:
+            origins.setdefault((entry.namespace, entry.job_id), set()).add(entry.origin)
+        stored = {key: _stored(job_file(self._directory, key[1], key[0]), named) for key, named in origins.items()}
+        return [entry for entry in entries if (entry.origin, entry.seq) not in stored[entry.namespace, entry.job_id]]
+
     def _can_make_files(self) -> bool:
         return os.access(self._directory, os.W_OK | os.X_OK)
 
@@ -132,6 +140,21 @@ def _lines(entries: list[Entry]) -> bytes:
     text = "".join(json.dumps(entry.as_dict(), ensure_ascii=False) + "\n" for entry in entries)
     # The escape of a lone surrogate is JSON's too.
     return text.encode("utf-8", "backslashreplace")
+
+
+def _stored(path: Path, origins: set[str]) -> set[tuple[str, int]]:
+    """The (origin, seq) of each line of one of `origins`. Lines are looked at as text first, most are others'."""
+    marks = [json.dumps(origin, ensure_ascii=False).encode("utf-8", "backslashreplace") for origin in origins]
+    stored = set()
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as lines:
+        for line in lines:
+            if any(mark in line for mark in marks):
+                try:
+                    entry = json.loads(line)
+                    stored.add((entry["origin"], entry["seq"]))
+                except (ValueError, KeyError, TypeError):
+                    continue  # torn by the kill: the next write cuts it off
+    return stored
 
 
 @contextlib.contextmanager

@@ -39,8 +39,10 @@ class MemorySink:
         """Keep the entries that are not kept yet."""
         with self._lock:
             for entry in entries:
-                if entry.seq > self._last.get(entry.origin, 0):
-                    self._last[entry.origin] = entry.seq
+                last = self._last.get(entry.origin, 0)
+                # A recovered tally comes behind lines that have higher numbers.
+                if entry.seq > last or ("fold" in entry.fields and all(entry != kept for _, kept in self._entries)):
+                    self._last[entry.origin] = max(last, entry.seq)
                     self._count += 1
                     self._entries.append((self._count, entry))
 

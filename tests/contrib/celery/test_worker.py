@@ -204,6 +204,33 @@ def test_the_loss_of_a_tasks_process_is_in_the_jobs_log(
     assert [error in line["message"] for line in lines if line["logger"] == "joblog_router.celery"] == [True]
 
 
+def test_the_signal_that_killed_a_process_is_told_to_the_job_its_task_was_sent_from(worker: Worker) -> None:
+    """Of a task whose arguments name no job the message does; each loss is in its own job's log."""
+    jobs = ("killed one", "killed two")
+    for job in jobs:
+        worker.send("sends_dying", job_id=job)
+    for job in jobs:
+        lines = [line for line in worker.wait_for(job, "was lost: ") if line["logger"] == "joblog_router.celery"]
+        (line,) = lines
+        assert "worker_app.dies" in line["message"]
+        assert "signal 9 (SIGKILL)" in line["message"]
+        assert line["level"] == "ERROR"
+    assert worker.run("no_job") is None
+
+
+def test_callbacks_of_a_task_belong_to_its_job(worker: Worker) -> None:
+    """Those of `link` and `link_error`, which name none of their own, and a chain's next task."""
+    callback = worker.client.signature("worker_app.no_job", args=("callback",), immutable=True)
+    worker.client.send_task("worker_app.work", kwargs={"job_id": "linked"}, link=callback)
+    worker.wait_for("linked", "nobody's callback")
+    errback = worker.client.signature("worker_app.no_job", args=("errback",), immutable=True)
+    worker.client.send_task("worker_app.fails", kwargs={"job_id": "errs"}, link_error=errback)
+    worker.wait_for("errs", "nobody's errback")
+    first = worker.client.signature("worker_app.work", kwargs={"job_id": "chained"})
+    (first | worker.client.signature("worker_app.no_job", args=("next",), immutable=True)).apply_async()
+    worker.wait_for("chained", "nobody's next")
+
+
 def test_a_terminated_task_keeps_its_lines(worker: Worker) -> None:
     """`revoke(terminate=True)` ends the process with SIGTERM: what the task had logged is stored."""
     result = worker.send("ends", job_id="revoked", how="sleep")

@@ -154,6 +154,17 @@ def ends(job_id: Any, how: str) -> None:
     time.sleep(60)  # ended from outside: that is the test
 
 
+@app.task
+def dies() -> None:
+    log.info("about to die")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def sends_dying(job_id: Any) -> None:
+    dies.delay()
+
+
 @app.task(soft_time_limit=1)
 def soft_limited(job_id: Any) -> None:
     time.sleep(60)  # ended from outside: that is the test

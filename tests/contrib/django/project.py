@@ -107,6 +107,7 @@ class Project:
                 "PYTHONPATH": f"{SOURCE}{os.pathsep}{self.root}",
                 "DJANGO_SETTINGS_MODULE": "settings",
                 "PYTHONDONTWRITEBYTECODE": "1",
+                "TMPDIR": str(self.root),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -275,3 +275,9 @@ def test_e005_nothing_to_read(bare_project: Project, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("JOBLOG_STORE", "callable")
     found = bare_project.manage("check", status=1).stderr
     assert "(joblog_router.E005) The pages of job logs have nothing to read: JOBLOG_STORE ('callable')" in found
+
+
+def test_e006_a_header_that_cannot_be_asked(bare_project: Project) -> None:
+    """HEADER names a function that is not there."""
+    web(bare_project, "JOBLOG_ROUTER['HEADER'] = 'shop.header.of'")
+    assert "(joblog_router.E006)" in bare_project.manage("check", status=1).stderr

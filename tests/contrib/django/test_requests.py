@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import django
 import pytest
 
 from tests.contrib.django.project import Project
@@ -296,6 +297,7 @@ def test_an_error_of_a_streamed_body_reaches_the_server(site: Project, server: U
     assert "ValueError: broken stream" in server.text()
 
 
+@pytest.mark.skipif(django.VERSION < (5, 0), reason="Django before 5.0 does not notice that a client has gone")
 def test_a_client_that_goes_away_cancels_the_stream_in_its_job(site: Project, server: Uvicorn) -> None:
     """CancelledError passes through, and what the generator says of its end is in the job."""
     connection = server.connection()

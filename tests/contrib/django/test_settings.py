@@ -54,7 +54,7 @@ def test_a_project_without_an_alias_of_the_logs_own_uses_default(bare_project: P
         ([], "JOBLOG_ROUTER must be a dictionary, not []"),
         ({"DATABSE": "x"}, "JOBLOG_ROUTER has no setting 'DATABSE'. Did you mean 'DATABASE'?"),
         ({"nats": True}, "JOBLOG_ROUTER has no setting 'nats'. Did you mean 'NATS'?"),
-        ({"COLOUR": 1}, "JOBLOG_ROUTER has no setting 'COLOUR'. Known: DATABASE, ENABLED, PERMISSION, CSP, FOLD"),
+        ({"COLOUR": 1}, "JOBLOG_ROUTER has no setting 'COLOUR'. Known: DATABASE, ENABLED, PERMISSION"),
         ({1: 1}, "JOBLOG_ROUTER has no setting 1."),
         ({"DATABASE": 3}, "JOBLOG_ROUTER['DATABASE'] must be the name of an alias in DATABASES, or None, not 3"),
         ({"DATABASE": ""}, "JOBLOG_ROUTER['DATABASE'] must be"),

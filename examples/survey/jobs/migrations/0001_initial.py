@@ -22,6 +22,8 @@ class Migration(migrations.Migration):
                             ("CREATED", "Created"),
                             ("PENDING", "Pending"),
                             ("STARTED", "Started"),
+                            ("CANCELING", "Canceling"),
+                            ("REVOKED", "Revoked"),
                             ("SUCCESS", "Success"),
                             ("FAILURE", "Failure"),
                         ],

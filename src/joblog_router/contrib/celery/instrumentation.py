@@ -76,6 +76,7 @@ class _Installation:
             (signals.after_setup_logger, self._handlers.after_setup),
             (signals.after_setup_task_logger, self._handlers.after_task_setup),
             (signals.before_task_publish, self.tasks.on_publish),
+            (signals.task_received, self.tasks.on_received),
             (signals.task_prerun, self.tasks.on_prerun),
             (signals.task_internal_error, self.tasks.on_internal_error),
             (signals.task_failure, self.tasks.on_failure),

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from ... import context
 from ..._pipeline.report import report_once
@@ -94,6 +94,8 @@ class Tasks:
         self._losses = losses
         # By request and not by task id: one task can be delivered twice and run in two threads at once.
         self._running: WeakKeyDictionary[Any, _Running] = WeakKeyDictionary()
+        # What a pool's parent process has received and not finished, by task id: until Celery itself lets it go.
+        self._received: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._postrun = postrun
         self._turn = 0
         self._turning = threading.Lock()
@@ -171,6 +173,12 @@ class Tasks:
     # --- what is known of a task outside of its scope ---
 
     @_quiet
+    def on_received(self, request: Any = None, **_: Any) -> None:
+        """Note the message of a task: should its process be lost, older Celery does not give it any more."""
+        if request is not None:
+            self._received[request.id] = request
+
+    @_quiet
     def on_internal_error(
         self, sender: Any = None, task_id: str = "", request: Any = None, exception: Any = None, **given: Any
     ) -> None:
@@ -197,7 +205,8 @@ class Tasks:
         request = sender.request
         if request in self._running:
             return  # the task itself raised it, for one of its own
-        job_id = self._job(sender, given.get("args"), given.get("kwargs"), request if request.id == task_id else None)
+        message = request if request.id == task_id else getattr(self._received.get(task_id), "request_dict", None)
+        job_id = self._job(sender, given.get("args"), given.get("kwargs"), message)
         if job_id is not None:
             self._lost = task_id  # this signal is sent twice for some
             logger.error(

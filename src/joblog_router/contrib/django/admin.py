@@ -70,7 +70,7 @@ class _TextFilter(admin.SimpleListFilter):
     def choices(self, changelist: Any) -> Any:
         others = [
             (name, value)
-            for name, values in changelist.filter_params.items()
+            for name, values in changelist.get_filters_params().items()
             if name != self.parameter_name
             for value in (values if isinstance(values, list) else [values])
         ]

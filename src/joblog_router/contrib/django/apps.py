@@ -54,7 +54,7 @@ class JobLogConfig(AppConfig):
 
     def ready(self) -> None:
         """Raise ConfigurationError for a wrong JOBLOG_ROUTER, MissingExtraError for a package it asks for."""
-        from . import checks, jobs  # noqa: F401 - importing it registers the checks
+        from . import checks, checks_spool, jobs  # noqa: F401 - importing it registers the checks
 
         conf.apply()
         register_project_secrets()

@@ -111,6 +111,14 @@ def check_permission(**kwargs: Any) -> list[CheckMessage]:
     return _check_function("PERMISSION", "joblog_router.E004", "False, True or 'staff'", 2)
 
 
+@register
+def check_header(**kwargs: Any) -> list[CheckMessage]:
+    """`joblog_router.E006`: what tells the status of jobs cannot be asked."""
+    if conf.current().HEADER is None:
+        return []
+    return _check_function("HEADER", "joblog_router.E006", "a dictionary", 2)
+
+
 def _check_function(key: str, number: str, gives: str, parameters: int) -> list[CheckMessage]:
     expected = f"a function with {parameters or 'no'} parameters that gives {gives}"
     if parameters == 2:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -19,6 +22,8 @@ from django.db import connections
 
 from ..._pipeline import folding, policy, rules, switch
 from ..._pipeline.dotted import load
+from ..._pipeline.router import router
+from ..._pipeline.spool_folder import default_directory
 from ...context import use_namespace
 from ...doctor import configuration
 from ...exceptions import ConfigurationError
@@ -48,8 +53,16 @@ class JobLogSettings:
       gives False, True ("all": the lines for everybody) or "staff" (every line). None lets staff with the permission
       to view job log entries see every line.
     - `CSP`: the Content-Security-Policy header of the page; None is a strict one, False sets none.
+    - `HEADER`: what stands above a job's log: a function `(request, job_id)` (or its dotted path) that gives a
+      dictionary with `status`, `progress` (0 to 1), `stages` (each with `name`, `status`, `progress`), `failed`,
+      `done`, `verdict`, all of them optional; or None.
+    - `STREAMS`: how many pages of this process may follow logs at one time, others ask every few seconds; None is 500
+      under ASGI and 4 under WSGI, where each takes a thread.
     - `FOLD`: whether many similar DEBUG and INFO lines of a job become the first few and a tally; a handler's
       `fold` beats it.
+    - `SPOOL`: the directory of the spool, in which lines stand until they are stored; True takes one in the temporary
+      directory, by user, project and database; None or False for no spool. A handler's `spool` beats it. In test runs
+      there is none.
     - `REDACT`: True masks credentials and registered secrets, a list of regular expressions also what they match,
       False nothing; a handler's `redact` beats it.
     - `STAFF`: loggers whose lines, and those of the loggers below, only staff may see; a handler's `staff` beats it.
@@ -76,7 +89,10 @@ class JobLogSettings:
     ENABLED: bool | str | Callable[[], object] = True
     PERMISSION: str | Callable[[HttpRequest, str], object] | None = None
     CSP: str | bool | None = None
+    STREAMS: int | None = None
+    HEADER: str | Callable[[HttpRequest, str], object] | None = None
     FOLD: bool = True
+    SPOOL: bool | str | os.PathLike[str] | None = True
     REDACT: bool | Sequence[Any] = True
     STAFF: Sequence[str] | None = None
     MAX_LINES: int = 0
@@ -105,7 +121,10 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "ENABLED": ((bool, str, Callable), "True, False, a function or its dotted path"),  # type: ignore[dict-item]
     "PERMISSION": ((str, Callable, NoneType), "a function, its dotted path, or None"),  # type: ignore[dict-item]
     "CSP": ((str, bool, NoneType), "the header's value, False or None"),
+    "HEADER": ((str, Callable, NoneType), "a function, its dotted path, or None"),  # type: ignore[dict-item]
+    "STREAMS": ((int, NoneType), "a whole number, or None"),
     "FOLD": ((bool,), "True or False"),
+    "SPOOL": ((bool, str, os.PathLike, NoneType), "the path of a directory, True, or None for no spool"),
     "REDACT": ((bool, list, tuple), "True, False or a list of regular expressions"),
     "STAFF": ((list, tuple, NoneType), "a list of logger names"),
     "MAX_LINES": ((int,), "a whole number"),
@@ -176,6 +195,24 @@ def migrate_command(alias: str) -> str:
     return "manage.py migrate" if alias == "default" else f"manage.py migrate --database {alias}"
 
 
+def spool_directory() -> Path | None:
+    """Where handlers that say nothing about it have their spool; None where they have none."""
+    from .sink import is_test_run
+
+    choice = current().SPOOL
+    if choice is None or choice is False or is_test_run():
+        return None
+    if choice is not True:
+        path = Path(os.fspath(choice))
+        return Path(os.path.realpath(path.parent)) / path.name
+    # By database too: lines for one must not be recovered into another that the same project uses at other times.
+    module = sys.modules.get(os.environ.get("DJANGO_SETTINGS_MODULE", ""))
+    alias = settings.DATABASES.get(database_alias(), {})
+    parts = [getattr(settings, "BASE_DIR", ""), getattr(module, "__file__", "")]
+    parts += [alias.get(name, "") for name in ("ENGINE", "NAME", "HOST", "PORT")]
+    return default_directory("\0".join(map(str, parts)))
+
+
 def apply() -> None:
     """Hand over what the core keeps for itself, as it knows no Django settings."""
     given = current()
@@ -185,6 +222,7 @@ def apply() -> None:
     use_namespace(current().NAMESPACE)
     use_default(_store)
     configuration.use_default(_doctor)
+    router.use_default_spool(spool_directory())
     enabled = current().ENABLED
     switch.use(enabled if isinstance(enabled, bool) else _ask_whether_enabled)
 

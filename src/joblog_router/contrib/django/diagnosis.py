@@ -6,7 +6,9 @@ Reads in a thread that nothing waits for, with database connections of its own t
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,13 +19,15 @@ from django.db.models import Model
 from django.utils import timezone
 
 from ..._pipeline.dotted import load
+from ...context import current_namespace
 from ...doctor.configuration import Configuration
 from ...doctor.phases import phase_of
 from ...doctor.probing import ProbeResult, in_thread
-from ...exceptions import ConfigurationError
+from ...doctor.verdict import Verdict, examine_now
+from ...exceptions import ConfigurationError, JobLogError
 from . import conf
 
-__all__ = ["JobProbe", "active_jobs", "configuration"]
+__all__ = ["JobProbe", "active_jobs", "configuration", "panel"]
 
 _MISSING: Final = object()
 # Where it is mostly found; dotted paths go into JSON columns and objects.
@@ -43,6 +47,9 @@ _TIMES: Final = frozenset({"created", "started", "finished", "updated"})
 _NUMBERS: Final = frozenset({"progress", "total", "done", "failed"})
 _STAGE: Final = ("key", "name", "status", "progress", "total", "processed", "remaining", "failed")
 _MAX_STAGES: Final = 20
+_PANEL_AGE: Final = 10.0
+_MAX_PANELS: Final = 1000
+_panels: dict[tuple[str, str], tuple[float, dict[str, Any] | None]] = {}
 
 
 class JobProbe:
@@ -141,6 +148,36 @@ def active_jobs(limit: int = 100) -> list[str]:
     found = configuration()
     probe = JobProbe(**(found.JOB if isinstance(found.JOB, Mapping) else {}))
     return probe.active(limit)
+
+
+def panel(job_id: str) -> dict[str, Any] | None:
+    """The verdict for a page and the summary endpoint, not older than a few seconds; None where none can be had.
+
+    For readers who may see every line: it quotes the log and names servers. Blocks for up to DOCTOR's TIMEOUT; callers
+    that come meanwhile are given the last one.
+    """
+    key = (current_namespace(), job_id)
+    now = time.monotonic()
+    until, found = _panels.get(key, (0.0, None))
+    if now < until:
+        return found
+    while len(_panels) >= _MAX_PANELS:
+        _panels.pop(next(iter(_panels)), None)
+    _panels[key] = (now + _PANEL_AGE, found)
+    with ThreadPoolExecutor(1) as thread:  # there may be an event loop in this one
+        verdict = thread.submit(_examined, job_id, key[0]).result()
+    found = None if verdict is None else verdict.as_dict(with_results=False)
+    _panels[key] = (time.monotonic() + _PANEL_AGE, found)
+    return found
+
+
+def _examined(job_id: str, namespace: str) -> Verdict | None:
+    try:
+        return examine_now(job_id, namespace=namespace)
+    except JobLogError:
+        return None
+    finally:
+        connections.close_all()
 
 
 def _model(name: str | type[Model] | None) -> type[Model]:

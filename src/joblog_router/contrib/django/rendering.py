@@ -72,6 +72,17 @@ def as_json(entries: Iterable[Entry], audience: str) -> list[dict[str, Any]]:
     return found
 
 
+def as_streams(entries: Iterable[Entry]) -> dict[str, list[str]]:
+    """Entries as two lists of texts, ERROR and above in the second; the newest first, for pages written that way."""
+    budget = _Budget()
+    found: dict[str, list[str]] = {"stdout": [], "stderr": []}
+    for entry in reversed(list(entries)):
+        moment = dt.datetime.fromtimestamp(entry.created, timezone.get_current_timezone())
+        text = f"[{moment:%Y-%m-%d %H:%M:%S}] {entry.level_name} {budget.cut(entry.message)}"
+        found["stderr" if entry.level >= logging.ERROR else "stdout"].append(text)
+    return found
+
+
 _TALLY: Final = ("fold", "folded", "first", "last")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ _SHORTEST: Final = 8
 
 
 def register_project_secrets() -> None:
-    """Register SECRET_KEY and its fallbacks, the passwords of DATABASES, EMAIL_HOST_PASSWORD.
+    """Register SECRET_KEY and its fallbacks, the passwords of DATABASES, MAILERS and EMAIL_HOST_PASSWORD.
 
     Not a password that anybody would guess (fewer than 8 characters, lower-case letters only, or the name of its user
     or database): masking it would mask ordinary words, and show which they are.
@@ -38,7 +39,13 @@ def _secrets() -> Iterator[tuple[str, set[Any]]]:
     for database in settings.DATABASES.values():
         names = {str(database.get(name)) for name in ("USER", "NAME", "HOST")}
         found.append((database.get("PASSWORD"), names))
-    found.append((getattr(settings, "EMAIL_HOST_PASSWORD", None), {getattr(settings, "EMAIL_HOST_USER", None)}))
+    for mailer in (getattr(settings, "MAILERS", None) or {}).values():
+        options = mailer.get("OPTIONS") or {}
+        found.append((options.get("password"), {options.get("username")}))
+    with warnings.catch_warnings():
+        # From Django 6.1 on whoever reads these is warned, though the project may have none of them.
+        warnings.simplefilter("ignore")
+        found.append((getattr(settings, "EMAIL_HOST_PASSWORD", None), {getattr(settings, "EMAIL_HOST_USER", None)}))
     for value, names in found:
         if isinstance(value, str | bytes) and value:
             yield value.decode("utf-8", "replace") if isinstance(value, bytes) else value, names

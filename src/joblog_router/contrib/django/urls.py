@@ -36,5 +36,7 @@ register_converter(JobIdConverter, "joblog_job_id")
 urlpatterns = [
     path("<joblog_job_id:job_id>/", views.page, name="page"),
     path("<joblog_job_id:job_id>/entries/", views.entries, name="entries"),
+    path("<joblog_job_id:job_id>/stream/", views.stream, name="stream"),
+    path("<joblog_job_id:job_id>/download/", views.download, name="download"),
     path("<joblog_job_id:job_id>/summary/", views.summary, name="summary"),
 ]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -20,18 +21,26 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from ..._pipeline.reading import summarize
 from ..._pipeline.report import report_once
 from ...exceptions import ConfigurationError, SinkUnavailableError
 from ...sinks.opening import open_store
 from ...sinks.store import ALL, Page, Selection, Store, Summary
-from . import conf
+from . import conf, figures, windows
+from .downloads import FORMATS, download_of
+from .header import header_of
 from .permissions import Access, access_to
-from .rendering import as_json, day_and_time, level_class, level_number, rows, visible
+from .rendering import as_json, as_streams, day_and_time, level_class, level_number, rows, visible
+from .streaming import stream_of
+from .texts import texts_as_json
 
-__all__ = ["MOST_LINES", "entries", "page", "summary"]
+__all__ = ["MOST_LINES", "download", "entries", "page", "store", "stream", "summary"]
 
 MOST_LINES: Final = 1000
 _LONGEST_TEXT: Final = 500
+_MOST_BUCKETS: Final = 500
+_FILTERS: Final = ("level", "logger", "text", "origin", "before", "after", "limit", "at")
+_LATEST: Final = 9e12
 _LONGEST_CURSOR: Final = 20_000
 
 View: TypeAlias = Callable[[HttpRequest, str], HttpResponseBase]
@@ -77,8 +86,19 @@ class BadParameterError(ValueError):
 
 @_for_readers
 def entries(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
-    """Lines as JSON: the newest, or those `after` or `before` a cursor that an earlier answer gave."""
+    """Lines as JSON: the newest, those `after` or `before` a cursor of an earlier answer, `since` or `until` a time."""
+    moment = _moment(request.GET)
+    if moment is not None:
+        name, at = moment
+        look = windows.since if name == "since" else windows.until
+        selection = selection_of(request.GET, access.audience)
+        window = look(store(), job_id, at, selection, _limit(request.GET.get("limit")))
+        if not window.entries and not access.is_known and _is_empty(job_id, access):
+            raise Http404(_absent())
+        return JsonResponse({"entries": as_json(window.entries, access.audience), "more": window.more})
     found = _read(job_id, access, request.GET)
+    if request.GET.get("shape") == "streams":
+        return JsonResponse(as_streams(found.entries))
     return JsonResponse(
         {
             "entries": as_json(found.entries, access.audience),
@@ -90,20 +110,47 @@ def entries(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
 
 
 @_for_readers
+def stream(request: HttpRequest, job_id: str, access: Access) -> HttpResponseBase:
+    """What is logged from a cursor on, as it comes; see `streaming`."""
+    selection = selection_of(request.GET, access.audience)
+    cursor = request.headers.get("Last-Event-ID") or request.GET.get("after", "")
+    if not access.is_known and _is_empty(job_id, access):
+        raise Http404(_absent())
+    return stream_of(request, job_id, _cursor(cursor), selection)
+
+
+@_for_readers
+def download(request: HttpRequest, job_id: str, access: Access) -> HttpResponseBase:
+    """The whole log as a file, `format` being "text" or "jsonl"; filtered where asked for."""
+    selection = selection_of(request.GET, access.audience)
+    kind = request.GET.get("format", "text")
+    if kind not in FORMATS:
+        raise BadParameterError(f"format must be one of {', '.join(FORMATS)}")
+    if not access.is_known and _is_empty(job_id, access):
+        raise Http404(_absent())
+    return download_of(request, store(), job_id, kind, selection)
+
+
+@_for_readers
 def summary(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
-    """Figures about the log as JSON."""
-    found = store().summary(job_id, access.audience)
+    """Figures about the log as JSON; with `buckets` counts by level over time, too."""
+    buckets = request.GET.get("buckets", "")
+    if buckets and not (buckets.isascii() and buckets.isdecimal() and 1 <= int(buckets[:5]) <= _MOST_BUCKETS):
+        raise BadParameterError(f"buckets must be a whole number from 1 to {_MOST_BUCKETS}")
+    found, counts = figures.of(store, job_id, access.audience, int(buckets or 0))
     if not found.lines and not access.is_known:
         raise Http404(_absent())
     return JsonResponse(
         {
             "job_id": job_id,
             "lines": found.lines,
-            "levels": {logging.getLevelName(level): found.levels[level] for level in sorted(found.levels)},
+            "levels": _by_name(found.levels),
             "first": found.first,
             "last": found.last,
             "first_error": as_json([found.first_error], access.audience)[0] if found.first_error else None,
             "origins": list(found.origins),
+            "job": header_of(request, job_id),
+            **({"histogram": [_by_name(part) for part in counts]} if buckets else {}),
         }
     )
 
@@ -113,11 +160,12 @@ def page(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
     """The newest lines (or those before a cursor) as a page that needs no script."""
     error = ""
     try:
-        found = _read(job_id, access, request.GET)
+        found = _linked(job_id, access, request.GET) or _read(job_id, access, request.GET)
     except BadParameterError as problem:
         error = str(problem)
         found = _read(job_id, access, QueryDict())
-    figures = store().summary(job_id, access.audience)
+    # A log that is longer than the page is added up by the page's script: it may take seconds.
+    sums = summarize(job_id, found.entries) if found.earlier is None and not _is_filtered(request.GET) else None
     response = render(
         request,
         "joblog_router/page.html",
@@ -125,15 +173,17 @@ def page(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
             "job_id": visible(job_id),
             "lines": rows(found.entries),
             "earlier": found.earlier,
-            "is_earlier": "before" in request.GET,
-            "levels": _levels(figures),
-            "count": figures.lines,
-            "first_error": rows([figures.first_error])[0] if figures.first_error else None,
-            "first": None if figures.first is None else day_and_time(figures.first),
-            "last": None if figures.last is None else day_and_time(figures.last),
-            "origins": figures.origins,
+            "is_earlier": "before" in request.GET or "at" in request.GET,
+            "levels": _levels(sums) if sums else [],
+            "count": sums.lines if sums else None,
+            "first_error": rows([sums.first_error])[0] if sums and sums.first_error else None,
+            "first": day_and_time(sums.first) if sums and sums.first is not None else None,
+            "last": day_and_time(sums.last) if sums and sums.last is not None else None,
+            "origins": sums.origins if sums else (),
             "chosen": {name: request.GET.get(name, "") for name in ("level", "logger", "text", "origin")},
             "level_names": _LEVEL_NAMES,
+            "job": header_of(request, job_id),
+            "texts": texts_as_json(),
             "zone": timezone.get_current_timezone_name(),
             "error": error,
         },
@@ -150,11 +200,19 @@ def page(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
 _LEVEL_NAMES: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
-def _levels(figures: Summary) -> list[dict[str, Any]]:
+def _levels(sums: Summary) -> list[dict[str, Any]]:
     return [
-        {"name": visible(logging.getLevelName(level)), "css": level_class(level), "count": figures.levels[level]}
-        for level in sorted(figures.levels, reverse=True)
+        {"name": visible(logging.getLevelName(level)), "css": level_class(level), "count": sums.levels[level]}
+        for level in sorted(sums.levels, reverse=True)
     ]
+
+
+def _by_name(levels: Mapping[int, int]) -> dict[str, int]:
+    return {logging.getLevelName(level): levels[level] for level in sorted(levels)}
+
+
+def _is_filtered(parameters: QueryDict) -> bool:
+    return any(parameters.get(name) for name in _FILTERS)
 
 
 def _strict_policy() -> str:
@@ -193,6 +251,18 @@ def _read(job_id: str, access: Access, parameters: QueryDict) -> Page:
     return found
 
 
+def _linked(job_id: str, access: Access, parameters: QueryDict) -> Page | None:
+    """The page that ends with the line a link leads to; its script finds the line by itself."""
+    try:
+        at = float(parameters.get("at", ""))
+    except ValueError:
+        return None
+    if not abs(at) < _LATEST:
+        return None
+    window = windows.until(store(), job_id, at, selection_of(parameters, access.audience), MOST_LINES)
+    return Page(window.entries, "") if window.entries else None
+
+
 def _is_empty(job_id: str, access: Access) -> bool:
     return not store().newest(job_id, ALL._replace(audience=access.audience), 1).entries
 
@@ -210,6 +280,22 @@ def selection_of(parameters: QueryDict, audience: str) -> Selection:
         return Selection(level_number(level) if level else 0, audience=audience, **texts)
     except ValueError as error:
         raise BadParameterError(str(error)) from error
+
+
+def _moment(parameters: QueryDict) -> tuple[str, float] | None:
+    """The time that lines are wanted `since` or `until`, if any."""
+    given = [name for name in ("since", "until", "after", "before") if parameters.get(name)]
+    if len(given) > 1:
+        raise BadParameterError(f"{given[0]} and {given[1]} exclude each other")
+    if not given or given[0] in ("after", "before"):
+        return None
+    try:
+        moment = float(str(parameters[given[0]]))
+    except ValueError:
+        moment = math.nan
+    if not abs(moment) < _LATEST:
+        raise BadParameterError(f"{given[0]} must be a time in seconds since 1970")
+    return given[0], moment
 
 
 def _limit(text: str | None) -> int:

@@ -47,6 +47,8 @@ def instrument(**options: Any) -> None:
     - `patterns`: how names carry a job's id, `("job_{job_id}", "job.{job_id}.", "job-{job_id}-")` by default;
       see `naming.NamePatterns`. An empty list: names say nothing.
     - `header`: the message header that names the job, `"Joblog-Job-Id"` by default.
+    - `header_subjects`: to which subjects JetStream messages that are published inside a job carry that header, as NATS
+      patterns: `["survey.*.tasks", "results.>"]`. None by default: the header is read always and written only there.
     - `events`: whether to log lifecycle events on the logger `joblog_router.nats`, True by default. False
       leaves the guards alone: no callback and no task of nats-py inherits the job of whoever connected or
       subscribed.
@@ -149,7 +151,7 @@ def _code(owner: Any, name: str) -> CodeType | None:
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """The options as `Settings` takes them. Raises ConfigurationError."""
-    known = {"patterns", "header", "events", "task_id_keys"}
+    known = {"patterns", "header", "header_subjects", "events", "task_id_keys"}
     unknown = sorted(set(options) - known)
     if unknown:
         raise ConfigurationError(f"NATS: no option {unknown[0]!r}; there are: {', '.join(sorted(known))}")
@@ -161,6 +163,13 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(header, str) or not header.isprintable() or not header or set(header) & {" ", ":"}:
             raise ConfigurationError(f"NATS: header must be the name of a message header, not {header!r}")
         changes["header"] = header
+    if "header_subjects" in options:
+        subjects = options["header_subjects"]
+        if not isinstance(subjects, list | tuple) or not all(map(_is_pattern, subjects)):
+            raise ConfigurationError(
+                f"NATS: header_subjects must be a list of subjects such as 'survey.*.tasks', not {subjects!r}"
+            )
+        changes["header_subjects"] = tuple(subjects)
     if "events" in options:
         if not isinstance(options["events"], bool):
             raise ConfigurationError(f"NATS: events must be True or False, not {options['events']!r}")
@@ -171,3 +180,11 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
             raise ConfigurationError(f"NATS: task_id_keys must be a list of the payload's keys, not {keys!r}")
         changes["task_id_keys"] = tuple(keys)
     return changes
+
+
+def _is_pattern(subject: Any) -> bool:
+    """Whether it is a subject or pattern of the application's own."""
+    if not isinstance(subject, str) or not subject.isprintable() or " " in subject or subject.startswith("$"):
+        return False
+    tokens = subject.split(".")
+    return all(tokens) and ">" not in tokens[:-1]

@@ -32,7 +32,7 @@ from .lifecycle import (
     tell_refused,
     tell_stream,
 )
-from .ownership import StreamKey, is_ownable, server_of
+from .ownership import StreamKey, is_monitor, is_ownable, server_of
 from .publishing import settle
 from .questions import MAX_WAIT
 from .state import Coroutine, State, alike, quietly, report_failure
@@ -104,7 +104,7 @@ async def _request(state: State, client: Any, subject: str, timeout: Any, send: 
     """One request to the JetStream API, or an answer to a message; `send` does what the application asked for."""
     if subject.startswith("$JS.ACK."):
         return await confirmed(state, send(), client, subject)
-    call = quietly(_call, client, subject)
+    call = None if is_monitor(client) else quietly(_call, client, subject)
     if call is None:
         return await send()
     scope = current_job()

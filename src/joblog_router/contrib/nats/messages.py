@@ -15,7 +15,7 @@ from ...context import JobScope, current_job, detached
 from .advisories import heard, is_advisory
 from .ledger import MessageScope, open_part
 from .naming import job_in_header
-from .ownership import server_of
+from .ownership import is_monitor, server_of
 from .pushing import delivered
 from .state import Coroutine, State, quietly
 
@@ -78,7 +78,12 @@ def _with_bound_callback(
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """The arguments of `Client.subscribe(subject, queue, cb, …)` with `cb` bound; None without a `cb`."""
     callback = kwargs.get("cb") if "cb" in kwargs else args[2] if len(args) > 2 else None
-    if callback is None or not _is_callback(callback) or getattr(callback, "__func__", None) in internal:
+    if (
+        callback is None
+        or is_monitor(client)
+        or not _is_callback(callback)
+        or getattr(callback, "__func__", None) in internal
+    ):
         return None
     bound = _bind(state, client, _inbox(client, args[0] if args else kwargs.get("subject")), callback)
     if "cb" in kwargs:

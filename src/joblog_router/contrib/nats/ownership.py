@@ -100,6 +100,11 @@ def server_of(client: Any) -> str:
     return f"{place} {user}"
 
 
+def is_monitor(client: Any) -> bool:
+    """Whether a client is that of a monitor, in whose doings there is nothing to tell."""
+    return getattr(client, "is_joblog_monitor", False) is True
+
+
 def _shrink(kept: dict[StreamKey, Any]) -> None:
     while len(kept) > _MAX_STREAMS:
         kept.pop(next(iter(kept)), None)

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from ...context import JobScope, current_job
 from .consumption import is_milestone
 from .events import tell
+from .headers import matches, with_header
 from .ledger import Ledger, open_part
 from .naming import job_in_header
 from .ownership import StreamKey, server_of
@@ -80,9 +81,14 @@ def publishing(state: State, original: Coroutine) -> Coroutine:
             last = None
             if state.last_use[0] is not scope or state.last_use[1] is not client:
                 quietly(state.works_on, scope, client)
+        if state.settings.header_subjects:
+            sent = quietly(with_header, state.settings, scope, args, kwargs) or (args, kwargs)
+            sending = original(self, *sent[0], **sent[1])
+        else:
+            sending = original(self, *args, **kwargs)
         started = time.monotonic()
         try:
-            ack = await original(self, *args, **kwargs)
+            ack = await sending
         except (Exception, asyncio.CancelledError) as error:
             gone = quietly(_failed, state, Attempt(client, scope, args, kwargs, started), error)
             if gone is not None:
@@ -107,8 +113,11 @@ def publishing_async(state: State, original: Coroutine) -> Coroutine:
         attempt = Attempt(getattr(self, "_nc", None), scope, args, kwargs, time.monotonic())
         if state.last_use[0] is not scope or state.last_use[1] is not attempt.client:
             quietly(state.works_on, scope, attempt.client)
+        sent = (args, kwargs)
+        if state.settings.header_subjects:
+            sent = quietly(with_header, state.settings, scope, args, kwargs) or sent
         try:
-            future = await original(self, *args, **kwargs)
+            future = await original(self, *sent[0], **sent[1])
         except (Exception, asyncio.CancelledError) as error:
             quietly(_failed, state, attempt, error)
             raise
@@ -357,16 +366,6 @@ def _tell_sums(ledger: Ledger) -> None:
 def _stream_of(ledger: Ledger, subject: str) -> str | None:
     """The stream that takes `subject`, among those that were met in this scope."""
     for stream, patterns in ledger.subjects.items():
-        if any(_matches(pattern, subject) for pattern in patterns):
+        if any(matches(pattern, subject) for pattern in patterns):
             return stream
     return None
-
-
-def _matches(pattern: str, subject: str) -> bool:
-    wanted, given = pattern.split("."), subject.split(".")
-    for position, part in enumerate(wanted):
-        if part == ">":
-            return len(given) > position
-        if position >= len(given) or part not in {"*", given[position]}:
-            return False
-    return len(wanted) == len(given)

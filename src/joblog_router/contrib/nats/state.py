@@ -42,6 +42,7 @@ class Settings:
 
     patterns: NamePatterns = dataclasses.field(default_factory=NamePatterns)
     header: str = DEFAULT_HEADER
+    header_subjects: tuple[str, ...] = ()
     events: bool = True
     task_id_keys: tuple[str, ...] = DEFAULT_TASK_ID_KEYS
 

@@ -1,0 +1,76 @@
+"""A whole log as a file, read page by page while it is sent: texts whole, no control characters in a text file."""
+
+from __future__ import annotations
+
+import datetime as dt
+import heapq
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Final
+
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, StreamingHttpResponse
+
+from ..._pipeline.escaping import escape_job_id
+from ...context import current_namespace
+from ...entry import Entry
+from ...sinks.store import Selection, Store
+from .rendering import visible
+
+__all__ = ["FORMATS", "download_of"]
+
+FORMATS: Final = {"text": ("text/plain; charset=utf-8", "log"), "jsonl": ("application/x-ndjson", "jsonl")}
+_PAGE: Final = 1000
+# Lines come as they were stored, by several processes: so many of them are kept back to send them by time.
+_KEPT_BACK: Final = 5000
+
+
+def download_of(
+    request: HttpRequest, store: Store, job_id: str, kind: str, selection: Selection
+) -> StreamingHttpResponse:
+    """The answer that sends the log of `job_id`."""
+    content_type, suffix = FORMATS[kind]
+    parts = _parts(store, job_id, current_namespace(), kind, selection)
+    body = _in_threads(parts) if isinstance(request, ASGIRequest) else parts
+    answer = StreamingHttpResponse(body, content_type=content_type)
+    answer["Content-Disposition"] = f'attachment; filename="job-{escape_job_id(job_id)}.{suffix}"'
+    return answer
+
+
+async def _in_threads(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    take = sync_to_async(lambda: next(parts, None))
+    while (part := await take()) is not None:
+        yield part
+
+
+def _parts(store: Store, job_id: str, namespace: str, kind: str, selection: Selection) -> Iterator[bytes]:
+    render = _as_text if kind == "text" else _as_json
+    waiting: list[tuple[tuple[float, str, int], Entry]] = []
+    cursor, more = "", True
+    while more:
+        page = store.after(job_id, cursor, selection, _PAGE, namespace)
+        cursor, more = page.cursor, page.more
+        for entry in page.entries:
+            heapq.heappush(waiting, ((entry.created, entry.origin, entry.seq), entry))
+        ready = [heapq.heappop(waiting)[1] for _ in range(len(waiting) - (_KEPT_BACK if more else 0))]
+        if ready:
+            yield "".join(render(entry, selection.audience) for entry in ready).encode("utf-8", "backslashreplace")
+
+
+def _as_json(entry: Entry, audience: str) -> str:
+    line = entry.as_dict()
+    if audience != "staff":
+        del line["path"], line["line"]
+    return json.dumps(line, ensure_ascii=False, default=str) + "\n"
+
+
+def _as_text(entry: Entry, audience: str) -> str:
+    """One line, what belongs to it indented below: a line that begins with a time was logged as one."""
+    moment = dt.datetime.fromtimestamp(entry.created, dt.UTC)
+    text = visible(f"{entry.level_name} {entry.logger} {entry.message}").replace("\n", "\n    ")
+    if isinstance(folded := entry.fields.get("folded"), int):
+        text += f" [{folded} lines like it so far]"
+    if entry.exception:
+        text += "\n    " + visible(entry.exception).rstrip("\n").replace("\n", "\n    ")
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z {text}\n"

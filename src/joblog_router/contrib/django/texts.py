@@ -1,0 +1,73 @@
+"""What the page's script says, in the reader's language."""
+
+from __future__ import annotations
+
+import json
+
+from django.utils.translation import gettext as _
+
+__all__ = ["texts_as_json"]
+
+
+def texts_as_json() -> str:
+    """The texts by the names that `joblog.js` uses; `%(n)s` is filled in there."""
+    return json.dumps(
+        {
+            "absent": _("There is no such job log."),
+            "failed": _("The log cannot be read at the moment."),
+            "empty": _("This job has not logged anything yet."),
+            "nothing": _("No line of this log is like that."),
+            "line": _("%(n)s line"),
+            "lines": _("%(n)s lines"),
+            "new": _("%(n)s new line"),
+            "news": _("%(n)s new lines"),
+            "folded": _("and %(n)s line like it"),
+            "foldeds": _("%(n)s lines like it"),
+            "log": _("Lines of the log"),
+            "live": _("live"),
+            "polling": _("live, every 2 seconds"),
+            "connecting": _("connecting…"),
+            "paused": _("paused"),
+            "level": _("Level"),
+            "logger": _("Logger"),
+            "process": _("Process"),
+            "search": _("Search"),
+            "all": _("all"),
+            "above": _("%(level)s and above"),
+            "only": _("only these"),
+            "previous": _("Previous line with this text"),
+            "next": _("Next line with this text"),
+            "error": _("error"),
+            "previouserror": _("Previous error"),
+            "nexterror": _("Next error"),
+            "firsterror": _("First error"),
+            "follow": _("Follow"),
+            "times": _("Times"),
+            "local": _("local"),
+            "relative": _("since the start"),
+            "textfile": _("Download"),
+            "jsonfile": _("as JSON lines"),
+            "keys": _("Keys"),
+            "key_error": _("next or previous error"),
+            "key_search": _("search"),
+            "key_found": _("next or previous line found"),
+            "key_follow": _("follow the newest lines, or stop"),
+            "key_move": _("next or previous line"),
+            "key_open": _("open or close a line"),
+            "key_ends": _("first line, or newest line and follow"),
+            "close": _("Close"),
+            "details": _("Details"),
+            "traceback": _("traceback"),
+            "staff": _("staff only"),
+            "place": _("logged at"),
+            "time": _("time"),
+            "copy": _("Copy"),
+            "copied": _("Copied."),
+            "permalink": _("Link to this line"),
+            "cut": _("cut; the whole text is in the download"),
+            "searching": _("Searching…"),
+            "nomore": _("No further line."),
+            "progress": _("Progress"),
+            "chart": _("Lines over time, from %(first)s to %(last)s; errors and warnings stand out."),
+        }
+    )

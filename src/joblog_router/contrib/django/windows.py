@@ -1,0 +1,113 @@
+"""Lines by time: from a moment on, up to one, around one. What a reader who jumps about in a long log asks for.
+
+Called by the views. The table answers by its index; of other stores the pages from the newest back are looked through.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from django.db.models import Count, ExpressionWrapper, F, IntegerField
+
+from ..._pipeline import reading
+from ...entry import Entry
+from ...sinks.store import Selection, Store
+from .delegation import StoreByDelegation
+from .store import _COLUMNS, DjangoStore
+
+__all__ = ["Window", "histogram", "since", "until"]
+
+_MICROSECONDS: Final = 1_000_000
+_PAGE: Final = 1000
+# Of a store that is no table: how many of its newest lines are looked through.
+_FAR: Final = 200_000
+
+
+class Window(NamedTuple):
+    """Lines by time, oldest first, and whether there are more beyond."""
+
+    entries: list[Entry]
+    more: bool
+
+
+def until(store: Store, job_id: str, moment: float, selection: Selection, limit: int) -> Window:
+    """The newest `limit` lines created at `moment` or before."""
+    table = _table(store)
+    if table is None:
+        found = []
+        for entry in _downwards(store, job_id, selection):
+            if entry.created <= moment:
+                found.append(entry)
+                if len(found) > limit:
+                    break
+        found.reverse()
+        return Window(reading.in_order(found[-limit:]), len(found) > limit)
+    at = math.ceil(moment * _MICROSECONDS)
+    with table._log(job_id, None) as log:
+        rows = log.selected(selection).filter(created__lte=at).order_by("-created", "-id")
+        return _window(log, rows, limit)
+
+
+def since(store: Store, job_id: str, moment: float, selection: Selection, limit: int) -> Window:
+    """The oldest `limit` lines created at `moment` or after."""
+    table = _table(store)
+    if table is None:
+        found = []
+        for entry in _downwards(store, job_id, selection):
+            if entry.created < moment:
+                break
+            found.append(entry)
+        found = reading.in_order(found)
+        return Window(found[:limit], len(found) > limit)
+    at = math.floor(moment * _MICROSECONDS)
+    with table._log(job_id, None) as log:
+        rows = log.selected(selection).filter(created__gte=at).order_by("created", "id")
+        return _window(log, rows, limit)
+
+
+def _window(log: Any, rows: Any, limit: int) -> Window:
+    found = list(rows.values_list(*_COLUMNS)[: limit + 1])
+    folds = reading.Folds()
+    entries = reading.in_order(log.entry_of(row) for row in found[:limit])
+    shown = [entry for entry in reversed(entries) if folds.shows(entry)]
+    return Window(shown[::-1], len(found) > limit)
+
+
+def _table(store: Store) -> DjangoStore | None:
+    while isinstance(store, StoreByDelegation):
+        store = store._store()
+    return store if isinstance(store, DjangoStore) else None
+
+
+def _downwards(store: Store, job_id: str, selection: Selection) -> Iterator[Entry]:
+    page = store.newest(job_id, selection, _PAGE)
+    for _ in range(_FAR // _PAGE):
+        yield from reversed(page.entries)
+        if page.earlier is None:
+            return
+        page = store.before(job_id, page.earlier, selection, _PAGE)
+
+
+def histogram(
+    store: Store, job_id: str, span: tuple[float, float], selection: Selection, buckets: int
+) -> list[dict[int, int]]:
+    """How many rows of each level there are in each of `buckets` equal parts of the time `span`."""
+    first, last = span
+    found: list[dict[int, int]] = [{} for _ in range(buckets)]
+    start = math.floor(first * _MICROSECONDS)
+    width = max(1, math.ceil((last - first) * _MICROSECONDS / buckets + 1))
+    table = _table(store)
+    if table is None:
+        for entry in _downwards(store, job_id, selection):
+            part = min(buckets - 1, max(0, round(entry.created * _MICROSECONDS) - start) // width)
+            found[part][entry.level] = found[part].get(entry.level, 0) + 1
+        return found
+    with table._log(job_id, None) as log:
+        part_of = ExpressionWrapper((F("created") - start) / width, output_field=IntegerField())
+        rows = log.selected(selection).order_by().annotate(part=part_of).values_list("part", "level")
+        for part, level, count in rows.annotate(count=Count("id")):
+            index = min(buckets - 1, max(0, int(part)))
+            found[index][level] = found[index].get(level, 0) + count
+    return found

@@ -1,0 +1,315 @@
+"""What is known of one consumer that is watched from outside: who asks, what was answered, what the server says.
+
+Fed by the monitor on its event loop: `pull` and `answer` for each request and answer that passes the server (hot: some
+microseconds), `describe` with the server's own description now and then. Tells nothing itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from .answered import Answered
+from .events import consumer_counters, seconds, timestamp
+
+_MAX_WORKERS: Final = 200
+_MAX_FRESH: Final = 10_000
+_MAX_REMEMBERED: Final = 10_000
+
+ACK: Final = "ack"
+NAK: Final = "nak"
+TERM: Final = "term"
+IN_PROGRESS: Final = "in progress"
+
+
+class Worker:
+    """One subscription of a worker, by the inbox that it asks with."""
+
+    __slots__ = ("batch", "is_told", "pulls")
+
+    def __init__(self) -> None:
+        self.pulls = self.batch = 0
+        self.is_told = False
+
+
+class Twice(NamedTuple):
+    """A message that was worked on twice: the attempts that were answered."""
+
+    first: int
+    second: int
+
+
+class Described(NamedTuple):
+    """What a description of the consumer says, and when it was made (the server's clock, or ours before 2.10)."""
+
+    counters: dict[str, Any]
+    waiting: int
+    paused: bool
+    now: float
+    last_delivery: float | None
+
+    @property
+    def pending(self) -> int:
+        """Messages that were never delivered."""
+        return self.counters.get("num_pending") or 0
+
+    @property
+    def open(self) -> int:
+        """Messages that are delivered and not acknowledged."""
+        return self.counters.get("num_ack_pending") or 0
+
+    @property
+    def delivered(self) -> int:
+        """Deliveries, repeated ones too."""
+        return self.counters.get("delivered") or 0
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether everything is delivered and nothing waits for an answer."""
+        return not self.pending and not self.open and self.delivered > 0
+
+
+class Followed:
+    """One consumer of a job's stream."""
+
+    __slots__ = (
+        "_acked",
+        "_acked_before",
+        "_attempts",
+        "ack_wait",
+        "acked",
+        "answered",
+        "attempts_answered",
+        "born",
+        "consumer",
+        "described",
+        "doubles",
+        "dropped",
+        "finals",
+        "given_up",
+        "given_up_count",
+        "in_progress",
+        "is_changed",
+        "is_seen_whole",
+        "job",
+        "max_deliver",
+        "naks",
+        "poll_at",
+        "poll_pause",
+        "progress",
+        "pulls",
+        "redelivered",
+        "redeliveries",
+        "sent_back",
+        "stream",
+        "telling",
+        "terminated",
+        "terms",
+        "to_give_up",
+        "unnamed",
+        "workers",
+    )
+
+    def __init__(self, job: str, stream: str, consumer: str) -> None:
+        self.job = job
+        self.stream = stream
+        self.consumer = consumer
+        # When the consumer was created, in seconds since the epoch; 0 where that is not known.
+        self.born = 0.0
+        self.workers: dict[str, Worker] = {}
+        self.pulls = self.acked = self.sent_back = self.terminated = self.in_progress = self.redelivered = 0
+        # What is not told yet: sequence to attempt.
+        self.naks: dict[int, int] = {}
+        self.terms: dict[int, tuple[int, str]] = {}
+        self.progress: dict[int, int] = {}
+        self.redeliveries: dict[int, int] = {}
+        self.doubles: dict[int, Twice] = {}
+        self.to_give_up: dict[int, int] = {}
+        self.given_up: dict[int, None] = {}
+        # How many were given up; of how many the server has noticed that; how many could not be named.
+        self.given_up_count = self.dropped = self.unnamed = 0
+        self.answered = Answered()
+        # Messages with a final answer, and in how many attempts.
+        self.finals = self.attempts_answered = 0
+        # Whether no answer since the consumer's creation was missed.
+        self.is_seen_whole = False
+        self.max_deliver = 0
+        self.ack_wait = 0.0
+        self.described: Described | None = None
+        self.is_changed = True
+        # When to ask the server about it (monotonic), and how long to wait then.
+        self.poll_at = self.poll_pause = 0.0
+        # What was told, kept by `reporting`.
+        self.telling: Any = None
+        self._attempts: dict[int, int] = {}
+        self._acked: dict[int, int] = {}
+        self._acked_before: dict[int, int] = {}
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields that say which consumer it is, and that it was watched from outside."""
+        return {"stream": self.stream, "consumer": self.consumer, "source": "monitor"}
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something waits to be told."""
+        return bool(self.redeliveries or self.naks or self.terms or self.progress or self.doubles or self.to_give_up)
+
+    def of_max(self, attempt: int) -> str:
+        """An attempt in words."""
+        return f"attempt {attempt} of {self.max_deliver}" if self.max_deliver > 0 else f"attempt {attempt}"
+
+    def pull(self) -> None:
+        """Some worker asks for messages."""
+        self.pulls += 1
+        self.is_changed = True
+        self.dropped = self.given_up_count
+
+    def seen(self, inbox: str, batch: int) -> None:
+        """Which worker that was. `inbox`: where it wants the messages, one name for each subscription."""
+        worker = self.workers.get(inbox)
+        if worker is None:
+            worker = self.workers[inbox] = Worker()
+            while len(self.workers) > _MAX_WORKERS:
+                self.workers.pop(next(iter(self.workers)))
+        worker.pulls += 1
+        worker.batch = batch
+
+    def answer(self, kind: str, seq: int, attempt: int, reason: str = "") -> None:
+        """A worker answers for a message."""
+        self.is_changed = True
+        if attempt > 1:
+            self._again(seq, attempt)
+        if kind == ACK:
+            self.acked += 1
+            if self.answered.add(seq):
+                self._final(seq, attempt)
+            else:
+                self._once_more(seq, attempt)
+        elif kind == NAK:
+            self.sent_back += 1
+            _keep(self.naks, seq, attempt)
+        elif kind == TERM:
+            self.terminated += 1
+            if self.answered.add(seq):
+                self.finals += 1
+                self.attempts_answered += attempt
+            _keep(self.terms, seq, (attempt, reason))
+        else:
+            self.in_progress += 1
+            _keep(self.progress, seq, attempt)
+
+    def acknowledged(self, seqs: list[int]) -> None:
+        """Many answers at once, all of them acknowledgements of first attempts."""
+        self.is_changed = True
+        self.acked += len(seqs)
+        again = self.answered.add_all(seqs)
+        self.finals += len(seqs) - len(again)
+        self.attempts_answered += len(seqs) - len(again)
+        for seq in again:
+            self._once_more(seq, 1)
+        if self._attempts:
+            for seq in seqs:
+                if seq in self._attempts and seq not in again:
+                    self._twice(seq, 1, self._attempts[seq])
+
+    def _final(self, seq: int, attempt: int) -> None:
+        self.finals += 1
+        self.attempts_answered += attempt
+        if attempt > 1:
+            self._acked[seq] = attempt
+            if len(self._acked) > _MAX_REMEMBERED:
+                self._acked_before, self._acked = self._acked, {}
+        if self._attempts.get(seq, 0) > attempt:
+            self._twice(seq, attempt, self._attempts[seq])
+
+    def _once_more(self, seq: int, attempt: int) -> None:
+        """A message that had its final answer before: of its first attempt, unless it is remembered otherwise."""
+        before = self._acked.get(seq) or self._acked_before.get(seq) or 1
+        if before != attempt:
+            self._twice(seq, before, attempt)
+
+    def _again(self, seq: int, attempt: int) -> None:
+        if self._attempts.get(seq, 1) < attempt:
+            self.redelivered += 1
+            _keep(self.redeliveries, seq, attempt)
+            self._attempts[seq] = attempt
+            while len(self._attempts) > _MAX_REMEMBERED:
+                self._attempts.pop(next(iter(self._attempts)))
+
+    def _twice(self, seq: int, first: int, second: int) -> None:
+        if seq not in self.doubles:
+            _keep(self.doubles, seq, Twice(min(first, second), max(first, second)))
+
+    def give_up(self, seq: int, deliveries: int, *, is_dropped: bool = False) -> None:
+        """A message was given up; `is_dropped`: the server has noticed. A second time is none."""
+        if seq in self.given_up or seq in self.answered:
+            return
+        self.given_up[seq] = None
+        self.given_up_count += 1
+        self.dropped += is_dropped
+        self.to_give_up[seq] = deliveries
+        while len(self.given_up) > _MAX_REMEMBERED:
+            self.given_up.pop(next(iter(self.given_up)))
+
+    def configure(self, config: dict[str, Any]) -> None:
+        """What the consumer's configuration says."""
+        self.max_deliver = max(config.get("max_deliver") or 0, 0)
+        waits = [config.get("ack_wait") or 0, *(config.get("backoff") or ())]
+        self.ack_wait = float(seconds(max(waits)) or 0)
+
+    def describe(self, info: dict[str, Any], asked: float) -> None:
+        """The server's description. `asked`: when we asked for it, in seconds since the epoch."""
+        self.configure(info.get("config") or {})
+        now = timestamp(info.get("ts"))
+        self.described = Described(
+            consumer_counters(info),
+            info.get("num_waiting") or 0,
+            bool(info.get("paused")),
+            asked if now is None else now,
+            timestamp((info.get("delivered") or {}).get("last_active")),
+        )
+        self.answered.raise_to(self.described.counters.get("ack_floor") or 0)
+
+    def infer(self, grace: float) -> None:
+        """Work out which messages were given up, or will be at the next pull.
+
+        The server tells only at the next pull, and only to who listens. With `max_deliver` attempts for every
+        open message behind us and the last `ack_wait` over, there is nothing else that can become of them.
+        """
+        known = self.described
+        if known is None or self.max_deliver < 1:
+            return
+        if not known.open:
+            self.dropped = self.given_up_count
+            if (known.counters.get("ack_floor_consumer_seq") or 0) < known.delivered:
+                # Nothing is open and not everything is acknowledged. With one attempt no redelivery is counted.
+                self._book(known, (known.counters.get("num_redelivered") or 0) if self.max_deliver > 1 else None)
+            return
+        waited = known.now - known.last_delivery if known.last_delivery is not None else 0.0
+        if self.ack_wait and waited > self.ack_wait + grace and self._is_at_last_attempt(known):
+            self._book(known, known.open)
+
+    def _is_at_last_attempt(self, known: Described) -> bool:
+        if self.max_deliver == 1:
+            return True
+        if self.max_deliver == 2 and (known.counters.get("num_redelivered") or 0) >= known.open + self.dropped:
+            return True
+        left = known.delivered - self.attempts_answered - self.max_deliver * self.dropped
+        return self.is_seen_whole and left >= known.open * self.max_deliver
+
+    def _book(self, known: Described, number: int | None) -> None:
+        """Book the messages without a final answer, `number` in all; None where the server does not count them."""
+        last = known.counters.get("delivered_stream_seq") or 0
+        found = self.answered.missing((known.counters.get("ack_floor") or 0) + 1, last)
+        fresh = [seq for seq in found or () if seq not in self.given_up]
+        if found is not None and (self.is_seen_whole if number is None else number in {len(found), len(fresh)}):
+            for seq in fresh:
+                self.give_up(seq, self.max_deliver)
+        elif number is not None:
+            # Answers were missed, or the consumer takes only some of the stream: they cannot be named.
+            self.unnamed = max(self.unnamed, number - self.given_up_count)
+
+
+def _keep(kept: dict[int, Any], seq: int, what: Any) -> None:
+    if seq in kept or len(kept) < _MAX_FRESH:
+        kept[seq] = what

@@ -1,0 +1,162 @@
+"""All the consumers that a monitor watches, by stream and name, and whose they are.
+
+Fed on the monitor's event loop with what passes the server. No I/O; what is nobody's is forgotten at once, what is gone
+is handed back to be told about for the last time.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from .following import ACK, IN_PROGRESS, NAK, TERM, Followed
+from .naming import NamePatterns
+
+_MAX_FOLLOWED: Final = 10_000
+_MAX_STRANGERS: Final = 20_000
+_MAX_REASON: Final = 200
+_ACK: Final = "$JS.ACK."
+_TOKENS: Final = 9
+
+
+class Watch:
+    """Stream and consumer to what is known of it. `since`: from when on nothing was missed (seconds, epoch)."""
+
+    def __init__(self, patterns: NamePatterns) -> None:
+        self._patterns = patterns
+        self.since = float("inf")
+        self.followed: dict[tuple[str, str], Followed] = {}
+        # Consumers of nobody's; and streams whose subjects say whose they are, though their names do not.
+        self._strangers: set[tuple[str, str]] = set()
+        self._by_subjects: dict[str, str] = {}
+
+    def tapped(self, subject: str, reply: str, payload: bytes, at: float | None = None) -> None:
+        """A pull or an answer passed the server. Never raises; hot.
+
+        `at`: of something that was recorded before we listened; it may be about an older consumer of that name.
+        """
+        tokens = subject.split(".")
+        try:
+            if tokens[1] == "ACK":
+                if len(tokens) != _TOKENS:
+                    del tokens[2:4]  # the domain, and a token for the account
+                followed = self.followed.get((tokens[2], tokens[3])) or self.meet(tokens[2], tokens[3])
+                if followed is None or (at is not None and at < followed.born):
+                    return
+                if not payload or payload == b"+ACK":
+                    followed.answer(ACK, int(tokens[5]), int(tokens[4]))
+                else:
+                    _answer(followed, int(tokens[5]), int(tokens[4]), bytes(payload))
+            else:
+                followed = self.meet(tokens[-2], tokens[-1])
+                if followed is None or (at is not None and at < followed.born):
+                    return
+                if reply:
+                    followed.seen(_who(reply), _batch(payload))
+                else:
+                    followed.pull()
+        except (IndexError, ValueError):
+            return  # whoever publishes to such a subject by hand
+
+    def acknowledged(self, run: list[tuple[bytes, ...]]) -> None:
+        """Many plain acknowledgements: stream and consumer, attempt and sequence of each. Never raises."""
+        firsts: dict[bytes, list[int]] = {}
+        for name, attempt, seq, *_ in run:
+            if attempt == b"1":
+                if name in firsts:
+                    firsts[name].append(int(seq))
+                else:
+                    firsts[name] = [int(seq)]
+                continue
+            followed = self._named(name)
+            if followed is not None:
+                followed.answer(ACK, int(seq), int(attempt))
+        for name, seqs in firsts.items():
+            followed = self._named(name)
+            if followed is not None:
+                followed.acknowledged(seqs)
+
+    def _named(self, name: bytes) -> Followed | None:
+        stream, _, consumer = name.decode(errors="replace").partition(".")
+        return self.meet(stream, consumer)
+
+    def job_of(self, stream: str, consumer: str = "") -> str | None:
+        """Whose a stream or consumer is: by name, else by the stream's subjects; None if nobody's, or several's."""
+        named = self._patterns.jobs_in(stream) | self._patterns.jobs_in(consumer)
+        if len(named) > 1:
+            return None
+        return next(iter(named)) if named else self._by_subjects.get(stream)
+
+    def learn(self, stream: str, subjects: list[str]) -> str | None:
+        """The job of a stream with these subjects."""
+        patterns = self._patterns
+        if not patterns.jobs_in(stream) and not any(patterns.open_to_several(subject) for subject in subjects):
+            named = {job for subject in subjects for job in patterns.jobs_in(subject)}
+            if len(named) == 1 and all(patterns.jobs_in(subject) for subject in subjects):
+                self._by_subjects[stream] = named.pop()
+        return self.job_of(stream)
+
+    def meet(self, stream: str, consumer: str) -> Followed | None:
+        """A consumer by name; None if it is nobody's."""
+        key = (stream, consumer)
+        followed = self.followed.get(key)
+        if followed is not None or key in self._strangers:
+            return followed
+        job = self.job_of(stream, consumer)
+        if job is None:
+            if len(self._strangers) >= _MAX_STRANGERS:
+                self._strangers.clear()
+            self._strangers.add(key)
+            return None
+        followed = self.followed[key] = Followed(job, stream, consumer)
+        while len(self.followed) > _MAX_FOLLOWED:
+            self.followed.pop(next(iter(self.followed)))
+        return followed
+
+    def of_stream(self, stream: str) -> list[Followed]:
+        """The consumers of a stream."""
+        return [followed for (name, _), followed in list(self.followed.items()) if name == stream]
+
+    def forget(self, stream: str, consumer: str = "") -> list[Followed]:
+        """A consumer is gone, or a stream with all of them: what was known."""
+        if consumer:
+            found = self.followed.pop((stream, consumer), None)
+            return [found] if found is not None else []
+        gone = self.of_stream(stream)
+        for followed in gone:
+            self.followed.pop((stream, followed.consumer), None)
+        self._by_subjects.pop(stream, None)
+        if self._strangers:
+            self._strangers = {key for key in self._strangers if key[0] != stream}
+        return gone
+
+
+def _answer(followed: Followed, seq: int, attempt: int, payload: bytes) -> None:
+    if payload.startswith(b"-NAK"):
+        followed.answer(NAK, seq, attempt)
+    elif payload.startswith(b"+TERM"):
+        reason = payload[5:].decode(errors="replace")
+        plain = " ".join("".join(sign if sign.isprintable() else " " for sign in reason).split())
+        followed.answer(TERM, seq, attempt, plain[:_MAX_REASON])
+    elif payload.startswith(b"+WPI"):
+        followed.answer(IN_PROGRESS, seq, attempt)
+    else:
+        followed.answer(ACK, seq, attempt)  # `+NXT`, and whatever else the server takes for one
+
+
+def _batch(payload: bytes) -> int:
+    text = bytes(payload).strip()
+    if not text:
+        return 1
+    if text.isdigit():
+        return int(text[:9])
+    asked: Any = json.loads(text)
+    batch = asked.get("batch") if isinstance(asked, dict) else None
+    return batch if type(batch) is int and batch > 0 else 1
+
+
+def _who(inbox: str) -> str:
+    """The part of an inbox that is the same for all requests of one subscription, without control characters."""
+    tokens = inbox.split(".")
+    name = tokens[-2] if len(tokens) > 2 else tokens[-1]
+    return name[:64] if name.isprintable() else "?"

@@ -1,0 +1,304 @@
+"""More lines than may wait: which are kept, what is counted; and an outage costs the application nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from joblog_router import Entry, JobLogHandler, SinkUnavailableError, completeness, flush, job_context, stats
+from joblog_router.cli import main
+from tests import spool_trials
+from tests.helpers import run_python
+from tests.postgres import PORT, USER, PostgresServer
+from tests.test_spool import KILLED, SETUP
+
+log = logging.getLogger("app")
+
+
+class Gate:
+    """A sink that is away until it is opened. Real stores that are away are below."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.written: list[Entry] = []
+        self.refuses = ""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Take, be away, or refuse."""
+        if not self.is_open:
+            raise SinkUnavailableError("closed", "open it")
+        if self.refuses and any(self.refuses in entry.message for entry in entries):
+            raise ValueError("refused")
+        self.written += entries
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """A gate behind the root logger, to which handlers are added with `add`."""
+    sink = Gate()
+    logging.getLogger().setLevel(logging.DEBUG)
+    yield sink
+    sink.is_open = True
+    flush(5)
+
+
+def add(sink: Gate, **settings: object) -> JobLogHandler:
+    """A handler for `sink`."""
+    handler = JobLogHandler(sink=sink, fold=False, **settings)  # type: ignore[arg-type]
+    logging.getLogger().addHandler(handler)
+    return handler
+
+
+def test_debug_goes_first_then_info_and_warnings_last(gate: Gate) -> None:
+    """With room for a hundred DEBUG stops at 80, INFO at 90; warnings take the rest, then the place of lower ones."""
+    add(gate, capacity=100)
+    with job_context(1):
+        for level, count in ((logging.DEBUG, 100), (logging.INFO, 100), (logging.WARNING, 60)):
+            for number in range(count):
+                log.log(level, "%d", number)
+            flush(0.05)
+    gate.is_open = True
+    assert flush(10)
+    kept = [entry.level for entry in gate.written if entry.logger == "app"]
+    assert kept.count(logging.WARNING) >= 20
+    assert kept.count(logging.DEBUG) <= 80
+    assert kept.count(logging.WARNING) > kept.count(logging.INFO)
+    assert len(kept) <= 130
+
+
+def test_the_jobs_own_log_tells_how_many_lines_were_dropped(gate: Gate) -> None:
+    """One marker for each job, exact by level; what was stored and dropped adds up to what was logged."""
+    add(gate, capacity=50)
+    before = stats()["dropped"]
+    for job, count in ((1, 300), (2, 200)):
+        with job_context(job):
+            for number in range(count):
+                log.debug("%d", number)
+                log.info("%d", number)
+    gate.is_open = True
+    assert flush(10)
+    total = 0
+    for job, count in ((1, 600), (2, 400)):
+        lines = [entry for entry in gate.written if entry.job_id == str(job) and entry.logger == "app"]
+        markers = [entry for entry in gate.written if entry.job_id == str(job) and entry.logger != "app"]
+        assert 1 <= len(markers) <= 3
+        for marker in markers:
+            levels = marker.fields["dropped_by_level"]
+            assert marker.level == logging.WARNING
+            assert f"{marker.fields['dropped']:,} lines dropped between " in marker.message
+            assert all(f"{name} {number:,}" in marker.message for name, number in levels.items())
+        dropped = sum(marker.fields["dropped"] for marker in markers)
+        assert dropped == count - len(lines)
+        assert sum(marker.fields["dropped_by_level"].get("DEBUG", 0) for marker in markers) == count // 2 - sum(
+            entry.level == logging.DEBUG for entry in lines
+        )
+        total += dropped
+        assert completeness(job)["Gate"]["dropped"] == dropped
+    assert stats()["dropped"] - before == total
+
+
+def test_what_becomes_of_a_jobs_lines_adds_up(gate: Gate) -> None:
+    """emitted = stored + folded + dropped + quarantined + waiting, at rest and while lines wait."""
+    sink = Gate()
+    handler = JobLogHandler(sink=sink, capacity=100)
+    logging.getLogger().addHandler(handler)
+    sink.refuses = "poison"
+
+    def counts() -> dict[str, int]:
+        return handler._channel.completeness("", "7")
+
+    with job_context(7):
+        for number in range(60):
+            log.info("folded %d", number)
+        log.info("poison")
+        for _ in range(200):
+            log.warning("kept")
+        assert counts()["emitted"] == 261
+        assert counts()["waiting"] > 0
+        sink.is_open = True
+        assert flush(10)
+        done = counts()
+    assert done["emitted"] == 261 == sum(done[key] for key in ("stored", "folded", "dropped", "quarantined", "waiting"))
+    assert done["folded"] > 0
+    assert done["quarantined"] == 1
+    assert done["dropped"] > 0
+    assert done["waiting"] == 0
+    assert done["stored"] == sum(entry.logger == "app" and "fold" not in entry.fields for entry in sink.written)
+
+
+def test_long_texts_are_bounded_by_bytes(gate: Gate) -> None:
+    """Few lines, but long ones: what waits stays within the bytes, whatever the number of lines says."""
+    handler = add(gate, capacity=10_000, capacity_bytes=1_000_000)
+    with job_context(1):
+        for _ in range(100):
+            log.info("x" * 50_000)
+    assert 10 <= handler._channel.waiting() <= 25
+    gate.is_open = True
+    assert flush(10)
+    with job_context(1):
+        log.info("y" * 50_000)
+    assert flush(10)
+    assert gate.written[-1].message == "y" * 50_000
+    assert handler._channel.overflow.ready_bytes == 0
+    assert not handler._channel.overflow._heavy
+
+
+def test_block_waits_for_room_and_not_for_ever(gate: Gate) -> None:
+    """With `block` a logging call waits while the store catches up, then goes on without its line."""
+    add(gate, capacity=20, block=0.2)
+    with job_context(1):
+        for _ in range(18):
+            log.info("x")
+        start = time.monotonic()
+        log.info("too many")
+        waited = time.monotonic() - start
+    assert 0.15 < waited < 2
+    gate.is_open = True
+    assert flush(10)
+    with job_context(1):
+        for number in range(500):
+            log.info("%d", number)
+    assert flush(10)
+    assert sum(entry.message.isdigit() for entry in gate.written) == 500
+
+
+def test_a_refused_line_is_kept_beside_the_spool(gate: Gate, tmp_path: Path) -> None:
+    """With its reason, readable by its owner only; every third line, and no other is touched."""
+    add(gate, spool=tmp_path / "spool")
+    gate.is_open, gate.refuses = True, "poison"
+    with job_context(1):
+        for number in range(30):
+            log.info("poison %d" if number % 3 == 0 else "good %d", number)
+    assert flush(20)
+    assert sum(entry.message.startswith("good") for entry in gate.written) == 20
+    (file,) = (tmp_path / "spool").glob("*.quarantine.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["message"] for line in lines] == [f"poison {number}" for number in range(0, 30, 3)]
+    assert {line["reason"] for line in lines} == {"ValueError: refused"}
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+# --- real stores that are away -------------------------------------------------------------------------------
+
+# Logs at a pace while the store is taken away and comes back; prints the times that calls took.
+OUTAGE = """
+import sys, time
+from tests.spool_trials import configure
+configure(sys.argv[1], False)
+import logging
+from joblog_router import flush, job_context, stats
+log = logging.getLogger("app")
+took = []
+print("ready", flush=True)
+until = time.monotonic() + float(sys.argv[2])
+with job_context("job-0"):
+    number = 0
+    while time.monotonic() < until:
+        number += 1
+        start = time.perf_counter_ns()
+        log.info("line %d", number)
+        took.append(time.perf_counter_ns() - start)
+        time.sleep(0.001)
+print(number, flush(30), stats()["dropped"], stats()["unspooled"])
+print(*took)
+"""
+
+
+def outage(folder: Path, seconds: float, away: object) -> tuple[int, list[int]]:
+    """Run the program for `seconds` and call `away` meanwhile; how many lines it logged and how long each took."""
+    import subprocess
+    import sys
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", OUTAGE, str(folder), str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=spool_trials._environment(),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    away()  # type: ignore[operator]
+    out, _ = process.communicate(timeout=seconds + 60)
+    assert process.returncode == 0
+    first, second = out.splitlines()
+    number, flushed, dropped, unspooled = first.split()
+    assert (flushed, dropped, unspooled) == ("True", "0", "0")
+    return int(number), [int(time) for time in second.split()]
+
+
+def check(rows: list[tuple[str, int, str, dict[str, object]]], number: int, took: list[int]) -> None:
+    """Every line once; and calls took no longer while the store was away than while it was there."""
+    assert sorted(int(row[2].split()[1]) for row in rows if row[2].startswith("line")) == list(range(1, number + 1))
+    quarter = len(took) // 4
+    here, away = took[-quarter:], took[quarter : 2 * quarter]
+    assert statistics.median(away) < 2 * statistics.median(here), "a store that is away must not slow calls down"
+
+
+def lock_sqlite(path: Path, seconds: float) -> None:
+    """Hold a write transaction."""
+    import sqlite3
+
+    database = sqlite3.connect(path, timeout=20, isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    time.sleep(seconds)  # the outage
+    database.execute("ROLLBACK")
+    database.close()
+
+
+@pytest.mark.parametrize("seconds", [4, pytest.param(80, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
+def test_a_locked_sqlite_loses_nothing_and_slows_nobody(tmp_path: Path, seconds: float) -> None:
+    """Another connection holds the log's file for three quarters of the time."""
+    spool_trials.prepare(tmp_path, "sqlite")
+    number, took = outage(tmp_path, seconds, lambda: lock_sqlite(tmp_path / "joblog.sqlite3", seconds * 0.75))
+    check(spool_trials.rows(tmp_path, "sqlite"), number, took)
+
+
+@pytest.mark.parametrize("seconds", [4, pytest.param(80, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
+def test_a_stopped_postgresql_loses_nothing_and_slows_nobody(
+    tmp_path: Path, own_postgres: PostgresServer, seconds: float
+) -> None:
+    """The server is stopped and started again under load."""
+    name = own_postgres.create_database()
+    database = {"ENGINE": "django.db.backends.postgresql", "NAME": name, "USER": USER, "HOST": own_postgres.host}
+    kind = json.dumps({**database, "PORT": str(PORT)})
+    spool_trials.prepare(tmp_path, kind)
+
+    def away() -> None:
+        own_postgres.stop()
+        time.sleep(seconds * 0.75)  # the outage
+        own_postgres.start()
+
+    number, took = outage(tmp_path, seconds, away)
+    check(spool_trials.rows(tmp_path, kind), number, took)
+
+
+# --- the command ---------------------------------------------------------------------------------------------
+
+
+def test_the_command_recovers_and_tells_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`joblog recover --spool DIR --store jsonl:DIR`: 0 when all is stored, 1 where something is left."""
+    code = "configure()\nwith job_context(1):\n    for number in range(3): log.info('line %d', number)\n"
+    assert run_python(SETUP + code + KILLED, str(tmp_path)).returncode == -9
+    command = ["recover", "--spool", str(tmp_path / "spool"), "--store", f"jsonl:{tmp_path / 'logs'}", "--json"]
+    before = stats()["recovered"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out) == {"lines": before + 3, "left": []}
+    assert len((tmp_path / "logs" / "1.jsonl").read_text().splitlines()) == 3
+    assert run_python(SETUP + code.replace("configure()", "configure('memory', max_entries=5)") + KILLED, str(tmp_path))
+    assert main(command) == 1
+    assert len(json.loads(capsys.readouterr().out)["left"]) == 1
+
+
+def test_the_command_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Misuse is 2, with words."""
+    assert main(["recover", "--spool", "somewhere", "--store", "django"]) == 2
+    assert "--store jsonl:DIRECTORY" in capsys.readouterr().err

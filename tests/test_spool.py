@@ -1,0 +1,675 @@
+"""The spool: what a killed process logged is stored by the next one, once; and what can be wrong with its files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from joblog_router import JobLogHandler, SinkUnavailableError, flush, job_context, stats
+from joblog_router._pipeline import spool as spool_module
+from joblog_router._pipeline.router import router
+from joblog_router._pipeline.spool import MAGIC, Spool
+from tests import spool_trials
+from tests.helpers import run_python, run_script
+from tests.postgres import PORT, USER, PostgresServer
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the spool needs fcntl")
+log = logging.getLogger("app")
+
+SETUP = """
+import logging, logging.config, os, sys, threading, time
+import joblog_router
+from joblog_router import job_context, flush, stats
+from joblog_router._pipeline.router import router
+log = logging.getLogger("app")
+def configure(sink="jsonl", **options):
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
+        "handlers": {"job": {"class": "joblog_router.JobLogHandler", "fold": False, "sink": sink,
+                             "spool": sys.argv[1] + "/spool",
+                             "options": options or {"directory": sys.argv[1] + "/logs"}}},
+        "root": {"level": "INFO", "handlers": ["job"]}})
+"""
+# Before any line can be stored the process is gone.
+KILLED = "import signal; os.kill(os.getpid(), signal.SIGKILL)\n"
+
+
+def stored(folder: Path) -> list[dict[str, object]]:
+    """Every line in the job logs below `folder`."""
+    return [json.loads(line) for path in (folder / "logs").glob("*.jsonl") for line in path.read_text().splitlines()]
+
+
+def segments(folder: Path) -> list[Path]:
+    """The segments that are there."""
+    return sorted((folder / "spool").glob("*.spool"))
+
+
+def recover(folder: Path, code: str = "configure()") -> str:
+    """Run a process that recovers; what it said on stderr."""
+    result = run_python(SETUP + code + "\nsys.exit(0 if router.recover(10) else 1)", str(folder))
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+
+# --- kills ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_kill_at_a_random_moment_loses_and_doubles_nothing_in_files(tmp_path: Path, seed: int) -> None:
+    """Every line whose call returned is in the files once; folded ones are counted once; two recover at once."""
+    spool_trials.prepare(tmp_path, "jsonl")
+    outcome = spool_trials.trial(tmp_path, "jsonl", seed, fold=seed % 3 == 2, recoverers=1 + seed % 2)
+    assert (outcome.lost, outcome.doubled, outcome.recovered) == (0, 0, True), outcome
+    assert segments(tmp_path) == []
+
+
+def test_kills_at_random_moments_lose_and_double_nothing_in_sqlite(tmp_path: Path) -> None:
+    """The same through Django's table in SQLite."""
+    spool_trials.prepare(tmp_path, "sqlite")
+    for seed in range(3):
+        outcome = spool_trials.trial(tmp_path, "sqlite", seed, fold=seed == 2, recoverers=1 + seed % 2)
+        assert (outcome.lost, outcome.doubled, outcome.recovered) == (0, 0, True), (seed, outcome)
+        spool_trials.clear(tmp_path, "sqlite")
+
+
+def postgres_kind(server: PostgresServer, name: str) -> str:
+    """The address of a database as the trials want it."""
+    database = {"ENGINE": "django.db.backends.postgresql", "NAME": name, "USER": USER, "HOST": server.host}
+    return json.dumps({**database, "PORT": str(PORT)})
+
+
+def test_kills_at_random_moments_lose_and_double_nothing_in_postgresql(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    """The same through Django's table in PostgreSQL."""
+    name = postgres.create_database()
+    try:
+        kind = postgres_kind(postgres, name)
+        spool_trials.prepare(tmp_path, kind)
+        for seed in range(3):
+            outcome = spool_trials.trial(tmp_path, kind, seed, fold=seed == 2, recoverers=1 + seed % 2)
+            assert (outcome.lost, outcome.doubled, outcome.recovered) == (0, 0, True), (seed, outcome)
+            spool_trials.clear(tmp_path, kind)
+    finally:
+        postgres.drop_database(name)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("kind", ["jsonl", "sqlite", "postgresql"])
+def test_a_thousand_kills(tmp_path: Path, postgres: PostgresServer, kind: str) -> None:
+    """334 trials in each store."""
+    where = postgres_kind(postgres, postgres.create_database()) if kind == "postgresql" else kind
+    spool_trials.prepare(tmp_path, where)
+    for seed in range(334):
+        outcome = spool_trials.trial(tmp_path, where, seed, fold=seed % 3 == 2, recoverers=1 + seed % 2)
+        assert (outcome.lost, outcome.doubled, outcome.recovered) == (0, 0, True), (seed, outcome)
+        spool_trials.clear(tmp_path, where)
+
+
+def test_what_is_recovered_is_what_was_logged(tmp_path: Path) -> None:
+    """Exceptions, long and foreign text, extra, fields, levels, time and place come through as they would have."""
+    code = """
+def lines():
+    with job_context("7/ä", stage="one", shape={"a": [1, None, 2.5, True]}):
+        log.info("plain %d", 1)
+        log.warning("long %s", "ä" * 90_000)
+        log.info("foreign \\x00 \\ud800 🙂", extra={"rows": [1, {"b": "c"}], "big": 10**40})
+        try:
+            try:
+                raise KeyError("inner")
+            except KeyError as error:
+                error.add_note("a note")
+                raise ValueError("outer") from error
+        except ValueError:
+            log.exception("failed")
+        class Name(str):
+            pass
+        log.log(33, Name("of a kind of its own"))
+        log.handle(logging.makeLogRecord({"msg": "made by hand", "name": Name("other"), "levelno": 20, "args": None}))
+"""
+    result = run_python(SETUP + "configure()\n" + code + "lines(); flush(10)\n", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    (tmp_path / "logs").rename(tmp_path / "straight")
+    result = run_python(SETUP + "configure()\n" + code + "lines()\n" + KILLED, str(tmp_path))
+    assert result.returncode == -9, result.stderr
+    recover(tmp_path)
+    (file,) = (tmp_path / "straight").iterdir()
+    straight = [json.loads(line) for line in file.read_text().splitlines()]
+    recovered = stored(tmp_path)
+    assert len(recovered) == 6
+    for one, other in zip(straight, recovered, strict=True):
+        for key in ("created", "origin"):
+            assert type(one.pop(key)) is type(other.pop(key))
+        assert one == other
+
+
+def test_lines_for_a_callable_and_a_logger_come_at_least_once(tmp_path: Path) -> None:
+    """Sinks that cannot tell what they have get all of a killed process's lines."""
+    (tmp_path / "app_logs.py").write_text(
+        "import os, pathlib\n"
+        "def keep(entries):\n"
+        "    if os.environ.get('AWAY'): raise OSError('away')\n"
+        "    with open(os.environ['KEPT'], 'a') as file:\n"
+        "        file.writelines(f'{entry.job_id} {entry.message}\\n' for entry in entries)\n"
+        "import logging\n"
+        "class Keep(logging.Handler):\n"
+        "    def emit(self, record):\n"
+        "        with open(os.environ['KEPT'], 'a') as file: file.write(f'{record.job_id} {record.getMessage()}\\n')\n"
+    )
+    for sink, options in (("callable", {"target": "app_logs.keep"}), ("logger", {"name": "kept"})):
+        kept = tmp_path / f"{sink}.txt"
+        env = {"KEPT": str(kept), "PYTHONPATH": f"{spool_trials.ROOT / 'src'}:{tmp_path}"}
+        start = SETUP + f"configure({sink!r}, **{options!r})\n"
+        logged = start + "with job_context(1):\n    for number in range(50): log.info('line %d', number)\n"
+        result = run_python(logged + KILLED, str(tmp_path), env={**env, "AWAY": "1"})
+        assert result.returncode == -9
+        attach = "import app_logs; logging.getLogger('kept').addHandler(app_logs.Keep())\n"
+        result = run_python(start + attach + "sys.exit(0 if router.recover(10) else 1)", str(tmp_path), env=env)
+        assert result.returncode == 0, result.stderr
+        assert set(kept.read_text().splitlines()) >= {f"1 line {number}" for number in range(50)}
+        assert segments(tmp_path) == []
+
+
+def test_a_segment_waits_for_the_sink_it_was_for(tmp_path: Path) -> None:
+    """A process with another sink leaves it alone."""
+    code = SETUP + "configure()\nwith job_context(1): log.info('x')\n" + KILLED
+    assert run_python(code, str(tmp_path)).returncode == -9
+    recover(tmp_path, "configure('memory', max_entries=10)")
+    assert len(segments(tmp_path)) == 1
+    recover(tmp_path)
+    assert [line["message"] for line in stored(tmp_path)] == ["x"]
+
+
+def test_recovery_while_the_store_is_away_keeps_the_segment(tmp_path: Path) -> None:
+    """Nothing is acknowledged that is not stored, however recovery ends."""
+    code = SETUP + "configure()\nwith job_context(1):\n    for _ in range(20): log.info('x')\n" + KILLED
+    assert run_python(code, str(tmp_path)).returncode == -9
+    (tmp_path / "logs").mkdir(exist_ok=True)
+    for path in (tmp_path / "logs").iterdir():
+        path.unlink()
+    (tmp_path / "logs").rmdir()
+    (tmp_path / "logs").write_text("in the way")
+    result = run_python(SETUP + "configure()\nsys.exit(0 if router.recover(0.5) else 1)", str(tmp_path))
+    assert result.returncode == 1
+    assert len(segments(tmp_path)) == 1
+    (tmp_path / "logs").unlink()
+    recover(tmp_path)
+    assert [line["n"] for line in stored(tmp_path)] == list(range(1, 21))
+
+
+# --- leaving -------------------------------------------------------------------------------------------------
+
+LEAVING = {
+    "the end of the program": ("", 0),
+    "an exception": ("raise RuntimeError('end')", 1),
+    "sys.exit": ("sys.exit(3)", 3),
+    "os._exit": ("os._exit(4)", 4),
+    "SIGTERM": ("import signal; os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)", -15),
+    "SIGTERM with the helper": (
+        "import signal; joblog_router.flush_on_sigterm(); os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)",
+        -15,
+    ),
+    "SIGTERM with the helper and a handler": (
+        (
+            "import signal; signal.signal(signal.SIGTERM, lambda *args: sys.exit(5)); "
+            "joblog_router.flush_on_sigterm(); "
+            "joblog_router.flush_on_sigterm(); os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)"
+        ),
+        5,
+    ),
+    "an exit function that logs": ("import atexit; atexit.register(last)", 0),
+    "SIGKILL": (KILLED, -9),
+}
+NEEDS_RECOVERY = {"os._exit", "SIGTERM", "SIGKILL"}
+
+
+@pytest.mark.parametrize("way", list(LEAVING))
+def test_however_a_process_ends_all_its_lines_are_stored_once(tmp_path: Path, way: str) -> None:
+    """At once where Python runs something at the end, by the next process where it does not."""
+    ending, status = LEAVING[way]
+    code = (
+        SETUP
+        + """
+configure()
+def last():
+    with job_context(1):
+        log.info("line %d", 500)
+with job_context(1):
+    for number in range(500):
+        log.info("line %d", number)
+"""
+        + ending
+    )
+    result = run_python(code, str(tmp_path))
+    assert result.returncode == status, result.stderr
+    expected = 501 if "last" in ending else 500
+    if way not in NEEDS_RECOVERY:
+        assert segments(tmp_path) == []
+        assert len(stored(tmp_path)) == expected
+    recover(tmp_path)
+    assert Counter(str(line["message"]) for line in stored(tmp_path)) == {f"line {n}": 1 for n in range(expected)}
+    assert segments(tmp_path) == []
+
+
+def test_flush_on_sigterm_is_for_the_main_thread() -> None:
+    """Python allows signal handlers nowhere else; the error says so."""
+    from joblog_router import JobLogError, flush_on_sigterm
+
+    caught: list[Exception] = []
+
+    def elsewhere() -> None:
+        try:
+            flush_on_sigterm()
+        except JobLogError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(caught[0])
+
+
+# --- processes -----------------------------------------------------------------------------------------------
+
+
+def test_a_killed_child_and_a_killed_parent_lose_nothing(tmp_path: Path) -> None:
+    """After a fork each has a segment of its own; neither ships the other's lines while it lives."""
+    code = """
+configure()
+with job_context("parent"):
+    log.info("parent 0")
+    pid = os.fork()
+    if pid == 0:
+        with job_context("child"):
+            for number in range(100): log.info("child %d", number)
+        os._exit(9)
+    os.waitpid(pid, 0)
+    for number in range(1, 100): log.info("parent %d", number)
+"""
+    assert run_python(SETUP + code + KILLED, str(tmp_path)).returncode == -9
+    recover(tmp_path)
+    counted = Counter(str(line["message"]) for line in stored(tmp_path))
+    assert counted == {f"{who} {number}": 1 for who in ("parent", "child") for number in range(100)}
+
+
+def test_a_fork_without_hooks_leaves_the_parents_segment_as_it_was(tmp_path: Path) -> None:
+    """What the child wrote there before it noticed is taken back: nobody's line comes twice or in another's place."""
+    code = """
+import ctypes
+configure()
+with job_context(1):
+    log.info("of the parent")
+    flush(10)
+    pid = ctypes.CDLL(None).fork()
+    if pid == 0:
+        with job_context(2):
+            log.info("of the child")
+            log.info("of the child again")
+        os._exit(0 if flush(10) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+    result = run_python(SETUP + code + KILLED, str(tmp_path))
+    assert result.returncode == -9, result.stderr
+    recover(tmp_path)
+    assert sorted(str(line["message"]) for line in stored(tmp_path)) == [
+        "of the child",
+        "of the child again",
+        "of the parent",
+    ]
+
+
+def test_many_processes_share_a_folder(tmp_path: Path) -> None:
+    """Twelve at once, four of them killed; those that start later ship what is left while the others go on."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        SETUP
+        + """
+import multiprocessing
+def work(number):
+    configure()
+    with job_context(number):
+        for line in range(300):
+            log.info("line %d", line)
+    if number % 3 == 0:
+        os.kill(os.getpid(), 9)
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=(number,)) for number in range(12)]
+    for process in processes: process.start()
+    for process in processes: process.join()
+    configure()
+    sys.exit(0 if router.recover(20) else 1)
+"""
+    )
+    result = run_script(script, str(tmp_path), timeout=50)
+    assert result.returncode == 0, result.stderr
+    counted = Counter((str(line["job_id"]), str(line["message"])) for line in stored(tmp_path))
+    assert counted == {(str(number), f"line {line}"): 1 for number in range(12) for line in range(300)}
+    assert segments(tmp_path) == []
+
+
+# --- the segment itself, in this process ---------------------------------------------------------------------
+
+
+class Gate:
+    """A sink that takes nothing until it is opened; the store's own absence is tested with real ones."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.messages: list[str] = []
+
+    def write(self, entries: object) -> None:
+        """Take, or be away."""
+        if not self.is_open:
+            raise SinkUnavailableError("closed", "open it")
+        self.messages += [entry.message for entry in entries]  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A handler with a spool in front of a closed gate."""
+    sink = Gate()
+    handler = JobLogHandler(sink=sink, spool=tmp_path / "spool", capacity=1000, fold=False)
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.DEBUG)
+    yield sink
+    sink.is_open = True
+    flush(5)
+
+
+def own_spool() -> Spool:
+    """The segment behind the root logger's handler."""
+    handler = next(handler for handler in logging.getLogger().handlers if isinstance(handler, JobLogHandler))
+    assert isinstance(handler._channel.spool, Spool)
+    return handler._channel.spool
+
+
+def test_lines_stand_in_the_file_before_the_call_returns_and_not_after_they_are_stored(
+    gate: Gate, tmp_path: Path
+) -> None:
+    """Also the long ones; what is acknowledged is wiped, not only forgotten."""
+    unspooled = stats()["unspooled"]  # of earlier tests
+    with job_context(1):
+        log.info("a secret: hunter2")
+        log.info("a long secret: %s", "hunter3" * 500)
+    (segment,) = segments(tmp_path)
+    assert b"hunter2" in segment.read_bytes()
+    assert b"hunter3" in segment.read_bytes()
+    gate.is_open = True
+    assert flush(10)
+    assert b"hunter" not in segment.read_bytes()
+    assert stats()["unspooled"] == unspooled
+
+
+def test_files_and_directory_are_this_users_alone(gate: Gate, tmp_path: Path) -> None:
+    """0600 in 0700, whatever the umask."""
+    with job_context(1):
+        log.info("x")
+    (segment,) = segments(tmp_path)
+    assert stat.S_IMODE(segment.stat().st_mode) == 0o600
+    assert stat.S_IMODE(segment.parent.stat().st_mode) == 0o700
+
+
+def test_a_full_ring_costs_the_spool_not_the_line(gate: Gate) -> None:
+    """Lines beyond the slots are stored all the same, and counted as not spooled."""
+    ring = own_spool().mask + 1
+    with job_context(1):
+        for number in range(800):
+            log.warning("line %d", number)
+    assert ring >= 1000
+    own_spool().limit = own_spool().near = 100  # as if the ring were shorter than what may wait
+    before = own_spool().missed.value()
+    with job_context(1):
+        log.warning("beyond")
+    assert own_spool().missed.value() == before + 1
+    gate.is_open = True
+    assert flush(10)
+    assert gate.messages[-1] == "beyond"
+    assert len(gate.messages) == 801
+
+
+def test_the_ring_goes_round(gate: Gate) -> None:
+    """Many times as many lines as there are slots, with long ones among them: each is spooled, pages are given back."""
+    gate.is_open = True
+    with job_context(1):
+        for number in range(5000):
+            log.info("line %d %s", number, "long " * 300 if number % 50 == 0 else "")
+            if number % 500 == 499:
+                assert flush(10)
+    assert len(gate.messages) == 5000
+    assert own_spool().missed.value() == 0
+    assert not any(own_spool()._owners)
+
+
+def test_a_line_logged_inside_another_has_a_slot_of_its_own(gate: Gate, tmp_path: Path) -> None:
+    """As in a signal handler or `__del__`: the inner one is whole, and so is the outer one."""
+
+    class Talks:
+        def __str__(self) -> str:
+            alone.info("inner")
+            return "outer"
+
+    alone = logging.getLogger("alone")  # the test's other handlers format the message, too
+    alone.propagate = False
+    alone.addHandler(next(one for one in logging.getLogger().handlers if isinstance(one, JobLogHandler)))
+    alone.setLevel(logging.INFO)
+    with job_context(1):
+        alone.info("%s", Talks())
+    data = segments(tmp_path)[0].read_bytes()
+    assert data.count(b"inner") == data.count(b"outer") == 1
+
+
+# --- files that are not as they should be --------------------------------------------------------------------
+
+
+def killed_with_lines(folder: Path, count: int = 10, text: str = "line %d") -> Path:
+    """The segment of a process that was killed with `count` lines in it that no store has."""
+    code = "configure('callable', target='nowhere.at_all')\nwith job_context(1):\n"
+    code += f"    for number in range({count}): log.info({text!r}, number)\n"
+    assert run_python(SETUP + code + KILLED, str(folder)).returncode == -9
+    (segment,) = segments(folder)
+    return segment
+
+
+def as_jsonl(segment: Path, folder: Path) -> None:
+    """Have the segment be one for the JSON-lines sink."""
+    data = segment.read_bytes()
+    about = json.loads(data[spool_module.ABOUT : spool_module.HEADER].rstrip(b"\0"))
+    about["key"] = f"jsonl {os.path.realpath(folder / 'logs')}"
+    raw = json.dumps(about).encode()
+    head = bytearray(data[: spool_module.HEADER])
+    head[spool_module.ABOUT :] = raw.ljust(spool_module.HEADER - spool_module.ABOUT, b"\0")
+    fixed = list(spool_module.FIXED.unpack_from(head))
+    fixed[-1] = len(raw)
+    spool_module.FIXED.pack_into(head, 0, *fixed)
+    segment.write_bytes(bytes(head) + data[spool_module.HEADER :])
+
+
+def test_a_line_that_was_not_committed_is_no_line(tmp_path: Path) -> None:
+    """A body without its number, as a kill in the middle leaves it, is not recovered; the lines beside it are."""
+    segment = killed_with_lines(tmp_path)
+    as_jsonl(segment, tmp_path)
+    data = bytearray(segment.read_bytes())
+    at = spool_module.RING + 5 * spool_module.SLOT
+    data[at : at + 8] = bytes(8)
+    segment.write_bytes(data)
+    recover(tmp_path)
+    assert [line["message"] for line in stored(tmp_path)] == [f"line {number}" for number in range(10) if number != 4]
+
+
+def test_a_torn_page_costs_its_line_and_the_file_is_kept(tmp_path: Path) -> None:
+    """A long line whose checksum is wrong is reported, not stored in pieces."""
+    segment = killed_with_lines(tmp_path, 3, "line %d " + "x" * 2000)
+    as_jsonl(segment, tmp_path)
+    data = segment.read_bytes()
+    at = data.index(b"line 1 xxx")
+    segment.write_bytes(data[:at] + b"LINE" + data[at + 4 :])
+    err = recover(tmp_path)
+    assert "1 lines in a spool segment" in err
+    assert [str(line["message"])[:6] for line in stored(tmp_path)] == ["line 0", "line 2"]
+    assert segments(tmp_path) == []
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == [segment.name + ".unreadable"]
+
+
+def test_a_foreign_version_is_kept_and_reported(tmp_path: Path) -> None:
+    """A format that this version does not know is for the version that wrote it."""
+    segment = killed_with_lines(tmp_path)
+    as_jsonl(segment, tmp_path)
+    data = segment.read_bytes()
+    segment.write_bytes(MAGIC + (99).to_bytes(4, "little") + data[12:])
+    before = segment.read_bytes()
+    err = recover(tmp_path)
+    assert "of another version of this library (99); it is kept" in err
+    assert segment.read_bytes() == before
+    assert stored(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, MAGIC + bytes(4096)])
+def test_files_that_are_no_segments_are_left_alone(tmp_path: Path, content: bytes) -> None:
+    """Rubbish in the directory costs nothing."""
+    (tmp_path / "spool").mkdir(mode=0o700)
+    rubbish = tmp_path / "spool" / "rubbish.spool"
+    rubbish.write_bytes(content)
+    recover(tmp_path)
+    assert rubbish.read_bytes() == content
+
+
+def wrong_directories(folder: Path) -> Iterator[tuple[str, str]]:
+    """Directories that must not be used, and what is said about them."""
+    (folder / "open").mkdir(mode=0o755)
+    yield "open", "chmod 700"
+    (folder / "elsewhere").mkdir(mode=0o700)
+    (folder / "link").symlink_to(folder / "elsewhere")
+    yield "link", "is off"
+    (folder / "file").write_text("")
+    yield "file", "is off"
+    yield "file/below", "is off"
+
+
+def test_a_directory_that_cannot_be_trusted_turns_the_spool_off(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Others' directories, links and files: said once, and the lines are stored without a spool."""
+    for name, words in wrong_directories(tmp_path):
+        sink = Gate()
+        sink.is_open = True
+        handler = JobLogHandler(sink=sink, spool=tmp_path / name)
+        logging.getLogger().addHandler(handler)
+        logging.getLogger().setLevel(logging.INFO)
+        before = stats()["unspooled"]
+        with job_context(1):
+            log.info("one")
+            log.info("two")
+        assert flush(10)
+        logging.getLogger().removeHandler(handler)
+        assert sink.messages == ["one", "two"]
+        assert stats()["unspooled"] - before == 2
+        handler.close()
+        err = capfd.readouterr().err
+        assert words in err
+        assert err.count("the spool in") == 1
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_no_room_for_a_segment_turns_the_spool_off(tmp_path: Path) -> None:
+    """A limit on file sizes stands for a full disk: no SIGBUS, one line on stderr, all lines stored, nothing left."""
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+configure()
+with job_context(1):
+    for number in range(1000): log.info("line %d", number)
+print(flush(10), stats()["unspooled"])
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["True", "1000"], result.stderr
+    assert result.stderr.count("the spool in") == 1
+    assert len(stored(tmp_path)) == 1000
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_the_spool_can_be_turned_on_and_off_by_reconfiguration(tmp_path: Path) -> None:
+    """Many times a second: a segment goes when its setting has gone and its lines are stored, and no line is lost."""
+    code = """
+configure()
+stop = threading.Event()
+made = [0]
+def busy():
+    with job_context(1):
+        while not stop.is_set():
+            log.info("line %d", made[0])
+            made[0] += 1
+            time.sleep(0.0005)
+handler = logging.getLogger().handlers[0]
+thread = threading.Thread(target=busy)
+thread.start()
+for round in range(10):
+    time.sleep(0.05)
+    joblog_router.JobLogHandler(sink="jsonl", options={"directory": sys.argv[1] + "/logs"}, fold=False,
+                                spool=None if round % 2 else sys.argv[1] + "/spool")
+stop.set()
+thread.join()
+print(made[0], flush(10), stats()["stored"])
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    made, flushed, counted = result.stdout.split()
+    assert (flushed, made) == ("True", counted), result.stderr
+    assert len(stored(tmp_path)) == int(made)
+    assert segments(tmp_path) == []
+
+
+def test_without_fcntl_there_is_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows: said once, lines are stored. The module is taken away here, as no such platform is at hand."""
+    monkeypatch.setattr(spool_module, "IS_SUPPORTED", False)
+    sink = Gate()
+    sink.is_open = True
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, spool=tmp_path / "spool"))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("one")
+    assert flush(10)
+    assert sink.messages == ["one"]
+    assert not (tmp_path / "spool").exists()
+
+
+def test_recovery_of_this_process_ignores_its_own_segment(gate: Gate) -> None:
+    """A look for dead processes' segments while lines wait does not take them twice."""
+    with job_context(1):
+        log.info("one")
+    assert router.recover(2)
+    gate.is_open = True
+    assert flush(10)
+    assert gate.messages == ["one"]
+
+
+def test_a_running_process_says_how_it_is_beside_its_spool(tmp_path: Path) -> None:
+    """Counters and more in a file of its own, which goes with the process, or with the recovery of a killed one."""
+    code = """
+configure()
+with job_context(1):
+    log.info("x")
+assert flush(10)
+from joblog_router._pipeline.status_file import running
+from pathlib import Path
+(said,) = running(Path(sys.argv[1]) / "spool")
+print(said["pid"] == os.getpid(), said["stats"]["captured"] >= 1)
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["True", "True"], result.stderr
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert run_python(SETUP + code + KILLED, str(tmp_path)).returncode == -9
+    assert len(list((tmp_path / "spool").glob("*.status"))) == 1
+    recover(tmp_path)
+    assert list((tmp_path / "spool").iterdir()) == []

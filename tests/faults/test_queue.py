@@ -11,6 +11,7 @@ from tests.faults.laboratory import PATIENCE, Laboratory
 from tests.servers import NatsServer
 
 LIMIT = 3.0
+RUNS = [0, 1, *(pytest.param(run, marks=pytest.mark.soak) for run in range(2, 100))]
 
 
 async def settle() -> None:
@@ -61,7 +62,7 @@ async def test_workers_went_away(lab: Laboratory) -> None:
     await lab.fetch(2)
     await settle()
     verdict = await lab.examine()
-    is_cause(verdict, "nobody_polls")
+    is_cause(verdict, "nobody_polls", certainly=False)
     assert "2 were taken and never answered" in verdict.diagnosis.sentence
 
 
@@ -115,7 +116,7 @@ async def test_crash_loop(lab: Laboratory) -> None:
     lab.worker("crash", batch=3)
     await lab.until(num_redelivered=3)
     verdict = await lab.examine()
-    is_cause(verdict, "crash_loop")
+    is_cause(verdict, "crash_loop", certainly=False)
     assert " of 20, none was ever acknowledged" in verdict.diagnosis.sentence
 
 
@@ -272,7 +273,7 @@ async def test_logging_broken(lab: Laboratory) -> None:
     assert "logging_broken" in causes, verdict.as_dict()
 
 
-@pytest.mark.parametrize("run", range(2))
+@pytest.mark.parametrize("run", RUNS)
 async def test_a_healthy_job_is_no_finding(lab: Laboratory, run: int) -> None:
     """Workers work: no alarm."""
     lab.configuration["PATIENCE"] = 10
@@ -287,7 +288,7 @@ async def test_a_healthy_job_is_no_finding(lab: Laboratory, run: int) -> None:
     assert not verdict.others
 
 
-@pytest.mark.parametrize("run", range(2))
+@pytest.mark.parametrize("run", RUNS)
 async def test_a_slow_job_is_no_finding(lab: Laboratory, run: int) -> None:
     """One task takes long, and nothing else moves: no alarm, and how long it will take."""
     await lab.row(age=600, total=100, done=10)
@@ -303,7 +304,7 @@ async def test_a_slow_job_is_no_finding(lab: Laboratory, run: int) -> None:
     assert not verdict.others
 
 
-@pytest.mark.parametrize("run", range(2))
+@pytest.mark.parametrize("run", RUNS)
 async def test_a_finished_job_is_no_finding(lab: Laboratory, run: int) -> None:
     """Done, stream deleted: no alarm."""
     await lab.row(status="SUCCESS", total=5, done=5)

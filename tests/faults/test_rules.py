@@ -37,6 +37,8 @@ def verdict(*results: ProbeResult) -> Verdict:
     return diagnose("7", {result.name: result for result in results}, NOW, 60)
 
 
+ERROR = {"created": NOW - 2, "logger": "celery.app.trace", "message": "x", "exception": "ValueError", "level": 40}
+
 FAILED = [
     ProbeResult("nats", {}, "boom"),
     ProbeResult("redis", {}, "boom"),
@@ -76,6 +78,26 @@ def test_celery_backed_up() -> None:
     found = verdict(job(progress=0.5), log(), celery(depth={"celery": 400}, busy=8), redis).diagnosis
     assert found.cause == "celery_backed_up"
     assert "400 tasks wait" in found.sentence
+
+
+def test_a_job_that_gets_on_is_no_matter_of_celery() -> None:
+    """Its errors are its own, the broker's depth is others', and a worker at work need not answer."""
+    recent = log(last=NOW - 2, errors=9, last_error=ERROR)
+    for state in (celery(), celery(depth={"celery": 400}, busy=8), celery(workers=[], depth={"celery": 5})):
+        found = verdict(job(total=9, done=3), recent, state).diagnosis
+        assert not found.is_finding, found
+
+
+def test_a_stream_that_the_job_itself_deleted() -> None:
+    """It is about to end; only when nothing follows is that a finding."""
+    nats = ProbeResult("nats", {"streams": [{"name": "job_7", "exists": False, "consumers": []}]})
+    events = {
+        name: {"times": 1, "count": 1, "last": NOW, "message": ""}
+        for name in ("nats.stream.created", "nats.stream.deleted")
+    }
+    assert not verdict(job(), log(last=NOW - 2, events=events), nats).diagnosis.is_finding
+    found = verdict(job(), log(events=events), nats).diagnosis
+    assert (found.cause, found.sure) == ("not_marked", "likely")
 
 
 def test_an_idle_celery_is_no_cause() -> None:

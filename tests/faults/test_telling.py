@@ -25,7 +25,7 @@ async def test_a_changed_verdict_is_told_once(lab: Laboratory) -> None:
     given = Configuration.of(lab.configuration)
 
     async def told() -> list[tuple[int, str]]:
-        (verdict,) = await tell_changes([lab.job_id], reader, given)
+        await tell_changes([lab.job_id], reader, given)
         assert flush(5)
         lines = reader.newest(lab.job_id).entries
         assert all(line.fields["event"] == "doctor.verdict" and line.fields["advice"] for line in lines)

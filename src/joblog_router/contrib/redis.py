@@ -67,7 +67,17 @@ class RedisProbe:
         expected = self._expected or list(self._keys)
         gone = [name for name in expected if values[name] is None]
         lost = bool(gone) if self._expected else len(gone) == len(expected)
-        return ProbeResult(self.name, {"values": values, "ttl": ttl, "lost": lost, "gone": gone, "uptime": uptime})
+        return ProbeResult(
+            self.name,
+            {
+                "values": values,
+                "ttl": ttl,
+                "lost": lost,
+                "gone": gone,
+                "uptime": uptime,
+                "is_expected": bool(self._expected),
+            },
+        )
 
     @staticmethod
     async def _value(client: Any, key: str) -> int | float | str | None:

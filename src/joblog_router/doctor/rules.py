@@ -246,7 +246,7 @@ def redis_lost(case: Case) -> Diagnosis | None:
             *((Evidence("redis", f"up for {span(uptime)}", 0.0),) if uptime is not None else ()),
             *_job_evidence(case),
         ),
-        SURE if restarted or _was_queued(case) else LIKELY,
+        SURE if restarted or (case.redis.get("is_expected") and case.is_old(case.running_for)) else LIKELY,
     )
 
 
@@ -268,6 +268,7 @@ def never_started(case: Case) -> Diagnosis | None:
                 f"The job waits since {span(age)} to be started: no Celery worker answers, {depth} tasks wait.",
                 "Start the Celery workers.",
                 evidence,
+                LIKELY,
             )
         if depth:
             return Diagnosis(
@@ -311,6 +312,17 @@ def no_stream(case: Case) -> Diagnosis | None:
         for name in ("nats.stream.created", "nats.stream.reused", "nats.fetch.first", "nats.publish.summary")
         if case.event(name)
     ]
+    if case.event("nats.stream.deleted"):
+        if not _is_still(case):
+            return None  # it is about to end
+        return Diagnosis(
+            "not_marked",
+            f"The job deleted its stream itself and has not been marked as finished; nothing has moved for "
+            f"{span(_quiet_for(case))}.",
+            "Set its status; see in the log what should have followed.",
+            (*evidence, *_event_evidence(case, "nats.stream.deleted"), *_error_evidence(case)),
+            LIKELY,
+        )
     if case.event("nats.stream.vanished") or was_there or handled:
         return Diagnosis(
             "stream_deleted",
@@ -318,7 +330,7 @@ def no_stream(case: Case) -> Diagnosis | None:
             "Queue the tasks that are not done again. See who deletes streams: another clean-up, or a server without "
             "a store on disk that was restarted.",
             evidence,
-            SURE if was_there or case.event("nats.stream.vanished") else LIKELY,
+            SURE if (was_there or case.event("nats.stream.vanished")) and _is_still(case) else LIKELY,
         )
     if not case.is_old(case.running_for):
         return None
@@ -368,7 +380,7 @@ def consumer_missing(case: Case) -> Diagnosis | None:
                 *_event_evidence(case, "nats.consumer.created", "nats.fetch.first", "nats.consumer.final"),
                 *_foreign(case),
             ),
-            SURE if was_there else LIKELY,
+            SURE if case.event("nats.consumer.created") and _is_still(case) else LIKELY,
         )
     return None
 
@@ -471,10 +483,11 @@ def crash_loop(case: Case) -> Diagnosis | None:
             "crash_loop",
             f"Workers fetch tasks and {how}: {consumer['num_redelivered']:,} were delivered again, attempt "
             f"{attempts}{of}" + (", none was ever acknowledged." if not acked else "."),
-            "Look at the workers: they crash or fail on the task before they acknowledge."
+            "Look at the workers: they crash or fail on the task before they acknowledge, or need longer than ack_wait "
+            f"({span(consumer['ack_wait'])})."
             + (f" After attempt {limit} a task is given up." if limit > 0 else " Without max_deliver this never ends."),
             (_consumer_evidence(stream, consumer), *_event_evidence(case, "nats.redelivery", "nats.nak")),
-            SURE if not acked or consumer["naks"] else LIKELY,
+            SURE if not acked and (consumer["naks"] or attempts > 2) else LIKELY,
         )
     return None
 
@@ -553,12 +566,15 @@ def celery_trouble(case: Case) -> Diagnosis | None:
         return None
     depth = sum(count or 0 for count in case.celery["depth"].values())
     evidence = (*_celery_evidence(case), *_job_evidence(case))
-    if depth and not case.celery["workers"]:
+    # A worker of one process answers nothing while it works; a job that gets on has workers.
+    gets_on = case.silent_for is not None and not case.is_old(case.silent_for)
+    if depth and not case.celery["workers"] and not gets_on:
         return Diagnosis(
             "celery_dead",
             f"Results are accepted but not saved: no Celery worker answers, {depth:,} tasks wait in the broker.",
             "Start the Celery workers.",
             evidence,
+            LIKELY,
         )
     return None
 
@@ -568,7 +584,7 @@ def celery_failing(case: Case) -> Diagnosis | None:
     if not case.celery or case.phase not in {"running", "unknown"} or not case.celery["workers"]:
         return None
     error = case.log.get("last_error")
-    if not error or _behind(case) <= 0:
+    if not error or _behind(case) <= 0 or not _is_still(case):
         return None
     age = _age(case, error["created"])
     task = error["logger"].startswith("celery.")
@@ -590,7 +606,7 @@ def celery_behind(case: Case) -> Diagnosis | None:
     if not case.celery or case.phase not in {"running", "unknown"} or not case.celery["workers"]:
         return None
     depth = sum(count or 0 for count in case.celery["depth"].values())
-    if depth <= max(10, 4 * len(case.celery["workers"])) or _behind(case) <= 0:
+    if depth <= max(10, 4 * len(case.celery["workers"])) or _behind(case) <= (0 if _is_still(case) else 10):
         return None
     return Diagnosis(
         "celery_backed_up",
@@ -633,7 +649,8 @@ def nobody_polls(case: Case) -> Diagnosis | None:
                 Evidence("nats", "no pull request is waiting", 0.0),
                 *_foreign(case),
             ),
-            LIKELY if consumer["num_ack_pending"] and not consumer["num_pending"] else SURE,
+            # What was taken may be in work for longer than ack_wait.
+            LIKELY if consumer["num_ack_pending"] else SURE,
         )
     return None
 
@@ -751,7 +768,12 @@ def waiting(case: Case) -> Diagnosis | None:
     tasks = sum(consumer["num_pending"] for _, consumer in case.consumers)
     return Diagnosis(
         "starting",
-        f"The job is just beginning ({span(age)})" + (f": {tasks:,} tasks wait for a worker." if tasks else "."),
+        (
+            f"Something has moved {since(age)}, it is too early to say"
+            if case.is_old(case.running_for)
+            else f"The job is just beginning ({span(age)})"
+        )
+        + (f": {tasks:,} tasks wait for a worker." if tasks else "."),
         "Ask again in a moment.",
         (*_job_evidence(case), *(_consumer_evidence(*one) for one in case.consumers)),
         LIKELY,
@@ -804,6 +826,13 @@ def _is_served(consumer: Consumer) -> bool:
         or consumer["newly_delivered"]
         or consumer["acks"]
         or (last is not None and last < 2 * consumer["ack_wait"])
+    )
+
+
+def _is_still(case: Case) -> bool:
+    """Whether nothing has moved for longer than one has patience for."""
+    return case.is_old(_quiet_for(case)) and not any(
+        consumer["moved"] or consumer["acks"] or consumer["newly_delivered"] for _, consumer in case.consumers
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from nats.js.api import StorageType, StreamConfig
 
 from joblog_router.doctor import Verdict
 from tests.faults.laboratory import PATIENCE, Laboratory
@@ -323,3 +324,35 @@ async def test_a_beginning_job_is_no_finding(lab: Laboratory) -> None:
     verdict = await lab.examine()
     assert not verdict.is_finding, verdict.as_dict()
     assert verdict.diagnosis.cause == "starting"
+
+
+async def test_a_stream_of_many_jobs_is_not_said_to_be_missing(lab: Laboratory) -> None:
+    """What is queued stands in a stream that does not name the job: its figures are not the job's."""
+    await lab.row(total=5)
+    lab.log("queued")
+    shared = f"all{lab.job_id}"
+    await lab.js.add_stream(StreamConfig(name=shared, subjects=[f"job.{lab.job_id}.>"], storage=StorageType.MEMORY))
+    try:
+        verdict = await lab.examine()
+    finally:
+        await lab.js.delete_stream(shared)
+    assert verdict.diagnosis.cause == "unknown", verdict.diagnosis
+    assert not verdict.others
+
+
+async def test_a_job_that_does_without_nats(lab: Laboratory) -> None:
+    """It works and says so: that there is no stream of it is no matter."""
+    lab.configuration["PATIENCE"] = 10
+    await lab.row(total=5, done=1)
+    lab.log("working", age=0.1)
+    verdict = await lab.examine()
+    assert verdict.diagnosis.cause in {"healthy", "slow"}, verdict.diagnosis
+
+
+async def test_work_that_was_taken_away_without_a_word(lab: Laboratory) -> None:
+    """No stream, and nothing in the log says that there was one: what it may be is told as such."""
+    await lab.row(total=5, done=2)
+    lab.log("two are done")
+    verdict = await lab.examine()
+    assert verdict.diagnosis.cause == "unknown"
+    assert [one.cause for one in verdict.others] == ["stream_deleted"]

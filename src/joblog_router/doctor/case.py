@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from .probing import ProbeResult
 
-__all__ = ["Case", "Diagnosis", "Evidence", "since", "span"]
+__all__ = ["LIKELY", "POSSIBLE", "SURE", "Case", "Diagnosis", "Evidence", "since", "span"]
 
 SURE: Final = "certain"
 LIKELY: Final = "likely"

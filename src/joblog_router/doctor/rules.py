@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from .case import LIKELY, SURE, Case, Diagnosis, Evidence, since, span
+from .case import LIKELY, POSSIBLE, SURE, Case, Diagnosis, Evidence, since, span
 
 __all__ = ["RULES"]
 
@@ -298,7 +298,7 @@ def no_stream(case: Case) -> Diagnosis | None:
     """The job runs, NATS answers, and has nothing of it."""
     if not case.knows_nats or case.streams or case.phase not in {"running", "queued"}:
         return None
-    if case.progress == 1:
+    if case.progress == 1 or case.nats.get("shared"):
         return None
     names = ", ".join(stream["name"] for stream in case.nats.get("streams", ())) or "its stream"
     evidence = (
@@ -330,9 +330,10 @@ def no_stream(case: Case) -> Diagnosis | None:
             "Queue the tasks that are not done again. See who deletes streams: another clean-up, or a server without "
             "a store on disk that was restarted.",
             evidence,
-            SURE if (was_there or case.event("nats.stream.vanished")) and _is_still(case) else LIKELY,
+            # Without a word of the log the job's stream may have another name.
+            POSSIBLE if not (was_there or case.event("nats.stream.vanished")) else SURE if _is_still(case) else LIKELY,
         )
-    if not case.is_old(case.running_for):
+    if not case.is_old(case.running_for) or not _is_still(case):
         return None
     return Diagnosis(
         "never_queued",
@@ -340,7 +341,8 @@ def no_stream(case: Case) -> Diagnosis | None:
         f"no {names}, and its log tells of none.",
         "See the last lines of the log: what should have queued the tasks failed, or still collects them.",
         (*evidence, *_log_evidence(case), *_error_evidence(case)),
-        LIKELY,
+        # Where nothing says that jobs use NATS, this one may not.
+        LIKELY if case.nats.get("is_named") else POSSIBLE,
     )
 
 

@@ -68,6 +68,7 @@ class NatsProbe:
         self._window = window
         self._prefix = prefix
         self._connect = dict(connect or {})
+        self._is_named = bool(servers or stream)
         self._errors: list[str] = []
 
     async def probe(self, job_id: str) -> ProbeResult:
@@ -131,6 +132,9 @@ class NatsProbe:
             taps.add_to(stream, earlier)
         facts = {
             "streams": streams,
+            # A stream of many jobs: its figures are not this job's.
+            "shared": [] if any(stream["exists"] for stream in streams) else await self._shared(client, job_id),
+            "is_named": self._is_named,
             "foreign_pulls": taps.foreign(streams),
             "window": self._window,
             "server": (client._server_info or {}).get("version", ""),
@@ -156,6 +160,15 @@ class NatsProbe:
             if not page or offset >= reply.get("total", 0):
                 break
         return (found or named[:1])[:_MAX_STREAMS]
+
+    async def _shared(self, client: Any, job_id: str) -> list[str]:
+        """Streams that take subjects which name the job."""
+        found: set[str] = set()
+        for pattern in self._patterns.patterns:
+            if pattern.endswith("."):
+                reply = await self._ask(client, "STREAM.NAMES", {"subject": pattern.format(job_id=job_id) + ">"})
+                found |= set(reply.get("streams") or ())
+        return sorted(found)[:_MAX_STREAMS]
 
     async def _streams(self, client: Any, names: list[str], job_id: str) -> list[dict[str, Any]]:
         return [await self._one(client, name, job_id) for name in names]

@@ -131,7 +131,8 @@ class Laboratory:
 
     def event(self, name: str, message: str = "told by NATS", **fields: Any) -> None:
         """A line as the NATS integration writes it."""
-        self.log(message, logger="joblog_router.nats", fields={"event": name, **fields})
+        level = fields.pop("level", 20)
+        self.log(message, level=level, logger="joblog_router.nats", fields={"event": name, **fields})
 
     async def queue(self, tasks: int, consumer: bool = True, subject: str = "", **config: Any) -> None:
         """Stream, consumer and tasks."""

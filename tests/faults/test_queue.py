@@ -170,6 +170,18 @@ async def test_exhausted(lab: Laboratory) -> None:
     assert verdict.diagnosis.sentence.startswith("1 task was given up after 2 attempts")
 
 
+async def test_drift_is_told_beside_the_verdict(lab: Laboratory) -> None:
+    """Settings that the server did not take are no cause by themselves."""
+    await lab.row(total=7)
+    await lab.queue(7)
+    lab.event("nats.consumer.drift", "ack_wait 30 s instead of 300 s", level=30)
+    await settle()
+    verdict = await lab.examine()
+    is_cause(verdict, "nobody_polls")
+    assert [one.cause for one in verdict.others] == ["drift"]
+    assert "ack_wait 30 s instead of 300 s" in verdict.others[0].sentence
+
+
 async def test_stream_deleted(lab: Laboratory) -> None:
     """The stream was there, as the log tells, and is gone."""
     await lab.row(total=5, done=2)

@@ -717,6 +717,20 @@ def logging_broken(case: Case) -> Diagnosis | None:
     )
 
 
+def drift(case: Case) -> Diagnosis | None:
+    """The consumer has other settings than the program asked for; the log tells. Told beside the verdict."""
+    told = case.event("nats.consumer.drift")
+    if not told or not case.consumers or not case.is_open:
+        return None
+    return Diagnosis(
+        "drift",
+        f"The consumer's settings are not those that the program asks for: {told['message']}",
+        "Delete the consumer between jobs, or update it: an existing one keeps its settings.",
+        _event_evidence(case, "nats.consumer.drift"),
+        POSSIBLE,
+    )
+
+
 def moving(case: Case) -> Diagnosis | None:
     """Work goes on: fast or slowly."""
     if not case.is_open:
@@ -811,6 +825,7 @@ RULES: Final[tuple[Callable[[Case], Diagnosis | None], ...]] = (
     nobody_polls,
     not_marked,
     logging_broken,
+    drift,
     moving,
     waiting,
 )

@@ -34,6 +34,11 @@ class Console:
         if self._is_coloured and find_spec("rich") is not None:
             self._rich = load("rich.console.Console")(file=self._out, highlight=False, markup=False, emoji=False)
 
+    @property
+    def terminal(self) -> Any:
+        """Rich's console, where there is a terminal and rich is installed; else None."""
+        return self._rich
+
     def line(self, text: str, level: int = 20) -> None:
         """A line; what follows a newline in it is indented, so that no text looks like a line of its own."""
         shown = printable(text).replace("\n", f"\n{_INDENT}")

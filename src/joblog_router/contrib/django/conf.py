@@ -25,6 +25,7 @@ from ..._pipeline.dotted import load
 from ..._pipeline.router import router
 from ..._pipeline.spool_folder import default_directory
 from ...context import use_namespace
+from ...doctor import configuration
 from ...exceptions import ConfigurationError
 from ...sinks.opening import use_default
 
@@ -82,6 +83,7 @@ class JobLogSettings:
     - `TASKS`: the same for Django's tasks and `joblog_router.contrib.tasks.instrument`.
     - `THREADS`: whether threads and pools work for the job that starts or submits, see
       `joblog_router.contrib.threads.instrument_threads`.
+    - `DOCTOR`: what `joblog doctor` looks at, see `joblog_router.doctor.configuration.Configuration`.
     - `URLS`: for `JobContextMiddleware`, which argument of which URL names a job: `{"jobs:detail": "pk"}`.
     """
 
@@ -110,6 +112,7 @@ class JobLogSettings:
     REPORT_TASKS: bool | None = None
     TASKS: Choice = None
     THREADS: bool = False
+    DOCTOR: Mapping[str, Any] | None = None
     URLS: Mapping[str, str] | None = None
 
 
@@ -142,6 +145,7 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "REPORT_TASKS": ((bool, NoneType), "True, False or None"),
     "TASKS": _CHOICE,
     "THREADS": ((bool,), "True or False"),
+    "DOCTOR": ((Mapping, NoneType), "a dictionary of what the doctor looks at, or None"),
     "URLS": ((Mapping, NoneType), "a dictionary of the names of URLs and their arguments that hold a job's id"),
 }
 _MAY_BE_EMPTY: Final = frozenset({"NAMESPACE"})
@@ -223,6 +227,7 @@ def apply() -> None:
         load("joblog_router.contrib.remote.receive.Limits.of")(given.REMOTE)
     use_namespace(current().NAMESPACE)
     use_default(_store)
+    configuration.use_default(_doctor)
     router.use_default_spool(spool_directory())
     enabled = current().ENABLED
     switch.use(enabled if isinstance(enabled, bool) else _ask_whether_enabled)
@@ -254,6 +259,11 @@ def loaded(key: str) -> Any:
 def _store() -> tuple[object, object]:
     """For `open_store`: what STORE says, and what is read where no handler's sink can be read."""
     return current().STORE, "django"
+
+
+def _doctor() -> configuration.Configuration:
+    found: configuration.Configuration = load("joblog_router.contrib.django.diagnosis.configuration")()
+    return found
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

@@ -1,0 +1,175 @@
+"""Where a job is, on one screen: its row, its queue, its counters and its log, with ages and what has changed.
+
+Twice looked at, some tenths of a second apart where there is a queue: what moved meanwhile stands behind the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from .._pipeline.dotted import load
+from ..doctor.case import Case, since, span
+from ..doctor.configuration import configured
+from ..doctor.verdict import Verdict, examine
+from ..exceptions import ConfigurationError
+from ..sinks.store import Store
+from . import arguments
+from .console import Console
+
+__all__ = ["add_arguments", "jobs_of", "run", "screen"]
+
+_ACTIVE: Final = "joblog_router.contrib.django.diagnosis.active_jobs"
+_AT_ONCE: Final = 8
+_WIDTH: Final = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `joblog_router.cli`."""
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="id of a job")
+    parser.add_argument("--all-active", action="store_true", help="every job of JOB_MODEL that has not ended")
+    arguments.add_json(parser)
+    arguments.add_store(parser)
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """See `joblog_router.cli`. 1 where something is wrong with a job."""
+    jobs = jobs_of(options)
+    if not jobs:
+        console.line("no active jobs")
+        return 0
+    verdicts = asyncio.run(_all(jobs, arguments.store_of(options), options.namespace))
+    for verdict in verdicts:
+        if options.json:
+            console.json(verdict.as_dict())
+        else:
+            for line in screen(verdict):
+                console.line(line)
+            for name, reason in verdict.failures.items():
+                console.line(f"  {name:<9} not known: {reason}", 30)
+    return 1 if any(verdict.is_finding for verdict in verdicts) else 0
+
+
+def jobs_of(options: argparse.Namespace) -> list[str]:
+    """The jobs named, and with `--all-active` the unfinished ones. Raises ConfigurationError where there are none."""
+    jobs = list(options.jobs)
+    if options.all_active:
+        try:
+            jobs += [job for job in load(_ACTIVE)() if job not in jobs]
+        except ImportError as error:
+            raise ConfigurationError("--all-active needs a Django project: run manage.py joblog status") from error
+    elif not jobs:
+        raise ConfigurationError("name a job, or say --all-active")
+    return jobs
+
+
+async def _all(jobs: list[str], store: Store, namespace: str | None) -> list[Verdict]:
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(job: str) -> Verdict:
+        async with gate:
+            return await examine(job, store, namespace=namespace)
+
+    return list(await asyncio.gather(*(one(job) for job in jobs)))
+
+
+def screen(verdict: Verdict, before: Verdict | None = None) -> Iterator[str]:
+    """The lines of a job's screen. With `before` the figures tell what has changed since then."""
+    case = _case(verdict)
+    earlier = _case(before) if before is not None else None
+    yield f"job {verdict.job_id}: {verdict.diagnosis.sentence}"
+    if case.job.get("exists"):
+        yield _row(case, earlier)
+        for stage in case.job.get("stages") or ():
+            yield f"            {_stage(stage)}"
+    for stream in case.streams:
+        yield (
+            f"  nats      {stream['name']}: {stream['messages']:,} messages, last published "
+            f"{since(stream['last_published'])}"
+        )
+        for consumer in stream["consumers"]:
+            yield f"            {_consumer(consumer)}"
+            yield f"            {_settings(stream, consumer)}"
+    if case.knows_nats and not case.streams:
+        yield "  nats      no stream"
+    if case.redis:
+        old = (earlier.redis.get("values") if earlier else None) or {}
+        values = ", ".join(
+            f"{name} {'-' if value is None else value}{_delta(value, old.get(name))}"
+            for name, value in case.redis["values"].items()
+        )
+        yield f"  redis     {values}"
+    if case.celery:
+        depth = ", ".join(f"{name} {0 if count is None else count:,}" for name, count in case.celery["depth"].items())
+        yield (
+            f"  celery    {len(case.celery['workers'])} workers, {case.celery['busy']} tasks in work "
+            f"({len(case.celery['active'])} of this job), waiting: {depth}"
+        )
+    if "lines" in case.log:
+        old_lines = earlier.log.get("lines") if earlier else None
+        yield (
+            f"  log       {case.log['lines']:,} lines{_delta(case.log['lines'], old_lines)}, "
+            f"{case.log['errors']:,} errors, last line {since(case.silent_for)}"
+        )
+        for line in case.log["newest"][-1:]:
+            yield f"            {line['message']}"
+    for name, result in verdict.results.items():
+        if name not in {"job", "nats", "redis", "celery", "log", "pipeline"} and not result.error:
+            yield f"  {name:<9} {', '.join(f'{key} {value}' for key, value in result.facts.items())}"
+
+
+def _case(verdict: Verdict) -> Case:
+    return Case(verdict.job_id, verdict.results, verdict.at, configured().PATIENCE)
+
+
+def _row(case: Case, earlier: Case | None) -> str:
+    parts = [f"  job       {case.job.get('status')}"]
+    if case.progress is not None:
+        parts.append(f"{_bar(case.progress)} {100 * case.progress:.1f} %")
+    if case.total is not None and case.handled is not None:
+        delta = _delta(case.handled, earlier.handled if earlier else None)
+        failed = f", {case.job['failed']:,} failed" if case.job.get("failed") else ""
+        parts.append(f"({case.handled:,} of {case.total:,}{delta}{failed})")
+    finished = case.job.get("finished")
+    if finished is not None:
+        parts.append(f"ended {since(max(0.0, case.now - finished))}")
+    elif case.running_for is not None:
+        parts.append(f"for {span(case.running_for)}")
+    return " ".join(parts)
+
+
+def _stage(stage: Mapping[str, Any]) -> str:
+    name = stage.get("key") or stage.get("name") or "stage"
+    progress = stage.get("progress")
+    shown = f"{_bar(progress)} {100 * progress:.1f} %" if isinstance(progress, int | float) else ""
+    return f"{name:<12} {shown} {stage.get('status', '')}".rstrip()
+
+
+def _consumer(consumer: Mapping[str, Any]) -> str:
+    return (
+        f"{consumer['name']}: {consumer['num_pending']:,} waiting, {consumer['num_ack_pending']:,} in work"
+        f"{_delta(consumer['delivered'], consumer['delivered'] - consumer['newly_delivered'])}, "
+        f"{consumer['num_redelivered']:,} delivered again, {consumer['num_waiting']} pulls waiting, last delivered "
+        f"{since(consumer['last_delivered'])}"
+    )
+
+
+def _settings(stream: Mapping[str, Any], consumer: Mapping[str, Any]) -> str:
+    """The settings in force, as the server has them."""
+    return (
+        f"ack_wait {span(consumer['ack_wait'])}, max_deliver {consumer['max_deliver']}, max_ack_pending "
+        f"{consumer['max_ack_pending']}, max_age {span(stream['max_age']) if stream['max_age'] else 'none'} (server)"
+    )
+
+
+def _bar(share: float) -> str:
+    full = round(_WIDTH * min(1.0, max(0.0, share)))
+    return f"[{'#' * full}{'.' * (_WIDTH - full)}]"
+
+
+def _delta(now: object, before: object) -> str:
+    if not isinstance(now, int | float) or not isinstance(before, int | float) or now == before:
+        return ""
+    return f" ({now - before:+,})"

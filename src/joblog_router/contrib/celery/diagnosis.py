@@ -1,0 +1,95 @@
+"""The doctor's look at Celery: which workers answer, what they have of the job, and how much waits in the broker.
+
+Asks the broker and the workers' remote control, in threads that nothing waits for. Takes no task from any queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ..._pipeline.dotted import load
+from ...doctor.probing import ProbeResult, in_thread
+
+__all__ = ["CeleryProbe"]
+
+_REPLY_TIMEOUT: Final = 1.0
+_CONNECT_TIMEOUT: Final = 1.0
+_MAX_TASKS: Final = 20
+
+
+class CeleryProbe:
+    """`app` is the Celery application or its dotted path (default: the current one), `queues` those that matter."""
+
+    name = "celery"
+
+    def __init__(
+        self, app: Any = None, queues: Sequence[str] | None = None, arguments: Sequence[str] = ("job_id", "job")
+    ) -> None:
+        self._app = app
+        self._queues = list(queues) if queues is not None else None
+        self._arguments = tuple(arguments)
+
+    async def probe(self, job_id: str) -> ProbeResult:
+        """Facts: `workers`, `active` and `reserved` tasks of the job, `busy`, `depth` by queue; `unreachable`."""
+        app = load(self._app) if isinstance(self._app, str) else self._app or load("celery.current_app")
+        try:
+            depth = await in_thread(self._depth, app)
+        except Exception as error:
+            return ProbeResult(
+                self.name, {"unreachable": True}, f"the broker cannot be reached: {type(error).__name__}: {error}"
+            )
+        ping, active, reserved = await asyncio.gather(
+            *(in_thread(self._ask, app, what) for what in ("ping", "active", "reserved"))
+        )
+        of_job = {
+            "active": self._of_job(active, job_id),
+            "reserved": self._of_job(reserved, job_id),
+        }
+        return ProbeResult(
+            self.name,
+            {
+                "workers": sorted(ping),
+                "depth": depth,
+                "busy": sum(len(tasks) for tasks in active.values()),
+                "prefetched": sum(len(tasks) for tasks in reserved.values()),
+                **of_job,
+            },
+        )
+
+    def _depth(self, app: Any) -> dict[str, int | None]:
+        names = self._queues or list(app.amqp.queues) or [app.conf.task_default_queue]
+        found: dict[str, int | None] = {}
+        # A connection of its own: those of the pool are for the application's tasks.
+        with app.connection_for_read(connect_timeout=_CONNECT_TIMEOUT) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=_CONNECT_TIMEOUT)
+            for name in names:
+                channel = connection.channel()
+                try:
+                    found[name] = int(channel.queue_declare(name, passive=True).message_count)
+                except Exception:
+                    found[name] = None  # it does not exist before the first task
+                finally:
+                    channel.close()
+        return found
+
+    @staticmethod
+    def _ask(app: Any, what: str) -> dict[str, Any]:
+        with app.connection_for_read(connect_timeout=_CONNECT_TIMEOUT) as connection:
+            inspect = app.control.inspect(timeout=_REPLY_TIMEOUT, connection=connection)
+            return getattr(inspect, what)() or {}
+
+    def _of_job(self, tasks: Mapping[str, Any], job_id: str) -> list[dict[str, Any]]:
+        found = []
+        for worker, running in tasks.items():
+            for task in running:
+                kwargs, args = task.get("kwargs") or {}, task.get("args") or []
+                named = (
+                    any(str(kwargs[name]) == job_id for name in self._arguments if name in kwargs)
+                    if isinstance(kwargs, Mapping)
+                    else False
+                )
+                if named or (isinstance(args, list) and args and str(args[0]) == job_id):
+                    found.append({"task": task.get("name"), "worker": worker, "started": task.get("time_start")})
+        return found[:_MAX_TASKS]

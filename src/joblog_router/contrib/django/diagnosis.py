@@ -1,0 +1,230 @@
+"""The doctor's look at the job's own row, and what the project's settings say to the doctor.
+
+Reads in a thread that nothing waits for, with database connections of its own that are closed again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Final
+
+from django.apps import apps
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db import connections
+from django.db.models import Model
+from django.utils import timezone
+
+from ..._pipeline.dotted import load
+from ...context import current_namespace
+from ...doctor.configuration import Configuration
+from ...doctor.phases import phase_of
+from ...doctor.probing import ProbeResult, in_thread
+from ...doctor.verdict import Verdict, examine_now
+from ...exceptions import ConfigurationError, JobLogError
+from . import conf
+
+__all__ = ["JobProbe", "active_jobs", "configuration", "panel"]
+
+_MISSING: Final = object()
+# Where it is mostly found; dotted paths go into JSON columns and objects.
+_PLACES: Final[Mapping[str, tuple[str, ...]]] = {
+    "status": ("status", "state"),
+    "created": ("created_at", "created"),
+    "started": ("started_at", "started"),
+    "finished": ("finished_at", "finished", "completed_at", "ended_at"),
+    "updated": ("updated_at", "modified_at", "updated", "modified"),
+    "progress": ("progress.summary.progress", "progress"),
+    "stages": ("progress.stages",),
+    "total": ("total",),
+    "done": ("done", "processed"),
+    "failed": ("failed",),
+}
+_TIMES: Final = frozenset({"created", "started", "finished", "updated"})
+_NUMBERS: Final = frozenset({"progress", "total", "done", "failed"})
+_STAGE: Final = ("key", "name", "status", "progress", "total", "processed", "remaining", "failed")
+_MAX_STAGES: Final = 20
+_PANEL_AGE: Final = 10.0
+_MAX_PANELS: Final = 1000
+_panels: dict[tuple[str, str], tuple[float, dict[str, Any] | None]] = {}
+
+
+class JobProbe:
+    """The row of JOB_MODEL, or of `model`, that has the job's id.
+
+    `fields` says where a fact is if not in its usual place: `{"total": "images_total", "progress":
+    "progress.summary.progress"}`; `statuses` what a status means: `{"BUSY": "running"}`; `hook` is a function (or its
+    dotted path) of the row that gives facts of its own, which beat all others.
+    """
+
+    name = "job"
+
+    def __init__(
+        self,
+        model: str | type[Model] | None = None,
+        fields: Mapping[str, str] | None = None,
+        statuses: Mapping[str, str] | None = None,
+        hook: Any = None,
+    ) -> None:
+        self._model = _model(model)
+        unknown = set(fields or {}) - set(_PLACES)
+        if unknown:
+            raise ConfigurationError(
+                f"DOCTOR['JOB']['fields'] has no fact {min(unknown)!r}. Known: {', '.join(_PLACES)}"
+            )
+        self._places = {**_PLACES, **{name: (path,) for name, path in (fields or {}).items()}}
+        self._statuses = statuses
+        self._hook = load(hook) if isinstance(hook, str) else hook
+
+    async def probe(self, job_id: str) -> ProbeResult:
+        """Facts: `exists, status, phase, total, done, failed, progress, stages` and the times in epoch seconds."""
+        return ProbeResult(self.name, await in_thread(self._look, job_id))
+
+    def _look(self, job_id: str) -> dict[str, Any]:
+        try:
+            try:
+                row = self._model._default_manager.get(pk=job_id)
+            except (ObjectDoesNotExist, ValueError, ValidationError):
+                return {"exists": False, "model": self._model._meta.label}
+            return self.facts_of(row)
+        finally:
+            connections.close_all()
+
+    def facts_of(self, row: Model) -> dict[str, Any]:
+        """The facts of one row."""
+        facts: dict[str, Any] = {"exists": True, "model": self._model._meta.label}
+        for name, paths in self._places.items():
+            value = next((found for path in paths if (found := _at(row, path)) is not _MISSING), None)
+            if name in _TIMES:
+                value = _epoch(value)
+            elif name in _NUMBERS:
+                value = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+            elif name == "stages":
+                value = _stages(value)
+            elif value is not None:
+                value = str(value)
+            facts[name] = value
+        if self._hook is not None:
+            facts.update(self._hook(row) or {})
+        facts.setdefault("phase", phase_of(facts["status"], self._statuses))
+        return facts
+
+    def active(self, limit: int) -> list[str]:
+        """The ids of jobs that are neither done nor given up, the newest first."""
+        field = self._places["status"][0] if len(self._places["status"]) == 1 else None
+        names = {one.name for one in self._model._meta.concrete_fields}
+        field = field or next((name for name in _PLACES["status"] if name in names), None)
+        if field is None:
+            return []
+        try:
+            statuses = self._model._default_manager.order_by().values_list(field, flat=True).distinct()
+            wanted = [
+                status
+                for status in statuses
+                if phase_of(str(status), self._statuses) in {"created", "queued", "running", "canceling"}
+            ]
+            rows = self._model._default_manager.filter(**{f"{field}__in": wanted}).order_by("-pk")
+            return [str(pk) for pk in rows.values_list("pk", flat=True)[:limit]]
+        finally:
+            connections.close_all()
+
+
+def configuration() -> Configuration:
+    """What DOCTOR says, and what follows from other settings."""
+    given = conf.current()
+    found = Configuration.of(given.DOCTOR, f"{conf.SETTING}['DOCTOR']")
+    if found.JOB is None and given.JOB_MODEL:
+        found = replace(found, JOB=True)
+    if isinstance(found.NATS, Mapping) and isinstance(given.NATS, Mapping) and "patterns" in given.NATS:
+        found = replace(found, NATS={"patterns": given.NATS["patterns"], **found.NATS})
+    return found
+
+
+def active_jobs(limit: int = 100) -> list[str]:
+    """The project's unfinished jobs, the newest first. Raises ConfigurationError where there is no model of jobs."""
+    found = configuration()
+    probe = JobProbe(**(found.JOB if isinstance(found.JOB, Mapping) else {}))
+    return probe.active(limit)
+
+
+def panel(job_id: str) -> dict[str, Any] | None:
+    """The verdict for a page and the summary endpoint, not older than a few seconds; None where none can be had.
+
+    For readers who may see every line: it quotes the log and names servers. Blocks for up to DOCTOR's TIMEOUT; callers
+    that come meanwhile are given the last one.
+    """
+    key = (current_namespace(), job_id)
+    now = time.monotonic()
+    until, found = _panels.get(key, (0.0, None))
+    if now < until:
+        return found
+    while len(_panels) >= _MAX_PANELS:
+        _panels.pop(next(iter(_panels)), None)
+    _panels[key] = (now + _PANEL_AGE, found)
+    with ThreadPoolExecutor(1) as thread:  # there may be an event loop in this one
+        verdict = thread.submit(_examined, job_id, key[0]).result()
+    found = None if verdict is None else verdict.as_dict(with_results=False)
+    _panels[key] = (time.monotonic() + _PANEL_AGE, found)
+    return found
+
+
+def _examined(job_id: str, namespace: str) -> Verdict | None:
+    try:
+        return examine_now(job_id, namespace=namespace)
+    except JobLogError:
+        return None
+    finally:
+        connections.close_all()
+
+
+def _model(name: str | type[Model] | None) -> type[Model]:
+    if isinstance(name, type):
+        return name
+    name = name or conf.current().JOB_MODEL
+    if not name:
+        raise ConfigurationError(
+            f"{conf.SETTING}['JOB_MODEL'] must name the model of the jobs ('app.Model'): the doctor is to look at it"
+        )
+    try:
+        return apps.get_model(name)
+    except (LookupError, ValueError) as error:
+        raise ConfigurationError(f"{conf.SETTING}: there is no model {name!r}: {error}") from error
+
+
+def _at(row: Any, path: str) -> Any:
+    value = row
+    for part in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(part, _MISSING)
+        else:
+            value = getattr(value, part, _MISSING)
+        if value is _MISSING:
+            return value
+    return value
+
+
+def _epoch(value: Any) -> float | None:
+    if not isinstance(value, dt.datetime):
+        return None
+    if timezone.is_naive(value):
+        value = timezone.make_aware(value, timezone.get_default_timezone())
+    return float(value.timestamp())
+
+
+def _stages(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        return []
+    found = []
+    for stage in list(value)[:_MAX_STAGES]:
+        facts = {name: _at(stage, name) for name in _STAGE}
+        found.append(
+            {
+                name: fact if isinstance(fact, int | float) else str(fact)
+                for name, fact in facts.items()
+                if fact is not _MISSING and fact is not None
+            }
+        )
+    return found

@@ -1,0 +1,96 @@
+"""The doctor's look at what a job keeps in Redis or Valkey: sets and counters, by the pattern of their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from .._pipeline.dotted import load
+from .._pipeline.text import clip
+from ..doctor.probing import ProbeResult
+from ..exceptions import ConfigurationError
+
+__all__ = ["RedisProbe"]
+
+_CONNECT_TIMEOUT: Final = 1.0
+_MAX_VALUE: Final = 100
+_SIZES: Final[Mapping[str, str]] = {"set": "scard", "list": "llen", "hash": "hlen", "zset": "zcard", "stream": "xlen"}
+
+
+class RedisProbe:
+    """`keys` name what to look at: `{"process": "job:{job_id}:pending_images:process", "total": ...}`.
+
+    Only the size of sets, lists and hashes is asked for, and the value of what is a number. `expected` are the names of
+    keys that exist from a job's start to its end (default: any one of them): where they are gone, the state was lost.
+    """
+
+    name = "redis"
+
+    def __init__(
+        self, url: str, keys: Mapping[str, str], expected: tuple[str, ...] | list[str] = (), **options: Any
+    ) -> None:
+        if not keys or not all("{job_id}" in str(pattern) for pattern in keys.values()):
+            raise ConfigurationError("DOCTOR['REDIS']['keys'] must be patterns that hold {job_id}, by name")
+        unknown = set(expected) - set(keys)
+        if unknown:
+            raise ConfigurationError(f"DOCTOR['REDIS']['expected'] names no key: {', '.join(sorted(unknown))}")
+        self._url = url
+        self._keys = dict(keys)
+        self._expected = list(expected)
+        self._options = options
+
+    async def probe(self, job_id: str) -> ProbeResult:
+        """Facts: `values` and `ttl` by name (None where there is no key), `lost`; `unreachable`."""
+        errors = load("redis.exceptions")
+        client = load("redis.asyncio.Redis").from_url(
+            self._url,
+            **{
+                "socket_connect_timeout": _CONNECT_TIMEOUT,
+                "socket_timeout": _CONNECT_TIMEOUT,
+                "retry": None,
+                **self._options,
+            },
+        )
+        try:
+            values, ttl = {}, {}
+            for name, pattern in self._keys.items():
+                key = pattern.format(job_id=job_id)
+                values[name] = await self._value(client, key)
+                ttl[name] = None if values[name] is None else await client.ttl(key)
+            uptime = (await client.info("server")).get("uptime_in_seconds")
+        except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
+            return ProbeResult(
+                self.name, {"unreachable": True}, f"Redis cannot be reached: {type(error).__name__}: {error}"
+            )
+        finally:
+            await client.aclose()
+        expected = self._expected or list(self._keys)
+        gone = [name for name in expected if values[name] is None]
+        lost = bool(gone) if self._expected else len(gone) == len(expected)
+        return ProbeResult(
+            self.name,
+            {
+                "values": values,
+                "ttl": ttl,
+                "lost": lost,
+                "gone": gone,
+                "uptime": uptime,
+                "is_expected": bool(self._expected),
+            },
+        )
+
+    @staticmethod
+    async def _value(client: Any, key: str) -> int | float | str | None:
+        kind = (
+            (await client.type(key)).decode() if not client.get_encoder().decode_responses else await client.type(key)
+        )
+        if kind == "none":
+            return None
+        if kind in _SIZES:
+            return int(await getattr(client, _SIZES[kind])(key))
+        raw = await client.get(key)
+        text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+        try:
+            return int(text)
+        except ValueError:
+            return clip(text, _MAX_VALUE)

@@ -1,0 +1,147 @@
+"""What the rules see: the results of all probes, by name, and the few things that most rules ask of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from .probing import ProbeResult
+
+__all__ = ["LIKELY", "POSSIBLE", "SURE", "Case", "Diagnosis", "Evidence", "since", "span"]
+
+SURE: Final = "certain"
+LIKELY: Final = "likely"
+POSSIBLE: Final = "possible"
+
+
+class Evidence(NamedTuple):
+    """A figure or a line that shows it, whose it is, and how old in seconds (None: unknown)."""
+
+    source: str
+    text: str
+    age: float | None = None
+
+
+class Diagnosis(NamedTuple):
+    """One cause: its name, one sentence, what shows it, what to do.
+
+    `sure` is "certain", "likely" or "possible"; what is merely possible never becomes the verdict. `is_finding` is
+    False where all is well.
+    """
+
+    cause: str
+    sentence: str
+    advice: str
+    evidence: tuple[Evidence, ...] = ()
+    sure: str = SURE
+    is_finding: bool = True
+
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+_OPEN: Final = frozenset({"queued", "running", "unknown"})
+
+
+class Case:
+    """One job at one moment. Made from results alone, so that a rule can be tried on any."""
+
+    def __init__(self, job_id: str, results: Mapping[str, ProbeResult], now: float, patience: float) -> None:
+        self.job_id = job_id
+        self.results = results
+        self.now = now
+        self.patience = patience
+        self.job = self.facts("job")
+        self.log = self.facts("log")
+        self.nats = self.facts("nats")
+        self.redis = self.facts("redis")
+        self.celery = self.facts("celery")
+        self.pipeline = self.facts("pipeline")
+        self.phase: str = self.job.get("phase", "unknown") if self.job.get("exists") else "unknown"
+        self.streams = [stream for stream in self.nats.get("streams", ()) if stream["exists"]]
+        self.consumers = [(stream, consumer) for stream in self.streams for consumer in stream["consumers"]]
+
+    def facts(self, name: str) -> Mapping[str, Any]:
+        """What the probe said, nothing where it was not asked or could not say."""
+        result = self.results.get(name)
+        return result.facts if result is not None and not result.error else _NOTHING
+
+    def failed(self, name: str, fact: str) -> str:
+        """Why the probe could not say, if `fact` is the reason; else ""."""
+        result = self.results.get(name)
+        return result.error if result is not None and result.error and result.facts.get(fact) else ""
+
+    @property
+    def knows_nats(self) -> bool:
+        """Whether NATS answered."""
+        return bool(self.nats)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether work may be expected of the job now."""
+        return self.phase in _OPEN
+
+    @property
+    def total(self) -> int | None:
+        """How many tasks the job has, if it says so."""
+        return self._whole("total") or None
+
+    @property
+    def handled(self) -> int | None:
+        """How many tasks are done or have failed, if the job says so."""
+        done = self._whole("done")
+        return None if done is None else done + (self._whole("failed") or 0)
+
+    @property
+    def progress(self) -> float | None:
+        """From 0 to 1."""
+        if self.total is not None and self.handled is not None:
+            return min(1.0, self.handled / self.total)
+        value = self.job.get("progress")
+        if isinstance(value, int | float):
+            return float(value) if value <= 1 else min(1.0, value / 100)
+        return None
+
+    @property
+    def running_for(self) -> float | None:
+        """Seconds since the job was started, or made."""
+        since = self.job.get("started") or self.job.get("created")
+        return None if since is None else max(0.0, self.now - since)
+
+    @property
+    def silent_for(self) -> float | None:
+        """Seconds since the last line of the log."""
+        last = self.log.get("last")
+        return None if last is None else max(0.0, self.now - last)
+
+    def event(self, name: str) -> Mapping[str, Any]:
+        """What the log tells of a NATS event; nothing where it tells of none."""
+        found: Mapping[str, Any] = self.log.get("events", _NOTHING).get(name, _NOTHING)
+        return found
+
+    def is_old(self, seconds: float | None) -> bool:
+        """Whether that is more than one has patience for; False where it is not known."""
+        return seconds is not None and seconds > self.patience
+
+    def _whole(self, name: str) -> int | None:
+        value = self.job.get(name)
+        return int(value) if isinstance(value, int | float) else None
+
+
+def span(seconds: float | None) -> str:
+    """A duration as people say it: `4 min 10 s`."""
+    if seconds is None:
+        return "an unknown time"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 172_800:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} days"
+
+
+def since(seconds: float | None) -> str:
+    """`4 min 10 s ago`, or that it never was."""
+    return "never" if seconds is None else f"{span(seconds)} ago"

@@ -1,0 +1,114 @@
+"""What the doctor is told about a project: the setting DOCTOR, and which probes follow from it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from .._pipeline.dotted import load
+from ..context import current_namespace
+from ..exceptions import ConfigurationError
+from ..sinks.store import Store
+from .builtin import LogProbe, PipelineProbe
+from .probing import Probe
+
+__all__ = ["Configuration", "configured", "probes_of", "use_default"]
+
+PLACE: Final = "DOCTOR"
+
+_PROBES: Final[Mapping[str, str]] = {
+    "JOB": "joblog_router.contrib.django.diagnosis.JobProbe",
+    "NATS": "joblog_router.contrib.nats.diagnosis.NatsProbe",
+    "REDIS": "joblog_router.contrib.redis.RedisProbe",
+    "CELERY": "joblog_router.contrib.celery.diagnosis.CeleryProbe",
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What DOCTOR says. The defaults are these and stand nowhere else.
+
+    - `PATIENCE`: seconds for which nothing may happen before it is a finding.
+    - `TIMEOUT`: seconds that each probe has.
+    - `JOB`, `NATS`, `REDIS`, `CELERY`: the options of that probe, False to leave it out, None to have it where it needs
+      no options.
+    - `PROBES`: probes of the project's own: `{"tasks": "dotted.path"}`, a class or function that gives a probe.
+    """
+
+    PATIENCE: float = 60.0
+    TIMEOUT: float = 2.5
+    JOB: Mapping[str, Any] | bool | None = None
+    NATS: Mapping[str, Any] | bool | None = None
+    REDIS: Mapping[str, Any] | bool | None = None
+    CELERY: Mapping[str, Any] | bool | None = None
+    PROBES: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | None, place: str = PLACE) -> Configuration:
+        """The configuration as given. Raises ConfigurationError for an unknown key or a wrong type."""
+        known = [one.name for one in fields(cls)]
+        for key, value in (given or {}).items():
+            if key not in known:
+                near = difflib.get_close_matches(str(key).upper(), known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ConfigurationError(f"{place} has no key {key!r}.{hint} Known: {', '.join(known)}")
+            if key in ("PATIENCE", "TIMEOUT"):
+                if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+                    raise ConfigurationError(f"{place}[{key!r}] must be a number of seconds, not {value!r}")
+            elif not (isinstance(value, Mapping) or (key != "PROBES" and isinstance(value, bool | None))):
+                raise ConfigurationError(f"{place}[{key!r}] must be a dictionary, not {value!r}")
+        return cls(**(given or {}))
+
+
+# The Django app says what the project's settings say, and which options follow from others of them.
+_default: Callable[[], Configuration] = Configuration
+
+
+def use_default(default: Callable[[], Configuration]) -> None:
+    """Have `default()` tell the project's configuration."""
+    global _default
+    _default = default
+
+
+def configured() -> Configuration:
+    """The configuration in force. Raises ConfigurationError."""
+    return _default()
+
+
+def probes_of(configuration: Configuration, store: Store, namespace: str | None = None) -> list[Probe]:
+    """The probes to ask, made anew. Raises ConfigurationError where one cannot be made."""
+    probes: list[Probe] = [
+        # Asked here: the probe works in a thread of its own, where no tenant's namespace is in force.
+        LogProbe(store, current_namespace() if namespace is None else namespace),
+        PipelineProbe(),
+    ]
+    for key, path in _PROBES.items():
+        given = getattr(configuration, key)
+        if given is None and key == "NATS" and os.environ.get("NATS_URL"):
+            given = {}
+        if given is None or given is False:
+            continue
+        probes.append(_made(f"{PLACE}[{key!r}]", path, {} if given is True else given))
+    for name, given in configuration.PROBES.items():
+        probe = _made(f"{PLACE}['PROBES'][{name!r}]", given, {})
+        probe.name = name
+        probes.append(probe)
+    return probes
+
+
+def _made(place: str, given: Any, options: Mapping[str, Any]) -> Probe:
+    try:
+        factory = load(given) if isinstance(given, str) else given
+        probe = factory(**options)
+    except ConfigurationError:
+        raise
+    except ImportError as error:
+        raise ConfigurationError(f"{place}: {given!r} cannot be imported: {error}") from error
+    except TypeError as error:
+        raise ConfigurationError(f"{place}: {error}") from error
+    if not isinstance(probe, Probe):
+        raise ConfigurationError(f"{place}: {given!r} gives no probe (a name and a coroutine function probe(job_id))")
+    return probe

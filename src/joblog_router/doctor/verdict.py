@@ -1,0 +1,111 @@
+"""A job's state, from the probes to the verdict: what `joblog doctor`, the page and the periodic look use."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ..sinks.opening import open_store
+from ..sinks.store import Store
+from .case import Case, Diagnosis, Evidence
+from .configuration import Configuration, configured, probes_of
+from .probing import ProbeResult, ask
+from .rules import RULES
+
+__all__ = ["Verdict", "diagnose", "examine", "examine_now"]
+
+POSSIBLE: Final = "possible"
+_UNKNOWN: Final = Diagnosis(
+    "unknown",
+    "I don't know: nothing of what was looked at explains it.",
+    "Look at the figures below, and at the log's last lines (joblog tail).",
+    (),
+    POSSIBLE,
+)
+_FEW: Final = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of one job: the verdict, what else it may be, and what each probe said. `at` is epoch seconds."""
+
+    job_id: str
+    diagnosis: Diagnosis
+    others: tuple[Diagnosis, ...] = ()
+    results: Mapping[str, ProbeResult] = field(default_factory=dict)
+    at: float = 0.0
+    took: float = 0.0
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether something is to be done, or is not understood."""
+        return self.diagnosis.is_finding
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """The probes that could not say anything, and why."""
+        return {name: result.error for name, result in self.results.items() if result.error}
+
+    def as_dict(self, with_results: bool = True) -> dict[str, Any]:
+        """Plain data for JSON."""
+        found: dict[str, Any] = {
+            "job_id": self.job_id,
+            "at": self.at,
+            "took": self.took,
+            **_as_dict(self.diagnosis),
+            "others": [_as_dict(one) for one in self.others],
+            "failures": self.failures,
+        }
+        if with_results:
+            found["probes"] = {name: result._asdict() for name, result in self.results.items()}
+        return found
+
+
+def diagnose(job_id: str, results: Mapping[str, ProbeResult], now: float, patience: float) -> Verdict:
+    """The verdict on what probes saw. A rule that fails is left out: it must not cost the others' answer."""
+    case = Case(job_id, results, now, patience)
+    found: list[Diagnosis] = []
+    for rule in RULES:
+        try:
+            diagnosis = rule(case)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            continue  # a probe of the project's own took the place of ours and says other things
+        if diagnosis is not None:
+            found.append(diagnosis)
+    verdict = next((one for one in found if one.sure != POSSIBLE), _UNKNOWN)
+    others = [one for one in found if one is not verdict and one.is_finding]
+    if verdict is _UNKNOWN:
+        evidence = [Evidence(name, result.error) for name, result in results.items() if result.error]
+        verdict = verdict._replace(evidence=tuple(evidence))
+    return Verdict(job_id, verdict, tuple(others[:_FEW]), results, now)
+
+
+async def examine(
+    job_id: str,
+    store: Store | None = None,
+    configuration: Configuration | None = None,
+    namespace: str | None = None,
+) -> Verdict:
+    """Ask all probes about a job and judge. Raises ConfigurationError for a setting that cannot be used."""
+    configuration = configuration or configured()
+    clock = time.monotonic()
+    probes = probes_of(configuration, store or open_store(), namespace)
+    results = await ask(probes, job_id, configuration.TIMEOUT)
+    verdict = diagnose(job_id, results, time.time(), configuration.PATIENCE)
+    return Verdict(**{**verdict.__dict__, "took": round(time.monotonic() - clock, 3)})
+
+
+def examine_now(job_id: str, **given: Any) -> Verdict:
+    """`examine` for code without an event loop."""
+    return asyncio.run(examine(job_id, **given))
+
+
+def _as_dict(diagnosis: Diagnosis) -> dict[str, Any]:
+    return {**diagnosis._asdict(), "evidence": [one._asdict() for one in _evidence(diagnosis)]}
+
+
+def _evidence(diagnosis: Diagnosis) -> Sequence[Evidence]:
+    return list(diagnosis.evidence)

@@ -1,0 +1,131 @@
+"""`joblog doctor`, `status` and `watch`, as an operator runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from typing import Any
+
+import pytest
+
+from joblog_router._commands.console import Console
+from joblog_router.cli import main
+from joblog_router.doctor import configuration
+from tests.faults.laboratory import Laboratory
+from tests.faults.test_queue import settle
+
+
+@pytest.fixture
+def run(lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command on the laboratory's job, in a thread as a process would: status, output."""
+    monkeypatch.setattr(configuration, "_default", lambda: configuration.Configuration.of(lab.configuration))
+
+    async def ran(*arguments: str) -> tuple[int, str]:
+        out, err = io.StringIO(), io.StringIO()
+        given = [*arguments, "--store", f"jsonl:{lab.directory}"]
+        status = await asyncio.to_thread(main, given, "joblog", Console(out, err))
+        assert not err.getvalue()
+        return status, out.getvalue()
+
+    return ran
+
+
+async def test_doctor_ends_with_1_for_a_finding(lab: Laboratory, run: Any) -> None:
+    """Sentence, advice, how sure, evidence with source."""
+    await lab.row(total=7)
+    await lab.queue(7)
+    await settle()
+    status, text = await run("doctor", lab.job_id)
+    assert status == 1
+    lines = text.splitlines()
+    assert lines[0].startswith(f"job {lab.job_id}: No worker has polled yet: 7 tasks waiting since")
+    assert "how sure:   certain (nobody_polls)" in text
+    assert "what to do: Start the workers" in text
+    assert f"nats:       job_{lab.job_id}/" in text
+
+
+async def test_doctor_ends_with_0_where_all_is_well(lab: Laboratory, run: Any) -> None:
+    """And as JSON it gives what each probe said."""
+    await lab.row(status="SUCCESS", total=7, done=7)
+    lab.log("done")
+    status, text = await run("doctor", lab.job_id, "--json")
+    answer = json.loads(text)
+    assert status == 0
+    assert answer["cause"] == "finished"
+    assert set(answer["probes"]) == {"log", "pipeline", "job", "nats"}
+    assert not answer["failures"]
+
+
+async def test_the_doctor_leaves_no_trace(lab: Laboratory, run: Any) -> None:
+    """No message is taken, the consumer is as it was, the log has no new line."""
+    await lab.row(total=7)
+    await lab.queue(7)
+    lab.log("queued")
+    before = await lab.until()
+    await run("doctor", lab.job_id)
+    after = await lab.until()
+    assert before["num_pending"] == after["num_pending"] == 7
+    assert before["delivered"] == after["delivered"]
+    assert lab.store.summary(lab.job_id, "staff").lines == 1
+
+
+async def test_hostile_text_is_shown_as_text(lab: Laboratory, run: Any) -> None:
+    """What the log says commands no terminal and forges no line."""
+    await lab.row(status="FAILURE")
+    lab.log("x\x1b[2J\njob 1: all is well", level=40)
+    _, text = await run("doctor", lab.job_id)
+    assert "\x1b" not in text
+    assert "\njob 1: all is well" not in text
+
+
+async def test_status_is_one_screen(lab: Laboratory, run: Any) -> None:
+    """Row, queue with its settings, log."""
+    await lab.row(age=125, total=200, done=50, failed=10)
+    await lab.queue(12)
+    lab.log("queued", age=3)
+    await lab.fetch(2)
+    status, text = await run("status", lab.job_id)
+    assert status == 0, text
+    assert "STARTED [######..............] 30.0 % (60 of 200, 10 failed) for 2 min 5 s" in text
+    assert "10 waiting, 2 in work" in text
+    assert "ack_wait 30 s, max_deliver 5, max_ack_pending 1000, max_age 24 h 0 min (server)" in text
+    assert "1 lines, 0 errors, last line 3." in text
+    assert len(text.splitlines()) < 24
+
+
+async def test_watch_ends_with_the_job(lab: Laboratory, run: Any) -> None:
+    """Line by line where there is no terminal; the exit status says how it ended."""
+    await lab.row(age=10, total=4, done=1)
+    lab.log("one", age=0.1)
+    watching = asyncio.create_task(run("watch", lab.job_id, "--every", "0.1"))
+    await asyncio.sleep(0.8)
+    lab.log("two", age=0)
+    await lab.row(status="SUCCESS", age=10, total=4, done=4)
+    status, text = await asyncio.wait_for(watching, 15)
+    assert status == 0
+    assert "| INFO one" in text
+    assert "| INFO two" in text
+    assert text.count("INFO two") == 1
+    assert "The job is done" in text
+
+
+async def test_watch_says_that_it_failed(lab: Laboratory, run: Any) -> None:
+    """Exit status 1."""
+    await lab.row(status="FAILURE", total=4)
+    status, _ = await run("watch", lab.job_id)
+    assert status == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"PATIENT": 3}, "Did you mean 'PATIENCE'"),
+        ({"PATIENCE": "3"}, "must be a number of seconds"),
+        ({"NATS": "nats://here"}, "must be a dictionary"),
+    ],
+)
+def test_a_wrong_setting_is_named(given: dict[str, Any], message: str) -> None:
+    """What the configuration alone shows is said at once."""
+    with pytest.raises(configuration.ConfigurationError, match=message):
+        configuration.Configuration.of(given)

@@ -1,0 +1,122 @@
+"""The rules alone, on what probes said: what is not known is never a certain cause."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from joblog_router.doctor.phases import phase_of
+from joblog_router.doctor.probing import ProbeResult
+from joblog_router.doctor.verdict import Verdict, diagnose
+
+NOW = 1_800_000_000.0
+
+
+def job(**facts: Any) -> ProbeResult:
+    """A job that was started an hour ago."""
+    base = {"exists": True, "status": "STARTED", "phase": "running", "started": NOW - 3600, "created": NOW - 3600}
+    return ProbeResult("job", {**base, **facts})
+
+
+def log(**facts: Any) -> ProbeResult:
+    """A log whose last line is half an hour old."""
+    base = {"lines": 5, "errors": 0, "first": NOW - 3600, "last": NOW - 1800, "newest": [], "last_error": None}
+    return ProbeResult("log", {**base, "events": {}, **facts})
+
+
+def celery(**facts: Any) -> ProbeResult:
+    """A worker that has nothing to do."""
+    base = {"workers": ["one"], "depth": {"celery": 0}, "busy": 0, "active": [], "reserved": []}
+    return ProbeResult("celery", {**base, **facts})
+
+
+def verdict(*results: ProbeResult) -> Verdict:
+    """The verdict with a minute's patience."""
+    return diagnose("7", {result.name: result for result in results}, NOW, 60)
+
+
+ERROR = {"created": NOW - 2, "logger": "celery.app.trace", "message": "x", "exception": "ValueError", "level": 40}
+
+FAILED = [
+    ProbeResult("nats", {}, "boom"),
+    ProbeResult("redis", {}, "boom"),
+    ProbeResult("celery", {}, "boom"),
+    ProbeResult("log", {}, "boom"),
+    ProbeResult("job", {}, "boom"),
+]
+
+
+@pytest.mark.parametrize("phase", ["created", "queued", "running", "canceling", "unknown"])
+def test_probes_that_fail_prove_nothing(phase: str) -> None:
+    """Whichever fail for a reason of their own: no certain cause, as nothing was seen."""
+    seen = [job(phase=phase), log()]
+    for count in range(len(FAILED) + 1):
+        for broken in itertools.combinations(FAILED, count):
+            found = verdict(*seen, *broken).diagnosis
+            assert not (found.is_finding and found.sure == "certain"), (broken, found)
+
+
+def test_nothing_known_is_not_a_cause() -> None:
+    """It says so, and names what failed."""
+    found = verdict(job(), log(), ProbeResult("nats", {}, "boom"))
+    assert found.diagnosis.cause == "unknown"
+    assert found.diagnosis.sentence.startswith("I don't know")
+    assert found.failures == {"nats": "boom"}
+
+
+def test_a_rule_that_fails_costs_nothing() -> None:
+    """A project's own probe under the name of ours says other things."""
+    found = verdict(job(), log(), ProbeResult("nats", {"streams": [{"exists": True, "consumers": [{}]}]}))
+    assert found.diagnosis.cause == "unknown"
+
+
+def test_celery_backed_up() -> None:
+    """Many tasks wait, workers work, the counters say that results are behind."""
+    redis = ProbeResult("redis", {"values": {"process": 3, "results": 90}, "lost": False, "gone": []})
+    found = verdict(job(progress=0.5), log(), celery(depth={"celery": 400}, busy=8), redis).diagnosis
+    assert found.cause == "celery_backed_up"
+    assert "400 tasks wait" in found.sentence
+
+
+def test_a_job_that_gets_on_is_no_matter_of_celery() -> None:
+    """Its errors are its own, the broker's depth is others', and a worker at work need not answer."""
+    recent = log(last=NOW - 2, errors=9, last_error=ERROR)
+    for state in (celery(), celery(depth={"celery": 400}, busy=8), celery(workers=[], depth={"celery": 5})):
+        found = verdict(job(total=9, done=3), recent, state).diagnosis
+        assert not found.is_finding, found
+
+
+def test_a_stream_that_the_job_itself_deleted() -> None:
+    """It is about to end; only when nothing follows is that a finding."""
+    nats = ProbeResult("nats", {"streams": [{"name": "job_7", "exists": False, "consumers": []}]})
+    events = {
+        name: {"times": 1, "count": 1, "last": NOW, "message": ""}
+        for name in ("nats.stream.created", "nats.stream.deleted")
+    }
+    assert not verdict(job(), log(last=NOW - 2, events=events), nats).diagnosis.is_finding
+    found = verdict(job(), log(events=events), nats).diagnosis
+    assert (found.cause, found.sure) == ("not_marked", "likely")
+
+
+def test_an_idle_celery_is_no_cause() -> None:
+    """It is told apart from one that is behind."""
+    found = verdict(job(progress=0.5), log(), celery()).diagnosis
+    assert not found.cause.startswith("celery")
+
+
+def test_redis_unreachable_is_not_redis_lost() -> None:
+    """Also where all else says that the job hangs."""
+    redis = ProbeResult("redis", {"unreachable": True}, "Redis cannot be reached: timeout")
+    assert verdict(job(), log(), redis).diagnosis.cause == "redis_unreachable"
+
+
+@pytest.mark.parametrize(
+    ("status", "phase"),
+    [("STARTED", "running"), ("Status.SUCCESS", "done"), ("In progress", "running"), ("BUSY!", "unknown")],
+)
+def test_statuses(status: str, phase: str) -> None:
+    """What projects call it; a word of their own by setting."""
+    assert phase_of(status) == phase
+    assert phase_of(status, {status: "canceling"}) == "canceling"

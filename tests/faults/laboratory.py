@@ -17,7 +17,8 @@ from typing import Any
 from uuid import uuid4
 
 import nats
-from django.db import connection, models
+from asgiref.sync import sync_to_async
+from django.db import connection, connections, models
 from django.utils import timezone
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 
@@ -99,6 +100,7 @@ class Laboratory:
                 await self.js.delete_stream(self.stream)
         with suppress(Exception):
             await asyncio.wait_for(self.client.close(), 1)
+        await sync_to_async(connections.close_all)()
 
     # --- what a job does ---------------------------------------------------------------------------------------
 

@@ -1,0 +1,225 @@
+"""Rules about tasks that nobody can be given: never queued, taken away, out of reach.
+
+Each gives a diagnosis or None, from what the probes saw alone.
+"""
+
+from __future__ import annotations
+
+from .case import LIKELY, POSSIBLE, SURE, Case, Diagnosis, Evidence, since, span
+from .figures import (
+    celery_evidence,
+    consumer_evidence,
+    error_evidence,
+    event_evidence,
+    foreign_evidence,
+    is_polled,
+    is_still,
+    job_evidence,
+    log_evidence,
+    matches,
+    pending_of,
+    quiet_for,
+    stream_evidence,
+)
+
+
+def never_started(case: Case) -> Diagnosis | None:
+    """The job waits to be started: in the broker, or nowhere at all."""
+    if case.phase not in {"created", "queued"} or case.streams or case.job.get("started"):
+        return None
+    age = case.running_for
+    if not case.is_old(age):
+        return None
+    evidence = (*job_evidence(case), *celery_evidence(case))
+    if case.celery:
+        depth = sum(count or 0 for count in case.celery["depth"].values())
+        if case.celery["reserved"] or case.celery["active"]:
+            return None
+        if not case.celery["workers"]:
+            return Diagnosis(
+                "celery_dead",
+                f"The job waits since {span(age)} to be started: no Celery worker answers, {depth} tasks wait.",
+                "Start the Celery workers.",
+                evidence,
+                LIKELY,
+            )
+        if depth:
+            return Diagnosis(
+                "celery_backed_up",
+                f"The job waits since {span(age)} to be started behind {depth} tasks in the broker.",
+                "Wait, start more Celery workers, or give jobs a queue of their own.",
+                evidence,
+                LIKELY,
+            )
+        return Diagnosis(
+            "never_queued",
+            f"The job was made {since(age)} and never queued: neither the broker nor a worker has a task for it.",
+            "Start it. Where it should have started by itself, look for the error where it was sent (on_commit?).",
+            evidence,
+            LIKELY,
+        )
+    return Diagnosis(
+        "never_queued",
+        f"The job was made {since(age)} and has not been started; there is no stream of it.",
+        "Start it, and see that whoever should start jobs runs.",
+        evidence,
+        LIKELY,
+    )
+
+
+def no_stream(case: Case) -> Diagnosis | None:
+    """The job runs, NATS answers, and has nothing of it."""
+    if not case.knows_nats or case.streams or case.phase not in {"running", "queued"}:
+        return None
+    if case.progress == 1 or case.nats.get("shared"):
+        return None
+    names = ", ".join(stream["name"] for stream in case.nats.get("streams", ())) or "its stream"
+    evidence = (
+        Evidence("nats", f"no stream {names}", 0.0),
+        *job_evidence(case),
+        *event_evidence(case, "nats.stream.created", "nats.publish.summary", "nats.stream.vanished"),
+    )
+    handled = case.handled or 0
+    was_there = [
+        name
+        for name in ("nats.stream.created", "nats.stream.reused", "nats.fetch.first", "nats.publish.summary")
+        if case.event(name)
+    ]
+    if case.event("nats.stream.deleted"):
+        if not is_still(case):
+            return None  # it is about to end
+        return Diagnosis(
+            "not_marked",
+            f"The job deleted its stream itself and has not been marked as finished; nothing has moved for "
+            f"{span(quiet_for(case))}.",
+            "Set its status; see in the log what should have followed.",
+            (*evidence, *event_evidence(case, "nats.stream.deleted"), *error_evidence(case)),
+            LIKELY,
+        )
+    if case.event("nats.stream.vanished") or was_there or handled:
+        return Diagnosis(
+            "stream_deleted",
+            f"The stream {names} was deleted under the job: what was in it of its tasks is gone.",
+            "Queue the tasks that are not done again. See who deletes streams: another clean-up, or a server without "
+            "a store on disk that was restarted.",
+            evidence,
+            # Without a word of the log the job's stream may have another name.
+            POSSIBLE if not (was_there or case.event("nats.stream.vanished")) else SURE if is_still(case) else LIKELY,
+        )
+    if not case.is_old(case.running_for) or not is_still(case):
+        return None
+    return Diagnosis(
+        "never_queued",
+        f"The job is {case.job.get('status')} since {span(case.running_for)}, but nothing was ever queued: NATS has "
+        f"no {names}, and its log tells of none.",
+        "See the last lines of the log: what should have queued the tasks failed, or still collects them.",
+        (*evidence, *log_evidence(case), *error_evidence(case)),
+        # Where nothing says that jobs use NATS, this one may not.
+        LIKELY if case.nats.get("is_named") else POSSIBLE,
+    )
+
+
+def nothing_in_stream(case: Case) -> Diagnosis | None:
+    """The stream is there, and nothing was ever put into it."""
+    if not case.is_open or not case.streams or any(stream["last_seq"] for stream in case.streams):
+        return None
+    stream = case.streams[0]
+    if not case.is_old(stream["age"]):
+        return None
+    return Diagnosis(
+        "never_queued",
+        f"The stream {stream['name']} was made {since(stream['age'])}, but no task was ever published to it.",
+        f"See why queueing stopped, and that tasks are published to its subjects ({', '.join(stream['subjects'])}).",
+        (stream_evidence(stream), *job_evidence(case), *error_evidence(case)),
+    )
+
+
+def consumer_missing(case: Case) -> Diagnosis | None:
+    """The stream has messages, and nobody can be given them."""
+    for stream in case.streams if case.is_open else ():
+        if stream["consumers"] or not stream["messages"]:
+            continue
+        was_there = bool(case.event("nats.consumer.created") or case.event("nats.fetch.first") or case.handled)
+        if not was_there and not case.is_old(stream["last_published"]):
+            continue
+        name = stream["expected_consumer"] or "any consumer"
+        return Diagnosis(
+            "consumer_deleted" if was_there else "consumer_missing",
+            f"The stream {stream['name']} has {stream['messages']:,} messages and no consumer"
+            + (": it was deleted under the job." if was_there else f": {name} was never made."),
+            "Make the consumer again (workers then start from its deliver policy: done tasks may come twice)."
+            if was_there
+            else "See why the consumer was not made; workers that bind to it fail until then.",
+            (
+                stream_evidence(stream),
+                *event_evidence(case, "nats.consumer.created", "nats.fetch.first", "nats.consumer.final"),
+                *foreign_evidence(case),
+            ),
+            SURE if case.event("nats.consumer.created") and is_still(case) else LIKELY,
+        )
+    return None
+
+
+def paused(case: Case) -> Diagnosis | None:
+    """Somebody has paused the consumer."""
+    for stream, consumer in case.consumers if case.is_open else ():
+        if consumer["paused"]:
+            return Diagnosis(
+                "consumer_paused",
+                f"The consumer {consumer['name']} is paused: workers poll and get nothing, {pending_of(consumer)}.",
+                f"Resume it: nats consumer resume {stream['name']} {consumer['name']}.",
+                (consumer_evidence(stream, consumer),),
+            )
+    return None
+
+
+def filter_mismatch(case: Case) -> Diagnosis | None:
+    """Messages are there, but the consumer is for other subjects."""
+    for stream, consumer in case.consumers if case.is_open else ():
+        subjects, filters = stream["queued_subjects"], consumer["filter_subjects"]
+        if not subjects or not filters or consumer["num_pending"] or consumer["delivered"]:
+            continue
+        if any(matches(subject, pattern) for subject in subjects for pattern in filters):
+            continue
+        return Diagnosis(
+            "filter_mismatch",
+            f"Workers get nothing: the consumer {consumer['name']} takes {', '.join(filters)}, but the "
+            f"{stream['messages']:,} tasks are published to {', '.join(list(subjects)[:3])}.",
+            "Let consumer and publisher name the same subject, then make the consumer again.",
+            (
+                Evidence("nats", f"filter {', '.join(filters)}", consumer["age"]),
+                Evidence("nats", f"subjects in the stream: {', '.join(f'{k} ({v})' for k, v in subjects.items())}"),
+                consumer_evidence(stream, consumer),
+            ),
+        )
+    return None
+
+
+def wrong_place(case: Case) -> Diagnosis | None:
+    """Workers poll a stream or consumer of this job that does not exist."""
+    foreign = case.nats.get("foreign_pulls") or ()
+    waiting = [(stream, consumer) for stream, consumer in case.consumers if consumer["num_pending"]]
+    if not foreign or not case.is_open or not waiting or any(is_polled(consumer) for _, consumer in waiting):
+        return None
+    stream, consumer = waiting[0]
+    return Diagnosis(
+        "wrong_stream",
+        f"Workers poll {foreign[0]}, which does not exist; {pending_of(consumer)} in "
+        f"{stream['name']}/{consumer['name']}, which nobody polls.",
+        "Correct the name of stream or consumer in the workers.",
+        (*foreign_evidence(case), consumer_evidence(stream, consumer)),
+    )
+
+
+def drift(case: Case) -> Diagnosis | None:
+    """The consumer has other settings than the program asked for; the log tells. Told beside the verdict."""
+    told = case.event("nats.consumer.drift")
+    if not told or not case.consumers or not case.is_open:
+        return None
+    return Diagnosis(
+        "drift",
+        f"The consumer's settings are not those that the program asks for: {told['message']}",
+        "Delete the consumer between jobs, or update it: an existing one keeps its settings.",
+        event_evidence(case, "nats.consumer.drift"),
+        POSSIBLE,
+    )

@@ -9,7 +9,7 @@ from typing import Any, Final
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from ..._pipeline.text import clean
+from ..._pipeline.text import clean, printable
 from ...context import current_namespace
 from ...exceptions import JobLogError
 from .keys import MAX_KEY, stored_key
@@ -77,7 +77,8 @@ class JobLogEntry(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.created_at:%Y-%m-%d %H:%M:%S} {self.level_name} {self.message}"
+        # Shown in titles, shells and terminals, where log text must not command anything.
+        return printable(f"{self.created_at:%Y-%m-%d %H:%M:%S} {self.level_name} {self.message}")
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Add the row. Raises JobLogError for a row that is there already: entries are never changed."""

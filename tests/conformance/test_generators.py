@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import gc
 import threading
+import types
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import Any
@@ -803,3 +804,42 @@ def test_closing_a_suspended_generator_inside_another_one() -> None:
         list(closing(other))
         log.info("of C")
     assert lines() == [("B", "B makes 0"), ("A", "of A"), ("C", "of C")]
+
+
+@types.coroutine
+def _pause() -> Generator[None, None, None]:
+    yield
+
+
+async def _work(job: str) -> None:
+    with job_context(job):
+        log.info("%s begins", job)
+        await _pause()
+        log.info("%s ends", job)
+
+
+def test_coroutines_stepped_by_hand_need_a_context_each() -> None:
+    """A scheduler of one's own that gives each coroutine a context, as event loops do, keeps the jobs apart."""
+    steps = [(contextvars.copy_context(), _work(job)) for job in "AB"]
+    for context, coroutine in steps:
+        context.run(coroutine.send, None)
+    log.info("outside")
+    for context, coroutine in steps:
+        with pytest.raises(StopIteration):
+            context.run(coroutine.send, None)
+    assert lines() == [("A", "A begins"), ("B", "B begins"), ("A", "A ends"), ("B", "B ends")]
+
+
+def test_coroutines_stepped_by_hand_in_one_context_share_a_scope() -> None:
+    """Nothing tells such a coroutine from one that an event loop runs: the scope that was opened last counts."""
+
+    def by_hand() -> None:
+        coroutines = [_work(job) for job in "AB"]
+        for coroutine in coroutines:
+            coroutine.send(None)
+        for coroutine in coroutines:
+            with pytest.raises(StopIteration):
+                coroutine.send(None)
+
+    contextvars.copy_context().run(by_hand)
+    assert ("B", "A ends") in lines()

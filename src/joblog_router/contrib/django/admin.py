@@ -5,6 +5,7 @@ The list without a job looks at the newest rows only, whatever else it is filter
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -48,11 +49,11 @@ _FIELDS: Final = (
     "logger_shown",
     "message_whole",
     "exception_whole",
-    "fields",
-    "path",
+    "fields_shown",
+    "path_shown",
     "line",
     "audience",
-    "origin",
+    "origin_shown",
     "seq",
     "n",
 )
@@ -227,6 +228,21 @@ class JobLogEntryAdmin(_AdminBase):
     def get_readonly_fields(self, request: HttpRequest, obj: JobLogEntry | None = None) -> list[str]:
         """All of them."""
         return self.get_fields(request, obj)
+
+    @admin.display(description=_("fields"))
+    def fields_shown(self, entry: JobLogEntry) -> str:
+        """The fields, as JSON."""
+        return visible(json.dumps(entry.fields, ensure_ascii=False, indent=2))
+
+    @admin.display(description=_("path"))
+    def path_shown(self, entry: JobLogEntry) -> str:
+        """The file that logged."""
+        return visible(entry.path)
+
+    @admin.display(description=_("origin"))
+    def origin_shown(self, entry: JobLogEntry) -> str:
+        """The process that logged."""
+        return visible(entry.origin)
 
     @admin.display(description=_("message"))
     def message_whole(self, entry: JobLogEntry) -> str:

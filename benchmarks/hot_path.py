@@ -59,9 +59,10 @@ def caller(logger: logging.Logger) -> Callable[[int], None]:
     return call
 
 
-def job_handler(spool: str | None = None) -> JobLogHandler:
+def job_handler(spool: str | None = None, spool_redact: bool = False) -> JobLogHandler:
     """A handler whose buffer nobody empties but the benchmark."""
-    handler = JobLogHandler(sink="memory", capacity=50_000 if spool else 1_000_000, spool=spool)
+    capacity = 50_000 if spool else 1_000_000
+    handler = JobLogHandler(sink="memory", capacity=capacity, spool=spool, spool_redact=spool_redact)
     handler._channel.awake = True
     handler._channel.is_first = True  # as in a process that has but one
     handler.renew()
@@ -103,6 +104,8 @@ def variants(folder: str) -> list[harness.Variant]:
     add(JOB, make_logger("job", handler), handler, job)
     handler = job_handler(f"{folder}/spool")
     add(SPOOLED, make_logger("spool", handler), handler, job)
+    handler = job_handler(f"{folder}/masked", spool_redact=True)
+    add("the same with spool_redact", make_logger("masked", handler), handler, job)
     handler = job_handler()
     filtered = job_handler()
     filtered.addFilter(JobContextFilter())

@@ -673,3 +673,63 @@ print(said["pid"] == os.getpid(), said["stats"]["captured"] >= 1)
     assert len(list((tmp_path / "spool").glob("*.status"))) == 1
     recover(tmp_path)
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_clock_that_is_set_back_changes_no_order_and_doubles_nothing(tmp_path: Path) -> None:
+    """An hour, in a process that is killed: the numbers tell the order, whatever the times say.
+
+    The clock of the machine cannot be set here, so the process's own `time` is changed.
+    """
+    code = """
+configure()
+real, ns = time.time, time.time_ns
+with job_context(1):
+    for number in range(600):
+        if number == 300:
+            time.time = lambda: real() - 3600
+            time.time_ns = lambda: ns() - 3600 * 10**9
+        log.info("%d", number)
+        if number in (150, 450):
+            assert flush(10)
+    router._writer.pause(5)
+    for number in range(600, 700):
+        log.info("%d", number)
+"""
+    assert run_python(SETUP + code + KILLED, str(tmp_path)).returncode == -9
+    recover(tmp_path)
+    lines = sorted(stored(tmp_path), key=lambda line: line["seq"])  # type: ignore[arg-type, return-value]
+    assert [line["message"] for line in lines] == [str(number) for number in range(700)]
+    assert [line["n"] for line in lines] == list(range(1, 701))
+    assert lines[300]["created"] < lines[299]["created"] - 3000  # type: ignore[operator]
+
+
+def test_two_reconfigurations_a_second_under_load_lose_nothing(tmp_path: Path) -> None:
+    """The same sink and spool, configured again and again while three threads log; then the process is killed."""
+    code = """
+configure()
+stop = threading.Event()
+counts = [0, 0, 0]
+def busy(index):
+    with job_context(index):
+        while not stop.is_set():
+            log.info("%d-%d", index, counts[index])
+            counts[index] += 1
+            time.sleep(0.0005)
+threads = [threading.Thread(target=busy, args=(index,)) for index in range(3)]
+for thread in threads:
+    thread.start()
+for _ in range(5):
+    time.sleep(0.5)
+    configure()
+stop.set()
+for thread in threads:
+    thread.join()
+print(*counts, stats()["unspooled"], stats()["dropped"], flush=True)
+"""
+    result = run_python(SETUP + code + KILLED, str(tmp_path))
+    assert result.returncode == -9, result.stderr
+    *counts, unspooled, dropped = map(int, result.stdout.split())
+    assert (unspooled, dropped) == (0, 0)
+    recover(tmp_path)
+    wanted = Counter(f"{index}-{number}" for index, count in enumerate(counts) for number in range(count))
+    assert Counter(line["message"] for line in stored(tmp_path)) == wanted

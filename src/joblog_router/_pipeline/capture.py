@@ -43,6 +43,8 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
     is_first = channel.is_first
     weigh = channel.weigh
     spool = channel.spool if isinstance(channel.spool, Spool) else None
+    if spool is not None:
+        spool.redact_with(channel.rules.redactor if channel.rules.redacts_spool() else None)
     site_of = None if spool is None else spool.sites.get
 
     def capture(record: LogRecord) -> bool:

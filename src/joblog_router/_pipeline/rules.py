@@ -26,9 +26,12 @@ class Rules(NamedTuple):
     redact: Redactor | bool | None = None
     staff: LoggerNames | None = None
     max_lines: int | None = None
+    spool_redact: bool | None = None
 
     @classmethod
-    def of(cls, redact: Any, staff: Any, max_lines: Any, label: str = "JobLogHandler: {}") -> Rules:
+    def of(
+        cls, redact: Any, staff: Any, max_lines: Any, spool_redact: Any = None, label: str = "JobLogHandler: {}"
+    ) -> Rules:
         """From the settings of a handler or of the project, which `label` names. Raises ConfigurationError."""
         redactor: Redactor | bool | None = None
         if redact is not None:
@@ -40,8 +43,10 @@ class Rules(NamedTuple):
                 f"{label.format('max_lines')} must be a whole number of at least {FEWEST}, or 0 for no limit, "
                 f"not {max_lines!r}"
             )
+        if spool_redact is not None and not isinstance(spool_redact, bool):
+            raise ConfigurationError(f"{label.format('spool_redact')} must be True or False, not {spool_redact!r}")
         names = None if staff is None else LoggerNames.of(staff, None, label.format("staff"), "")
-        return cls(redactor, names, max_lines)
+        return cls(redactor, names, max_lines, spool_redact)
 
     def limit(self) -> int:
         """How many lines of a job a process stores; 0 for all."""
@@ -53,10 +58,20 @@ class Rules(NamedTuple):
         names = self.staff or defaults.staff
         if MARK in entry.fields or (names is not None and names.wants(entry.logger)):
             entry = _for_audience(entry)
+        redactor = self.redactor()
+        return entry if redactor is None else redactor.entry(entry)
+
+    def redactor(self) -> Redactor | None:
+        """What masks secrets; None if nothing does. On any thread."""
         redactor = self.redact if self.redact is not None else defaults.redact
         if redactor is None:
-            redactor = STANDARD
-        return entry if redactor is False or redactor is True else redactor.entry(entry)
+            return STANDARD
+        return redactor if isinstance(redactor, Redactor) else None
+
+    def redacts_spool(self) -> bool:
+        """Whether secrets are masked before a line stands in the spool, on the thread that logs."""
+        own = self.spool_redact
+        return bool(defaults.spool_redact if own is None else own)
 
 
 # Where handlers say nothing. The Django app sets it from JOBLOG_ROUTER.

@@ -24,10 +24,11 @@ import time
 import zlib
 from array import array
 from collections import deque
+from collections.abc import Callable
 from logging import LogRecord
-from marshal import dumps
+from marshal import dumps, loads
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..context import JobScope
 from .exceptions import CapturedException
@@ -35,6 +36,9 @@ from .primitives import freeze
 from .report import report_once
 from .spool_folder import IS_SUPPORTED, open_directory, segment_name, try_lock
 from .stats import Tally
+
+if TYPE_CHECKING:
+    from .redaction import Redactor
 
 MAGIC: Final = b"JOBLOGSP"
 VERSION: Final = 1
@@ -89,8 +93,11 @@ class Spool:
         self.key = key
         self.origin = origin
         self.name = segment_name(origin)
-        self.limit = self.near = 0
+        self.limit = self.near = self._near_to = 0
         self.acked = 0
+        # With SPOOL_REDACT: gives what masks secrets before a line stands in the file.
+        self.redactor: Callable[[], Redactor | None] | None = None
+        self._packed: dict[bytes, bytes] = {}
         # Lines that are in no segment: it could not be opened, was full, or the line was too large.
         self.missed = Tally()
         self.cannot = ""
@@ -162,7 +169,18 @@ class Spool:
         _descriptors[self.name] = descriptor
         self.acked = after
         self.limit = after + self.mask + 1
-        self.near = after + NEAR
+        self._follow(after)
+
+    def redact_with(self, redactor: Callable[[], Redactor | None] | None) -> None:
+        """Have what `redactor` gives mask each line first, on the thread that logs; None for none."""
+        self.redactor = redactor
+        if self.limit:
+            self._follow(self.acked)
+
+    def _follow(self, acked: int) -> None:
+        self._near_to = acked + NEAR
+        # The short way in `capture` masks nothing: no line may take it.
+        self.near = self._near_to if self.redactor is None else 0
 
     def site(self, record: LogRecord) -> Any:
         """The number of the call site of `record`, which is in the file from then on; or the site itself."""
@@ -188,6 +206,8 @@ class Spool:
             self.missed.add()
             return
         plain = None if more is None else (more[0], plain_exception(more[1]))
+        if self.redactor is not None and (redactor := self.redactor()) is not None:
+            record, packed, message, plain = self._masked(redactor, record, packed, message, plain)
         key = (record.pathname, record.lineno, record.levelno, record.name)
         site = self.sites.get(key)
         if site is None:
@@ -199,7 +219,7 @@ class Spool:
                 self.missed.add()
                 return
             data = dumps((zlib.crc32(data), len(data), pages.tobytes()), FORMAT)
-        if seq <= self.near:
+        if seq <= self._near_to:
             start = RING + (seq & NEAR_MASK) * SLOT
         else:
             start = FAR + (seq & self.mask) * SLOT
@@ -222,6 +242,24 @@ class Spool:
             self.put(seq, packed, plain, n, str.__str__(message), more)
         except Exception:
             self.missed.add()
+
+    def _masked(
+        self, redactor: Redactor, record: LogRecord, packed: bytes, message: str, plain: Any
+    ) -> tuple[Any, bytes, str, Any]:
+        """The parts of a line without secrets. Names of call sites too, which stay in the file to its end."""
+        name = redactor.text(record.name)
+        if name is not record.name:
+            record = Plain(record.created, record.levelno, name, record.pathname, record.lineno)  # type: ignore[assignment]
+        masked = self._packed.get(packed)
+        if masked is None:
+            job_id, namespace, fields = loads(packed)  # noqa: S302 - made in this process a moment ago
+            masked = dumps((job_id, namespace, dict(redactor.fields(fields))), FORMAT)
+            if len(self._packed) < _MOST_SCOPES:
+                self._packed[packed] = masked
+        if plain is not None:
+            extra, exception = plain
+            plain = (extra and dict(redactor.fields(extra)), _masked_parts(redactor, exception))
+        return record, masked, redactor.text(message), plain
 
     def _put_pages(self, seq: int, data: bytes) -> array[int] | None:
         needed = -(-len(data) // PAGE)
@@ -275,7 +313,7 @@ class Spool:
                 self._owners[page] = 0
         self.acked = seq
         self.limit = seq + self.mask + 1
-        self.near = seq + NEAR
+        self._follow(seq)
 
     def _wipe_slots(self, first: int, end: int) -> None:
         while first < end:
@@ -292,7 +330,7 @@ class Spool:
         """Let go of the segment: of nothing else than what is acknowledged if `is_done`, then its file goes."""
         if not self.limit:
             return
-        self.limit = self.near = 0
+        self.limit = self.near = self._near_to = 0
         self._tried = True
         if is_done:
             with contextlib.suppress(OSError):
@@ -301,7 +339,7 @@ class Spool:
 
     def let_go(self) -> None:
         """Close descriptors and forget the map; also in the child of a fork, where all of it is the parent's."""
-        self.limit = self.near = 0
+        self.limit = self.near = self._near_to = 0
         self.words = self.map = None
         own_files.discard(self.name)
         for descriptor in (_descriptors.pop(self.name, -1), self._folder):
@@ -321,6 +359,7 @@ class Spool:
 
 _MOST_LINES: Final = 1 << 20
 _MOST_SITES: Final = 20_000
+_MOST_SCOPES: Final = 1_000
 _WIPED_AT_ONCE: Final = 1024
 _NO_SLOTS: Final = bytes(SLOT * _WIPED_AT_ONCE)
 _NO_PAGE: Final = bytes(PAGE)
@@ -346,6 +385,12 @@ def plain_exception(captured: CapturedException | None) -> Any:
         tuple(plain_exception(member) for member in captured.group),
         captured.stack,
     )
+
+
+def _masked_parts(redactor: Redactor, part: Any) -> Any:
+    if isinstance(part, str):
+        return redactor.text(part)
+    return tuple(_masked_parts(redactor, inner) for inner in part) if isinstance(part, tuple) else part
 
 
 def captured_exception(plain: Any) -> CapturedException | None:

@@ -345,3 +345,37 @@ def test_the_command_outside_manage_py(project: Project) -> None:
     assert result.returncode == 2
     assert "DJANGO_SETTINGS_MODULE=nowhere.settings" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_logs_of_jobs_that_are_gone_are_pruned_on_request(job_project: Project) -> None:
+    """Not those that are new, nor those of ids that the model cannot have; a dry run deletes nothing."""
+    job_project.run(
+        """
+        import time
+        from django.core.management import call_command
+        from joblog_router.contrib.django.jobs import prune_orphans
+        from joblog_router.sinks import open_store
+        from shop.models import Job
+        kept = Job.objects.create(name="x")
+        gone = Job.objects.create(name="y")
+        for job in (kept.pk, gone.pk, "nightly import"):
+            with job_context(job):
+                logger.info("one")
+                logger.info("two")
+        assert flush()
+        pk = gone.pk
+        Job.objects.filter(pk=pk)._raw_delete("default")
+        store = open_store()
+        def lines():
+            return [len(store.newest(str(job)).entries) for job in (kept.pk, pk, "nightly import")]
+        assert prune_orphans(time.time() - 60) == 0
+        assert prune_orphans(time.time() + 1, dry_run=True) == 2
+        assert lines() == [2, 2, 2]
+        assert prune_orphans(time.time() + 1) == 2
+        assert lines() == [2, 0, 2]
+        """
+    )
+    assert job_project.manage("joblog", "prune", "--orphans").stdout == "0 lines were deleted\n"
+    job_project.manage("joblog", "prune", "--orphans", "--keep", "3", status=2)
+    job_project.settings()
+    job_project.manage("joblog", "prune", "--orphans", status=2)

@@ -65,6 +65,8 @@ class JobLogSettings:
       there is none.
     - `REDACT`: True masks credentials and registered secrets, a list of regular expressions also what they match,
       False nothing; a handler's `redact` beats it.
+    - `SPOOL_REDACT`: True masks secrets before a line stands in the spool, on the thread that logs; a handler's
+      `spool_redact` beats it.
     - `STAFF`: loggers whose lines, and those of the loggers below, only staff may see; a handler's `staff` beats it.
     - `MAX_LINES`: how many lines of one job each process stores, about; 0 stores all. A handler's `max_lines` beats it.
     - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
@@ -96,6 +98,7 @@ class JobLogSettings:
     FOLD: bool = True
     SPOOL: bool | str | os.PathLike[str] | None = True
     REDACT: bool | Sequence[Any] = True
+    SPOOL_REDACT: bool = False
     STAFF: Sequence[str] | None = None
     MAX_LINES: int = 0
     NATS: Choice = None
@@ -129,6 +132,7 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "FOLD": ((bool,), "True or False"),
     "SPOOL": ((bool, str, os.PathLike, NoneType), "the path of a directory, True, or None for no spool"),
     "REDACT": ((bool, list, tuple), "True, False or a list of regular expressions"),
+    "SPOOL_REDACT": ((bool,), "True or False"),
     "STAFF": ((list, tuple, NoneType), "a list of logger names"),
     "MAX_LINES": ((int,), "a whole number"),
     "NATS": _CHOICE,
@@ -221,7 +225,9 @@ def apply() -> None:
     """Hand over what the core keeps for itself, as it knows no Django settings."""
     given = current()
     folding.enabled = given.FOLD
-    rules.use_defaults(rules.Rules.of(given.REDACT, given.STAFF, given.MAX_LINES, f"{SETTING}: {{}}"))
+    rules.use_defaults(
+        rules.Rules.of(given.REDACT, given.STAFF, given.MAX_LINES, given.SPOOL_REDACT, f"{SETTING}: {{}}")
+    )
     policy.use(policy.SETTINGS, _attribution(given))
     if given.REMOTE is not None:
         load("joblog_router.contrib.remote.receive.Limits.of")(given.REMOTE)
@@ -229,6 +235,7 @@ def apply() -> None:
     use_default(_store)
     configuration.use_default(_doctor)
     router.use_default_spool(spool_directory())
+    router.renew_handlers()  # with SPOOL_REDACT they capture in another way
     enabled = current().ENABLED
     switch.use(enabled if isinstance(enabled, bool) else _ask_whether_enabled)
 

@@ -24,7 +24,7 @@ from ..._pipeline.router import router as process_router
 from ...context import current_namespace
 from ...exceptions import ConfigurationError, SinkUnavailableError
 from ...sinks.opening import open_store, readable_sinks
-from ...sinks.store import Store
+from ...sinks.store import Selection, Store
 from . import conf
 
 __all__ = ["apply"]
@@ -194,3 +194,41 @@ def _follow(*, setting: str, **kwargs: Any) -> None:
 
 
 setting_changed.connect(_follow, dispatch_uid="joblog_router.jobs")
+
+
+# --- orphans -------------------------------------------------------------------------------------------------
+
+
+def prune_orphans(quiet_since: float, dry_run: bool = False) -> int:
+    """Delete the table's lines of jobs whose row in JOB_MODEL is gone, in the namespace in force; how many lines.
+
+    Only logs without a line since `quiet_since` (epoch seconds): the row of a new job may not be committed yet. An id
+    that JOB_MODEL cannot have is left alone. For a beat or cron, too; blocks, in short transactions. Raises
+    ConfigurationError without JOB_MODEL, SinkUnavailableError.
+    """
+    from .store import DjangoStore
+
+    model = _model
+    if model is None:
+        raise ConfigurationError(f"{conf.SETTING}['JOB_MODEL'] says which jobs exist; without it no log is an orphan")
+    store = DjangoStore()
+    namespace = current_namespace()
+    count = 0
+    for job_id in store.jobs(namespace):
+        if _exists(model, job_id):
+            continue
+        newest = store.newest(job_id, Selection(audience="staff"), 1, namespace).entries
+        if newest and newest[-1].created < quiet_since:
+            count += store.count(job_id, namespace) if dry_run else store.delete(job_id, namespace)
+    return count
+
+
+def _exists(model: type[Model], job_id: str) -> bool:
+    try:
+        return model._base_manager.using(router.db_for_read(model)).filter(pk=job_id).exists()
+    except (ValueError, TypeError, OverflowError, ValidationError):
+        return True
+    except (DatabaseError, InterfaceError) as error:
+        raise SinkUnavailableError(
+            f"the row of job {job_id!r} in {model._meta.label} cannot be read: {error}", "try again later"
+        ) from error

@@ -169,6 +169,16 @@ class DjangoStore:
                         count += beyond.filter(created__gte=until).count() if dry_run else _delete(beyond)
             return count
 
+    def jobs(self, namespace: str) -> list[str]:
+        """The ids of all jobs that have lines in a namespace."""
+        with self._reading() as rows:
+            return list(_jobs_of(rows.filter(namespace=stored_key(namespace))))
+
+    def count(self, job_id: str, namespace: str) -> int:
+        """How many rows a job's log has."""
+        with self._log(job_id, namespace) as log:
+            return log.rows.count()
+
     @contextmanager
     def _log(self, job_id: str, namespace: str | None) -> Iterator[_Log]:
         job = clean(str(job_id))

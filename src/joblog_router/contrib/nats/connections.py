@@ -17,6 +17,7 @@ from typing import Any
 from ...context import JobScope, current_job, detached
 from .events import duration, tell
 from .ledger import open_part
+from .naming import Job
 from .state import Coroutine, State, quietly
 
 
@@ -113,7 +114,7 @@ def _tell_connected(scope: JobScope | None, refusals: Refusals, started: float) 
     if scope is None or not refusals.count:
         return
     tell(
-        scope.job_id,
+        Job.of(scope),
         logging.WARNING,
         "nats.connection.refused",
         "Connected to NATS after %s and %s: %s",
@@ -138,7 +139,7 @@ def _tell_refused(
     if isinstance(error, asyncio.CancelledError) and not count:
         return
     tell(
-        scope.job_id,
+        Job.of(scope),
         logging.ERROR,
         "nats.connection.refused",
         "Could not connect to NATS: %sgiven up after %s: %s",

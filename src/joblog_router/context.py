@@ -54,6 +54,8 @@ _closing: Callable[[JobScope], None] | None = None
 
 # Whose jobs they are (a tenant's schema, ...): part of every key beside the id. Set by `use_namespace`.
 _namespace_of: Callable[[], str] | None = None
+# The function that NAMESPACE is, if it is one: None where it has no answer.
+_namespace_asked: Callable[[], str | None] | None = None
 
 
 def _no_number() -> int:
@@ -164,6 +166,9 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
     # Slots that only few scopes need are left empty until then: opening a scope is paid per job step.
     __slots__ = ("_again", "_given")
 
+    # False where the namespace is known before the scope is opened.
+    _asks_namespace: ClassVar[bool] = True
+
     # None until entered; then the scopes of further `with` blocks on this object.
     _again: tuple[job_context, ...] | None
     # The fields as given, where `fields` has inherited more.
@@ -203,7 +208,7 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
             _report_unsaved()
             _set(self)  # closed and without an id: what is logged inside is about no job
             return self
-        if _namespace_of is not None and not self.namespace:
+        if _namespace_of is not None and not self.namespace and self._asks_namespace:
             self.namespace = _namespace_of()
         if outer is None:
             self._n = _count(1).__next__
@@ -282,8 +287,7 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
 
     def _enter_again(self) -> JobScope:
         """A second `with` on the same object opens a scope of its own: the first may still be seen by others."""
-        again = job_context(self.job_id)
-        again.namespace = self.namespace
+        again = job_context_in(self.namespace, self.job_id)
         again.fields = getattr(self, "_given", self.fields)
         self._again = (*(self._again or ()), again)
         again.__enter__()
@@ -600,27 +604,39 @@ def use_namespace(namespace: str | Callable[[], object]) -> None:
     A callable is called on the thread or task that opens a scope, with each scope. If it fails, or gives None, the
     namespace is "", and it is reported once.
     """
-    global _namespace_of
+    global _namespace_of, _namespace_asked
+    _namespace_asked = None
     if isinstance(namespace, str):
         fixed = clean(namespace)
         _namespace_of = (lambda: fixed) if fixed else None
         return
     called = namespace
 
-    def namespace_now() -> str:
+    def namespace_asked() -> str | None:
         try:
             value = called()
-            return "" if value is None else clean(str(value))
+            return None if value is None else clean(str(value))
         except Exception as error:
             report_once(("namespace", repr(called)), f"NAMESPACE: {called!r} failed, jobs are kept without: {error!r}")
-            return ""
+            return None
 
-    _namespace_of = namespace_now
+    _namespace_asked = namespace_asked
+    _namespace_of = lambda: namespace_asked() or ""  # noqa: E731 - one name for both kinds
 
 
 def current_namespace() -> str:
     """The namespace that a scope opened here would have; readers use it, too. Never raises."""
     return "" if _namespace_of is None else _namespace_of()
+
+
+def known_namespace() -> str | None:
+    """The same for what nobody opens a scope for; None where NAMESPACE is a function without an answer here."""
+    return current_namespace() if _namespace_asked is None else _namespace_asked()
+
+
+def namespace_varies() -> bool:
+    """Whether one process may have jobs of several namespaces."""
+    return _namespace_asked is not None
 
 
 def before_close(scope: JobScope, callback: Callable[[JobScope], None]) -> None:
@@ -662,6 +678,18 @@ def late_twin(scope: JobScope) -> JobScope:
         twin._numbers = scope._numbers
         scope._late = twin
     return twin
+
+
+class job_context_in(job_context):  # noqa: N801 - as the class it is one of
+    """`job_context` for a job whose namespace is known, whatever is in force where it is opened. For contribs."""
+
+    __slots__ = ()
+
+    _asks_namespace: ClassVar[bool] = False
+
+    def __init__(self, namespace: str, job_id: object) -> None:
+        super().__init__(job_id)
+        self.namespace = namespace
 
 
 class _Twin(JobScope):

@@ -208,6 +208,14 @@ def _addressed(value: object, scope: JobScope | None) -> Any:
     return scope if scope.job_id == job_id else JobScope(job_id, namespace=scope.namespace)
 
 
+def address(namespace: str, job_id: str) -> dict[str, Any]:
+    """`extra` for a record about the job of that very namespace, whichever is in force where it is logged."""
+    scope = current_job()
+    if scope is None or scope.job_id != job_id or scope.namespace != namespace:
+        scope = JobScope(job_id, namespace=namespace)
+    return {STAMP: scope, "job_log_id": job_id}
+
+
 def _agrees(value: object, scope: JobScope) -> bool:
     kind = type(value)
     if value is None or (kind is str and not value):

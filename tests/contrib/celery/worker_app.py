@@ -23,6 +23,7 @@ from celery.exceptions import Ignore, Reject
 from celery.utils.log import get_task_logger
 
 from joblog_router import current_job, detached, job_context, stats
+from joblog_router.context import use_namespace
 from joblog_router.contrib.celery import instrument
 
 DIRECTORY = Path(os.environ["JOBLOG_DIRECTORY"])
@@ -68,6 +69,8 @@ def postrun_before(**_: Any) -> None:
 
 
 instrument()
+if "NAMESPACE" in os.environ:
+    use_namespace(lambda: os.environ["NAMESPACE"])
 
 
 @signals.task_postrun.connect(weak=False)

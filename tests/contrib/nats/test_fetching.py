@@ -18,6 +18,7 @@ from joblog_router import job_context
 from joblog_router.contrib.nats import consumption, fetching, instrument
 from joblog_router.contrib.nats.consumption import Consumption, is_milestone
 from joblog_router.contrib.nats.exhaustion import task_of
+from joblog_router.contrib.nats.naming import Job
 from joblog_router.contrib.nats.ownership import StreamKey
 from joblog_router.contrib.nats.shortage import explain
 from tests.contrib.nats.conftest import Connect, JobLogs, answered, server_version, state
@@ -447,7 +448,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     from joblog_router.contrib.nats.naming import Delivery
 
     monkeypatch.setattr(consumption, "_MAX_KEPT", 3)
-    taken = Consumption("7", StreamKey("", "job_7"), "c")
+    taken = Consumption(Job("", "7"), StreamKey("", "job_7"), "c")
     for seq in range(10):
         taken.add_redelivery(Delivery("job_7", "c", 2, seq, seq))
     assert (taken.redelivered, len(taken.redeliveries)) == (10, 3)

@@ -6,6 +6,7 @@ import pytest
 
 from joblog_router import ConfigurationError
 from joblog_router.contrib.nats.naming import (
+    Named,
     NamePatterns,
     job_in_header,
     stream_of_reply,
@@ -118,4 +119,12 @@ def test_the_servers_own_subjects_name_stream_and_consumer() -> None:
 )
 def test_a_header_names_a_job_by_plain_short_text(headers: Any, job: str | None) -> None:
     """Anything else in the header counts as absent."""
-    assert job_in_header(headers, "Joblog-Job-Id") == job
+    assert job_in_header(headers, "Joblog-Job-Id") == (job and Named(job, None))
+
+
+def test_a_header_of_its_own_names_the_namespace() -> None:
+    """Beside that of the job, never without; what is no plain short text counts as absent."""
+    name, beside = "Joblog-Job-Id", "Joblog-Job-Id-Namespace"
+    assert job_in_header({name: "7", beside: "a"}, name) == Named("7", "a")
+    assert job_in_header({name: "7", beside: "\x1b"}, name) == Named("7", None)
+    assert job_in_header({beside: "a"}, name) is None

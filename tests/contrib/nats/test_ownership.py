@@ -7,6 +7,7 @@ from nats.js.api import StreamSource
 
 from joblog_router import job_context
 from joblog_router.contrib.nats import ownership
+from joblog_router.contrib.nats.naming import Job
 from joblog_router.contrib.nats.ownership import Owners, StreamKey
 from tests.contrib.nats.conftest import MEMORY, Call, Connect, JobLogs
 from tests.contrib.nats.test_guards import in_job
@@ -200,30 +201,33 @@ async def test_equal_names_on_two_servers_are_two_streams(
     assert logs.messages("A", "worker") == []
 
 
+A, B, C = (Job("", name) for name in "ABC")
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The streams used longest ago are forgotten first, owned and shared ones alike."""
     monkeypatch.setattr(ownership, "_MAX_STREAMS", 4)
     owners = Owners()
     keys = [StreamKey("", str(number)) for number in range(6)]
     for key in keys[:4]:
-        owners.learn(key, "A")
-    owners.used(keys[0], "A")
+        owners.learn(key, A)
+    owners.used(keys[0], A)
     for key in keys[4:]:
-        owners.learn(key, "A")
-    assert [owners.of(key) for key in keys] == ["A", None, None, "A", "A", "A"]
+        owners.learn(key, A)
+    assert [owners.of(key) for key in keys] == [A, None, None, A, A, A]
     for number in range(10):
-        owners.learn(StreamKey("shared", str(number)), "A")
-        owners.used(StreamKey("shared", str(number)), "B")
+        owners.learn(StreamKey("shared", str(number)), A)
+        owners.used(StreamKey("shared", str(number)), B)
     assert len(owners._shared) == 4
 
 
 def test_sharing_outlives_deletion() -> None:
     """A name that two jobs used once is never owned again."""
     owners, key = Owners(), StreamKey("", "s")
-    owners.learn(key, "A")
-    owners.used(key, "B")
+    owners.learn(key, A)
+    owners.used(key, B)
     owners.forget(key)
-    owners.learn(key, "C")
+    owners.learn(key, C)
     assert owners.of(key) is None
 
 

@@ -13,11 +13,13 @@ from weakref import WeakKeyDictionary
 from ..._pipeline.report import report_once
 from ..._pipeline.resolve import conflicts
 
-__all__ = ["DEFAULT_PARAMETERS", "HEADER", "JobFinder"]
+__all__ = ["DEFAULT_PARAMETERS", "HEADER", "NAMESPACE_HEADER", "JobFinder"]
 
 DEFAULT_PARAMETERS: Final = ("job_id",)
 HEADER: Final = "joblog_job_id"
 """The message header that names the job in which a task was sent. Empty: there was none, and none is to be taken."""
+NAMESPACE_HEADER: Final = "joblog_namespace"
+"""Whose job it is, also where an argument names it. Absent where the sender knew of no namespaces."""
 
 # What no job's id looks like: a parameter of that name holds something else.
 _NO_IDS: Final = (bool, Mapping, list, tuple, set, frozenset)

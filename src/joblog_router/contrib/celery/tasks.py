@@ -15,9 +15,11 @@ from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from ... import context
 from ..._pipeline.report import report_once
+from ..._pipeline.resolve import address
 from ..._pipeline.router import router
-from ...context import JobScope, current_job, job_context
-from .arguments import HEADER, JobFinder
+from ..._pipeline.text import clean
+from ...context import JobScope, current_job, job_context, job_context_in
+from .arguments import HEADER, NAMESPACE_HEADER, JobFinder
 
 __all__ = ["FLUSH_TIMEOUT", "Tasks"]
 
@@ -47,7 +49,7 @@ class _Tail(JobScope):
         self._request: Any = ref(request)
         self._stack = task.request_stack
         self._thread = threading.get_ident()
-        super().__init__(scope.job_id, scope.fields)
+        super().__init__(scope.job_id, scope.fields, scope.namespace)
         self._n = scope._n
         self._numbers = scope._numbers
 
@@ -67,6 +69,23 @@ class _Tail(JobScope):
 
 def _nothing() -> None:
     return None
+
+
+def _namespace(request: Any) -> str | None:
+    """Whose job a message is for, if it says so."""
+    namespace = request.get(NAMESPACE_HEADER) if request is not None else None
+    return namespace if isinstance(namespace, str) else None
+
+
+def _scope(job_id: object, namespace: str | None, outer: JobScope | None) -> job_context:
+    """The scope of a task; within a scope an id is one of its namespace."""
+    if namespace is None and outer is not None:
+        namespace = outer.namespace
+    return job_context(job_id) if namespace is None else job_context_in(namespace, job_id)
+
+
+def _address(job_id: object, namespace: str | None) -> dict[str, Any]:
+    return {"job_log_id": job_id} if namespace is None else address(namespace, clean(str(job_id)))
 
 
 def _quiet(receiver: Callable[..., None]) -> Callable[..., None]:
@@ -121,12 +140,19 @@ class Tasks:
         args, kwargs, embedded = body if isinstance(body, list | tuple) and len(body) == 3 else ((), {}, {})
         if scope is not None and headers is not None and self.finder.named(self._task(sender), args, kwargs) is None:
             headers.setdefault(HEADER, scope.job_id)
+        # An id is the sender's, whoever names it: the worker may serve every tenant.
+        namespace = context.current_namespace() if scope is None else scope.namespace
+        if namespace and headers is not None:
+            headers.setdefault(NAMESPACE_HEADER, namespace)
         # A chord's body is sent by whichever of its tasks ends last, perhaps one of another job. It belongs to the
         # job in which the chord was started, or to none.
         chord = embedded.get("chord")
         if isinstance(chord, dict):
             options = chord.get("options") or {}
-            chord_headers = {HEADER: "" if scope is None else scope.job_id, **(options.get("headers") or {})}
+            chord_headers = {HEADER: "" if scope is None else scope.job_id}
+            if namespace:
+                chord_headers[NAMESPACE_HEADER] = namespace
+            chord_headers.update(options.get("headers") or {})
             # A copy: the signature may be the application's own and be sent again elsewhere.
             embedded["chord"] = {**chord, "options": {**options, "headers": chord_headers}}
 
@@ -141,7 +167,7 @@ class Tasks:
             context._set(None)
         self._be_last()
         job_id = self._job(task, args, kwargs, request)
-        scope = None if job_id is None else job_context(job_id)
+        scope = None if job_id is None else _scope(job_id, _namespace(request), current_job())
         self._running[request] = _Running(scope, outer)
         if scope is not None:
             scope.__enter__()
@@ -193,7 +219,7 @@ class Tasks:
             type(exception).__name__,
             exception,
             exc_info=exception,
-            extra={"job_log_id": job_id},
+            extra=_address(job_id, _namespace(request)),
         )
         router.flush_unless_stuck(FLUSH_TIMEOUT)
 
@@ -215,7 +241,7 @@ class Tasks:
                 task_id,
                 type(exception).__name__,
                 exception,
-                extra={"job_log_id": job_id},
+                extra=_address(job_id, _namespace(message)),
             )
 
     def _job(self, task: Any, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, request: Any) -> Any:

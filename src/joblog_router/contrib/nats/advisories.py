@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextvars import Context
 from typing import Any, Final
 
+from ...context import detached
 from .acks import tell_terminated
 from .consumption import Consumption
 from .exhaustion import give_up, tell_given_up
@@ -41,8 +41,8 @@ def heard(state: State, server: str, messages: list[Any]) -> None:
             tell_given_up(taken, source="advisory")
         elif taken.to_give_up:
             # Held back; whatever comes until then is in the same line.
-            loop = asyncio.get_running_loop()
-            loop.call_later(_DELAY, quietly, tell_given_up, taken, "advisory", context=Context())
+            with detached():
+                asyncio.get_running_loop().call_later(_DELAY, quietly, tell_given_up, taken, "advisory")
 
 
 def _heard(state: State, server: str, message: Any) -> Consumption | None:

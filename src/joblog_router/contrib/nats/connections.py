@@ -17,6 +17,7 @@ from typing import Any
 from ...context import JobScope, current_job, detached
 from .events import duration, some, tell
 from .ledger import open_part
+from .naming import Job
 from .state import Coroutine, State, quietly
 
 
@@ -149,7 +150,7 @@ def _tell_connected(scope: JobScope | None, refusals: Refusals, started: float) 
     if scope is None or not refusals.count:
         return
     tell(
-        scope.job_id,
+        Job.of(scope),
         logging.WARNING,
         "nats.connection.refused",
         "Connected to NATS%s after %s and %s: %s",
@@ -175,7 +176,7 @@ def _tell_refused(
     if isinstance(error, asyncio.CancelledError) and not count:
         return
     tell(
-        scope.job_id,
+        Job.of(scope),
         logging.ERROR,
         "nats.connection.refused",
         "Could not connect to NATS%s: %sgiven up after %s: %s",

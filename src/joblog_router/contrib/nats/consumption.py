@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any, Final, NamedTuple
 
 from .events import duration, tell
-from .naming import Delivery
+from .naming import Delivery, Job
 from .ownership import StreamKey
 
 _MAX_KEPT: Final = 10_000
@@ -90,7 +90,7 @@ class Consumption:
         "worker",
     )
 
-    def __init__(self, job: str, key: StreamKey, consumer: str) -> None:
+    def __init__(self, job: Job, key: StreamKey, consumer: str) -> None:
         self.job = job
         self.key = key
         self.consumer = consumer

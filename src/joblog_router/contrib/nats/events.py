@@ -10,6 +10,9 @@ import logging
 from datetime import datetime
 from typing import Any, Final
 
+from ..._pipeline.resolve import address
+from .naming import Job
+
 LOGGER: Final = logging.getLogger("joblog_router.nats")
 
 _NANOSECONDS: Final = 1_000_000_000
@@ -17,7 +20,7 @@ _MAX_SHOWN: Final = 5
 
 
 def tell(
-    job: str,
+    job: Job,
     level: int,
     event: str,
     message: str,
@@ -28,7 +31,7 @@ def tell(
     """Log `message % args` about `job`; `fields` are plain numbers and texts, None ones are left out."""
     if not LOGGER.isEnabledFor(level):
         return
-    extra: dict[str, Any] = {"job_log_id": job, "event": event}
+    extra: dict[str, Any] = {**address(job.namespace, job.job_id), "event": event}
     extra.update((name, value) for name, value in fields.items() if value is not None)
     LOGGER.log(level, message, *args, exc_info=error, extra=extra, stacklevel=2)
 

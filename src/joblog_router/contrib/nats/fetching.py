@@ -17,7 +17,7 @@ from .advisories import heard, is_advisory
 from .consumption import Consumption, Limits, is_milestone
 from .events import LOGGER, consumer_counters, seconds, tell
 from .exhaustion import infer, note_last_attempt, overdue, tell_given_up
-from .naming import Delivery, delivery_of_reply, job_in_header
+from .naming import Delivery, Job, delivery_of_reply, job_in_header
 from .ownership import StreamKey, server_of
 from .shortage import explain, tell_shortage
 from .state import Coroutine, State, quietly, report_failure
@@ -214,13 +214,13 @@ async def _ask(state: State, pull: Pull, taken: Consumption) -> dict[str, Any] |
     return body
 
 
-def _by_job(state: State, pull: Pull, messages: Any) -> dict[str, list[tuple[Delivery, Any]]]:
+def _by_job(state: State, pull: Pull, messages: Any) -> dict[Job, list[tuple[Delivery, Any]]]:
     """The messages of each job, with their deliveries. What is nobody's is left out."""
     subscription, scope, key = pull.subscription, pull.scope, pull.key
     if scope is not None:
-        state.owners.used(key, scope.job_id)
-    owner = state.owner(key, consumer=subscription._consumer or "")
-    groups: dict[str, list[tuple[Delivery, Any]]] = {}
+        state.uses(key, scope)
+    owner = state.owner(key, consumer=subscription._consumer or "", scope=scope)
+    groups: dict[Job, list[tuple[Delivery, Any]]] = {}
     for message in messages:
         delivery = delivery_of_reply(message.reply or "")
         if delivery is None:
@@ -228,9 +228,9 @@ def _by_job(state: State, pull: Pull, messages: Any) -> dict[str, list[tuple[Del
         job = owner
         if job is None and not message.subject.startswith(_SERVERS):
             header = job_in_header(message.headers, state.settings.header)
-            job = state.owner_of_message(key.server, message.subject, message.reply, header)
+            job = state.owner_of_message(key.server, message.subject, message.reply, header, scope)
             if job is None and scope is not None:
-                job = scope.job_id
+                job = Job.of(scope)
         if job:
             groups.setdefault(job, []).append((delivery, message.data))
     return groups
@@ -242,7 +242,7 @@ def worker_of(client: Any, inbox: Any) -> str:
     return str(name) if name else str(inbox).rpartition(".")[2]
 
 
-def _taken(state: State, pull: Pull, job: str) -> Consumption:
+def _taken(state: State, pull: Pull, job: Job) -> Consumption:
     subscription = pull.subscription
     client = subscription._nc
     taken = state.consumption(job, pull.key, subscription._consumer or "")

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from .answered import Answered
 from .events import consumer_counters, seconds, timestamp
+from .naming import Job
 
 _MAX_WORKERS: Final = 200
 _MAX_FRESH: Final = 10_000
@@ -109,7 +110,7 @@ class Followed:
         "workers",
     )
 
-    def __init__(self, job: str, stream: str, consumer: str) -> None:
+    def __init__(self, job: Job, stream: str, consumer: str) -> None:
         self.job = job
         self.stream = stream
         self.consumer = consumer

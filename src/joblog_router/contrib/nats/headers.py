@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from ...context import JobScope
-from .naming import job_in_header
+from .naming import header_text, namespace_header
 from .state import Settings
 
 _HEADERS: Final = 4
@@ -18,7 +18,7 @@ _HEADERS: Final = 4
 def with_header(
     settings: Settings, scope: JobScope, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of `publish(subject, payload, timeout, stream, headers)`, with the header where it belongs.
+    """The arguments of `publish(subject, payload, timeout, stream, headers)`, with the headers where they belong.
 
     Not where the caller has set it, where the subject names another job, or where the id is nothing a receiver takes.
     """
@@ -27,14 +27,23 @@ def with_header(
         return args, kwargs
     job, name = scope.job_id, settings.header
     headers = args[_HEADERS] if len(args) > _HEADERS else kwargs.get("headers")
-    if (headers and name in headers) or job_in_header({name: job}, name) != job or not job.isascii():
+    if (headers and name in headers) or not _is_sendable(job):
+        return args, kwargs
+    # Without its namespace the id would name the receiver's job.
+    if scope.namespace and not _is_sendable(scope.namespace):
         return args, kwargs
     if settings.patterns.jobs_in(subject) - {job}:
         return args, kwargs
     headers = {**(headers or {}), name: job}
+    if scope.namespace:
+        headers[namespace_header(name)] = scope.namespace
     if len(args) > _HEADERS:
         return (*args[:_HEADERS], headers, *args[_HEADERS + 1 :]), kwargs
     return args, {**kwargs, "headers": headers}
+
+
+def _is_sendable(value: str) -> bool:
+    return header_text(value) == value and value.isascii()
 
 
 @lru_cache(maxsize=4096)

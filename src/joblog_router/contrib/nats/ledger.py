@@ -11,19 +11,20 @@ import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 
-from ...context import JobScope, before_close, job_context, still_open
+from ...context import JobScope, before_close, job_context_in, still_open
+from .naming import Job
 
 _MAX_LASTING: Final = 1_000
 _MAX_SAID: Final = 10_000
 
 
-class MessageScope(job_context):
+class MessageScope(job_context_in):
     """The scope around one call of a callback. `creator`: the scope the subscription was made in."""
 
     __slots__ = ("creator",)
 
-    def __init__(self, job_id: str, creator: JobScope | None) -> None:
-        super().__init__(job_id)
+    def __init__(self, job: Job, creator: JobScope | None) -> None:
+        super().__init__(*job)
         self.creator = creator
 
 
@@ -37,7 +38,7 @@ class Ledger:
 
     __slots__ = ("at_close", "clients", "closed", "job", "lasting", "run", "said", "subjects", "sums")
 
-    def __init__(self, job: str, lasting: bool) -> None:
+    def __init__(self, job: Job, lasting: bool) -> None:
         self.job = job
         self.lasting = lasting
         self.clients: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -45,7 +46,7 @@ class Ledger:
         self.said: set[Hashable] = set()
         self.subjects: dict[str, list[str]] = {}
         self.sums: dict[Hashable, Any] = {}
-        self.run: dict[str, tuple[Any, int]] = {}
+        self.run: dict[Job, tuple[Any, int]] = {}
         self.at_close: list[Callable[[JobScope], None]] = []
 
     def say(self, what: Hashable) -> bool:
@@ -63,21 +64,21 @@ class Ledgers:
 
     def __init__(self) -> None:
         self._open: dict[JobScope, Ledger] = {}
-        self._lasting: dict[str, Ledger] = {}
+        self._lasting: dict[Job, Ledger] = {}
 
     def of(self, scope: JobScope) -> Ledger:
         """The ledger in which work done in `scope` is booked."""
         root = _outermost(scope)
         if isinstance(root, MessageScope):
             creator = open_part(root.creator)
-            if creator is None or creator.job_id != root.job_id:
-                return self.of_job(root.job_id)
+            if creator is None or Job.of(creator) != Job.of(root):
+                return self.of_job(Job.of(root))
             root = _outermost(creator)
             if isinstance(root, MessageScope):
-                return self.of_job(root.job_id)
+                return self.of_job(Job.of(root))
         ledger = self._open.get(root)
         if ledger is None:
-            ledger = Ledger(root.job_id, lasting=False)
+            ledger = Ledger(Job.of(root), lasting=False)
             if root.closed:
                 ledger.closed = True
                 return ledger
@@ -85,7 +86,7 @@ class Ledgers:
             before_close(root, self._close)
         return ledger
 
-    def of_job(self, job: str) -> Ledger:
+    def of_job(self, job: Job) -> Ledger:
         """The ledger of a job outside any scope that could end."""
         ledger = self._lasting.get(job)
         if ledger is None:
@@ -98,7 +99,7 @@ class Ledgers:
         """Those of all open scopes."""
         return list(self._open.values())
 
-    def jobs_on(self, client: Any) -> list[str]:
+    def jobs_on(self, client: Any) -> list[Job]:
         """The jobs whose open scopes have work on a connection, each once."""
         return list(dict.fromkeys(ledger.job for ledger in self.open_ones() if client in ledger.clients))
 
@@ -119,8 +120,8 @@ def open_part(scope: JobScope | None) -> JobScope | None:
 
 def _outermost(scope: JobScope) -> JobScope:
     outer = scope.parent
-    job = (scope.namespace, scope.job_id)
-    while outer is not None and not outer.closed and (outer.namespace, outer.job_id) == job:
+    job = Job.of(scope)
+    while outer is not None and not outer.closed and Job.of(outer) == job:
         scope = outer
         outer = scope.parent
     return scope

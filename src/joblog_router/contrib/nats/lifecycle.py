@@ -9,6 +9,7 @@ import logging
 from typing import Any, NamedTuple
 
 from .events import consumer_config, consumer_counters, duration, some, stream_fields, tell
+from .naming import Job
 
 
 class Target(NamedTuple):
@@ -37,7 +38,7 @@ class Refusal(NamedTuple):
     error: BaseException | None
 
 
-def tell_stream(job: str, target: Target, reply: dict[str, Any], is_new: bool) -> None:
+def tell_stream(job: Job, target: Target, reply: dict[str, Any], is_new: bool) -> None:
     """A stream was created, or was there."""
     fields = stream_fields(reply)
     if is_new:
@@ -66,7 +67,7 @@ def tell_stream(job: str, target: Target, reply: dict[str, Any], is_new: bool) -
         )
 
 
-def tell_consumer(job: str, target: Target, reply: dict[str, Any], is_new: bool) -> None:
+def tell_consumer(job: Job, target: Target, reply: dict[str, Any], is_new: bool) -> None:
     """A consumer was created, or was there; with its configuration, and what it has done so far."""
     config, counters = consumer_config(reply), consumer_counters(reply)
     snapshot = ", ".join(
@@ -101,7 +102,7 @@ def tell_consumer(job: str, target: Target, reply: dict[str, Any], is_new: bool)
         )
 
 
-def tell_final(job: str, target: Target, reply: dict[str, Any]) -> None:
+def tell_final(job: Job, target: Target, reply: dict[str, Any]) -> None:
     """The last numbers of a consumer that is about to be deleted, alone or with its stream."""
     counters = consumer_counters(reply)
     given_up = _given_up(reply)
@@ -120,12 +121,12 @@ def tell_final(job: str, target: Target, reply: dict[str, Any]) -> None:
     )
 
 
-def tell_deleted(job: str, target: Target) -> None:
+def tell_deleted(job: Job, target: Target) -> None:
     """A stream or consumer was deleted."""
     tell(job, logging.INFO, f"nats.{target.kind}.deleted", "Deleted %s", target, **target.fields)
 
 
-def tell_already_gone(job: str, target: Target, refusal: Refusal) -> None:
+def tell_already_gone(job: Job, target: Target, refusal: Refusal) -> None:
     """What should be deleted was not there."""
     name = str(target)
     tell(
@@ -140,7 +141,7 @@ def tell_already_gone(job: str, target: Target, refusal: Refusal) -> None:
     )
 
 
-def tell_refused(job: str, target: Target, action: str, refusal: Refusal) -> None:
+def tell_refused(job: Job, target: Target, action: str, refusal: Refusal) -> None:
     """The server refused, or did not answer, a request to create, update or delete."""
     code = f" (err_code {refusal.err_code})" if refusal.err_code is not None else ""
     tell(

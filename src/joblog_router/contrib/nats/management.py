@@ -32,10 +32,11 @@ from .lifecycle import (
     tell_refused,
     tell_stream,
 )
+from .naming import Job
 from .ownership import StreamKey, is_monitor, is_ownable, server_of
 from .publishing import settle
 from .questions import MAX_WAIT
-from .state import Coroutine, State, alike, quietly, report_failure
+from .state import CONFLICT, Coroutine, State, alike, quietly, report_failure
 from .vanishing import is_missing, vanished
 
 _CALL: Final = re.compile(
@@ -148,10 +149,11 @@ def _answered(state: State, call: Call, scope: JobScope | None, reply: Any, timi
     if is_told and not refused:
         return
     if scope is not None and call.action != "DELETE" and not refused:
-        state.owners.used(call.key, scope.job_id)
+        state.uses(call.key, scope)
     if call.action == "CREATE" and call.consumer and state.owners:
         for named in state.settings.patterns.jobs_in(call.consumer):
-            state.owners.used(call.key, named)
+            job = state.owner(call.key, consumer=call.consumer, scope=scope)
+            state.owners.used(call.key, job if job and job.job_id == named else Job("", named))
     if call.action == "DELETE":
         _deleted(state, call, scope, refused)
     elif refused:
@@ -167,7 +169,7 @@ def _answered(state: State, call: Call, scope: JobScope | None, reply: Any, timi
 
 def _is_said(state: State, call: Call, scope: JobScope) -> bool:
     """Whether an INFO has nothing new to tell: the scope's job was told already. Spares reading the reply."""
-    if state.owners.of(call.key) not in {None, scope.job_id}:
+    if state.owners.of(call.key) not in {None, Job.of(scope)}:
         return False
     return (call.key, call.consumer) in state.ledgers.of(scope).said
 
@@ -191,7 +193,7 @@ def _is_new(state: State, call: Call, body: dict[str, Any], timing: Timing) -> b
 def _stream(state: State, call: Call, scope: JobScope | None, body: dict[str, Any], is_new: bool) -> None:
     config = body.get("config") or {}
     if is_new and scope is not None and is_ownable(config, scope.job_id, state.settings.patterns):
-        state.owners.learn(call.key, scope.job_id)
+        state.owners.learn(call.key, Job.of(scope))
     subjects = list(config.get("subjects") or ())
     if is_new:
         vanished(state, call.key, "was created again")
@@ -215,9 +217,9 @@ def _consumer(state: State, call: Call, scope: JobScope | None, body: dict[str, 
         tell_consumer(job, call.target, body, is_new)
 
 
-def _shall_tell(state: State, call: Call, scope: JobScope | None, job: str, is_new: bool) -> bool:
+def _shall_tell(state: State, call: Call, scope: JobScope | None, job: Job, is_new: bool) -> bool:
     """What is new always; what was there once per scope of that very job."""
-    if scope is None or scope.job_id != job:
+    if scope is None or Job.of(scope) != job:
         return is_new
     return state.ledgers.of(scope).say((call.key, call.consumer)) or is_new
 
@@ -227,7 +229,7 @@ def _deleted(state: State, call: Call, scope: JobScope | None, refused: dict[str
     is_gone = refused is None or refused.get("code") == 404
     if is_gone:
         if scope is not None or job is not None:
-            _unsay(_ledger(state, scope, job or ""), call)
+            _unsay(_ledger(state, scope, job or CONFLICT), call)
         state.forget(call.key, call.consumer)
         if call.is_about_stream:
             state.owners.forget(call.key)
@@ -270,7 +272,7 @@ def _refusal(refused: dict[str, Any]) -> Refusal:
     return Refusal(refused.get("err_code"), str(refused.get("description") or refused), None)
 
 
-def _ledger(state: State, scope: JobScope | None, job: str) -> Ledger:
+def _ledger(state: State, scope: JobScope | None, job: Job) -> Ledger:
     return state.ledgers.of_job(job) if scope is None else state.ledgers.of(scope)
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from ...context import JobScope, current_job, detached
 from .advisories import heard, is_advisory
 from .ledger import MessageScope, open_part
-from .naming import job_in_header
+from .naming import Job, job_in_header
 from .ownership import is_monitor, server_of
 from .pushing import delivered
 from .state import Coroutine, State, quietly
@@ -23,7 +23,7 @@ Wrapped = TypeVar("Wrapped", bound=Coroutine)
 
 # The exception that a callback raised last in this task, and the job of its message: nats-py hands the
 # exception to the error callback when our scope is closed already.
-_failed: ContextVar[tuple[BaseException, str | None] | None] = ContextVar("joblog_router.nats.failed", default=None)
+_failed: ContextVar[tuple[BaseException, Job | None] | None] = ContextVar("joblog_router.nats.failed", default=None)
 
 
 def masked(state: State, original: Coroutine) -> Coroutine:
@@ -124,14 +124,15 @@ def _bind(state: State, client: Any, inbox: str, callback: Coroutine) -> Corouti
     return in_job_of_message
 
 
-def _owner(state: State, client: Any, message: Any, inbox: str, creator: JobScope | None) -> str | None:
+def _owner(state: State, client: Any, message: Any, inbox: str, creator: JobScope | None) -> Job | None:
     """The job that owns a received message."""
     reply = message.reply or ""
     job = state.owner_of_message(
-        server_of(client) if state.owners else "",
+        server_of(client) if state.tells_servers else "",
         message.subject,
         reply,
         job_in_header(message.headers, state.settings.header),
+        creator,
     )
     if job is not None or creator is None:
         return job
@@ -141,7 +142,7 @@ def _owner(state: State, client: Any, message: Any, inbox: str, creator: JobScop
     if message.subject != inbox:
         return None
     scope = open_part(creator)
-    return None if scope is None else scope.job_id
+    return None if scope is None else Job.of(scope)
 
 
 def _bound_error_callback(callback: Coroutine) -> Coroutine:

@@ -23,7 +23,7 @@ from .events import tell, timestamp
 from .exhaustion import task_of
 from .following import Followed
 from .lease import Lease
-from .naming import NamePatterns
+from .naming import Job, NamePatterns
 from .questions import Questions
 from .recorder import Recorder
 from .reporting import apply_mark, finish, mark_of, report, tasks_wanted
@@ -222,7 +222,7 @@ class _Watching:
         self._recorded_before = 0
         self._marks: dict[Followed, dict[str, Any]] = {}
         self._gone: list[tuple[Followed, bool]] = []
-        self._deleted: list[tuple[str, str, str, str]] = []
+        self._deleted: list[tuple[Job, str, str, str]] = []
         self._reconciled = 0.0
 
     async def begin(self) -> None:
@@ -387,7 +387,7 @@ class _Watching:
                 followed.is_seen_whole = followed.is_seen_whole or is_new
                 followed.is_changed = True
 
-    def _sighted(self, job: str, kind: str, stream: str, consumer: str) -> None:
+    def _sighted(self, job: Job, kind: str, stream: str, consumer: str) -> None:
         known = _SIGHTINGS.get(kind)
         if known is None or not self._lease.is_held:
             return

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from ...context import JobScope, known_namespace
 from ...exceptions import ConfigurationError
 
 DEFAULT_PATTERNS: Final = ("job_{job_id}", "job.{job_id}.", "job-{job_id}-")
@@ -32,6 +33,34 @@ _ABOUT: Final = re.compile(
     r"\$JS\.(?:EVENT\.(?:ADVISORY|METRIC)\.(?:STREAM|CONSUMER)\.[^.]+|(?:[^.]+\.)?API\.CONSUMER\.MSG\.NEXT)"
     r"\.([^.]+)(?:\.([^.]+))?\Z"
 )
+
+
+class Job(NamedTuple):
+    """Which job: ids are a tenant's own. False without an id."""
+
+    namespace: str
+    job_id: str
+
+    def __bool__(self) -> bool:
+        return bool(self.job_id)
+
+    @classmethod
+    def of(cls, scope: JobScope) -> Job:
+        """The job of a scope."""
+        return cls(scope.namespace, scope.job_id)
+
+    @classmethod
+    def named(cls, job_id: str) -> Job | None:
+        """The job of that id in the namespace in force here; None where that cannot be known."""
+        namespace = known_namespace()
+        return None if namespace is None else cls(namespace, job_id)
+
+
+class Named(NamedTuple):
+    """What a message's headers say: a job's id, and its namespace unless the sender did not know of any."""
+
+    job_id: str
+    namespace: str | None
 
 
 class NamePatterns:
@@ -132,11 +161,21 @@ def stream_of_subject(subject: str) -> tuple[str, str] | None:
     return stream_of_reply(subject)
 
 
-def job_in_header(headers: Mapping[str, Any] | None, name: str) -> str | None:
+def namespace_header(name: str) -> str:
+    """The header that holds the namespace of the job that the header `name` names."""
+    return f"{name}-Namespace"
+
+
+def job_in_header(headers: Mapping[str, Any] | None, name: str) -> Named | None:
     """The job that the header `name` names, or None. Values that are no plain short text count as absent."""
     if not headers:
         return None
-    value = headers.get(name)
+    job_id = header_text(headers.get(name))
+    return None if job_id is None else Named(job_id, header_text(headers.get(namespace_header(name))))
+
+
+def header_text(value: object) -> str | None:
+    """A header's value if it can be a job's id or a namespace."""
     if not isinstance(value, str):
         return None
     value = value.strip()

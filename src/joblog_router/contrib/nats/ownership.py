@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from .naming import NamePatterns
+from .naming import Job, NamePatterns
 
 _MAX_STREAMS: Final = 10_000
+_MAX_IDS: Final = 1_000
 
 
 class StreamKey(NamedTuple):
@@ -25,12 +26,14 @@ class StreamKey(NamedTuple):
 class Owners:
     """Stream to job, bounded: the stream that was used longest ago is forgotten first."""
 
-    __slots__ = ("_shared", "jobs")
+    __slots__ = ("_namespaces", "_shared", "jobs")
 
     def __init__(self) -> None:
         # Read by `publishing` for every message; one and the same dictionary for ever.
-        self.jobs: dict[StreamKey, str] = {}
+        self.jobs: dict[StreamKey, Job] = {}
         self._shared: dict[StreamKey, None] = {}
+        # In which namespace a job of that id worked with the stream; None: in several.
+        self._namespaces: dict[StreamKey, dict[str, str | None]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.jobs)
@@ -38,11 +41,11 @@ class Owners:
     def __len__(self) -> int:
         return len(self.jobs)
 
-    def of(self, key: StreamKey) -> str | None:
+    def of(self, key: StreamKey) -> Job | None:
         """The job that owns the stream, as far as known."""
         return self.jobs.get(key)
 
-    def learn(self, key: StreamKey, job: str) -> None:
+    def learn(self, key: StreamKey, job: Job) -> None:
         """`job` has just created the stream."""
         if key in self._shared:
             return
@@ -52,7 +55,7 @@ class Owners:
         self.jobs[key] = job
         _shrink(self.jobs)
 
-    def used(self, key: StreamKey, job: str) -> None:
+    def used(self, key: StreamKey, job: Job) -> None:
         """`job` works with the stream. If another job created it, it is nobody's from now on."""
         owner = self.jobs.get(key)
         if owner is None:
@@ -62,9 +65,29 @@ class Owners:
         elif len(self.jobs) > _MAX_STREAMS // 2:
             self.jobs[key] = self.jobs.pop(key, owner)
 
+    def met(self, key: StreamKey, job: Job) -> None:
+        """A scope of `job` works with the stream: whose it is, should its name give that id and nothing else."""
+        known = self._namespaces.get(key)
+        if known is None:
+            known = self._namespaces[key] = {}
+            _shrink(self._namespaces)
+        if known.setdefault(job.job_id, job.namespace) != job.namespace:
+            known[job.job_id] = None
+        while len(known) > _MAX_IDS:
+            known.pop(next(iter(known)), None)
+
+    def jobs_of_name(self, key: StreamKey, job_id: str) -> Job | None:
+        """The job of that id which worked with the stream; one without an id where several did; None if none did."""
+        known = self._namespaces.get(key)
+        if known is None or job_id not in known:
+            return None
+        namespace = known[job_id]
+        return Job("", "") if namespace is None else Job(namespace, job_id)
+
     def forget(self, key: StreamKey) -> None:
         """The stream was deleted. That it was shared is remembered: the next of that name will be, too."""
         self.jobs.pop(key, None)
+        self._namespaces.pop(key, None)
 
     def _share(self, key: StreamKey) -> None:
         self.jobs.pop(key, None)

@@ -18,7 +18,7 @@ from .consumption import is_milestone
 from .events import tell
 from .headers import matches, with_header
 from .ledger import Ledger, open_part
-from .naming import job_in_header
+from .naming import Job, job_in_header
 from .ownership import StreamKey, server_of
 from .state import CONFLICT, Coroutine, State, quietly
 from .sums import Failure, Sum, expected_of
@@ -222,8 +222,8 @@ class Booking:
 
 def _accepted(state: State, attempt: Attempt, ack: Any) -> None:
     state.last_booking = None
-    key = StreamKey(server_of(attempt.client) if state.owners else "", ack.stream)
-    state.owners.used(key, attempt.scope.job_id)
+    key = StreamKey(server_of(attempt.client) if state.tells_servers else "", ack.stream)
+    state.uses(key, attempt.scope)
     if not state.settings.events:
         return
     ledger, booked = _sum(state, attempt, key)
@@ -299,7 +299,7 @@ def _failed(state: State, attempt: Attempt, error: BaseException) -> StreamKey |
 def _expected_key(state: State, attempt: Attempt) -> StreamKey:
     """The stream that should take the message, as far as known."""
     stream = attempt.stream or _stream_of(state.ledgers.of(attempt.scope), attempt.subject)
-    return StreamKey(server_of(attempt.client) if state.owners else "", stream or "")
+    return StreamKey(server_of(attempt.client) if state.tells_servers else "", stream or "")
 
 
 def _tell_failure(booked: Sum, failure: Failure, count: int) -> None:
@@ -336,10 +336,10 @@ def _sum(state: State, attempt: Attempt, key: StreamKey) -> tuple[Ledger, Sum | 
     """Where a message is booked; no sum if it is nobody's, or if its scope closed while it was on its way."""
     ledger = state.ledgers.of(attempt.scope)
     header = job_in_header(attempt.headers, state.settings.header)
-    job = state.owner(key, subject=attempt.subject, header=header)
+    job = state.owner(key, subject=attempt.subject, header=header, scope=attempt.scope)
     if job is None:
         scope = open_part(attempt.scope)
-        job = None if scope is None else scope.job_id
+        job = None if scope is None else Job.of(scope)
     elif ledger.closed and job != CONFLICT:
         ledger = state.ledgers.of_job(job)
     if not job:
@@ -351,7 +351,7 @@ def _sum(state: State, attempt: Attempt, key: StreamKey) -> tuple[Ledger, Sum | 
             ledger.at_close.append(lambda _: _tell_sums(ledger))
         while len(ledger.sums) >= _MAX_SUMS:
             _settle(ledger, ledger.sums[next(iter(ledger.sums))])
-        total = expected_of(attempt.scope.fields) if job == attempt.scope.job_id else 0
+        total = expected_of(attempt.scope.fields) if job == Job.of(attempt.scope) else 0
         if ("complete", job, stream) in ledger.said:
             total = 0
         booked = ledger.sums[job, stream] = Sum(job, stream, total)

@@ -15,7 +15,7 @@ from .consumption import Consumption, is_milestone
 from .events import tell
 from .exhaustion import note_last_attempt
 from .fetching import finish_with, pay_out, worker_of
-from .naming import Delivery, delivery_of_reply, job_in_header
+from .naming import Delivery, Job, delivery_of_reply, job_in_header
 from .ownership import StreamKey, server_of
 from .state import Coroutine, State, quietly
 
@@ -38,11 +38,12 @@ def receiving(state: State, original: Coroutine) -> Coroutine:
 def _received(state: State, subscription: Any, message: Any) -> None:
     client = subscription._conn
     header = job_in_header(message.headers, state.settings.header)
-    job = state.owner_of_message(server_of(client), message.subject, message.reply or "", header)
-    delivered(state, client, subscription._subject, message, job=job, scope=current_job())
+    scope = current_job()
+    job = state.owner_of_message(server_of(client), message.subject, message.reply or "", header, scope)
+    delivered(state, client, subscription._subject, message, job=job, scope=scope)
 
 
-def delivered(state: State, client: Any, inbox: str, message: Any, *, job: str | None, scope: JobScope | None) -> None:
+def delivered(state: State, client: Any, inbox: str, message: Any, *, job: Job | None, scope: JobScope | None) -> None:
     """Count a message that a consumer pushed. `scope`: at whose end there is a tally."""
     delivery = delivery_of_reply(message.reply or "") if job else None
     if not job or delivery is None:

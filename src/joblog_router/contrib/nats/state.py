@@ -15,10 +15,10 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from ..._pipeline.report import report_once
 from ..._pipeline.resolve import conflicts
-from ...context import JobScope
+from ...context import JobScope, current_job, namespace_varies
 from .consumption import Consumption, Limits
 from .ledger import Ledgers
-from .naming import DEFAULT_HEADER, NamePatterns, stream_of_reply, stream_of_subject
+from .naming import DEFAULT_HEADER, Job, Named, NamePatterns, stream_of_reply, stream_of_subject
 from .ownership import Owners, StreamKey
 from .questions import Questions
 
@@ -26,8 +26,8 @@ Coroutine = Callable[..., Awaitable[Any]]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What `State.owner` says where names contradict each other. Never a job's id: "" opens no job.
-CONFLICT: Final = ""
+# What `State.owner` says where names contradict each other, or where it cannot be known whose id they hold. Is false.
+CONFLICT: Final = Job("", "")
 
 _MAX_STREAMS: Final = 10_000
 _MAX_CONSUMERS: Final = 1_000
@@ -74,7 +74,7 @@ class State:
         self.questions = Questions()
         # `Client.request` as it was, for our own questions.
         self.request: Coroutine | None = None
-        self.consumptions: dict[tuple[StreamKey, str, str], Consumption] = {}
+        self.consumptions: dict[tuple[StreamKey, str, Job], Consumption] = {}
         self.limits: dict[tuple[StreamKey, str], Limits] = {}
         # What the last publish was booked under, and the scope and connection it used: mostly those of the next.
         self.last_booking: Any = None
@@ -85,52 +85,105 @@ class State:
         self.unanswered: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = weakref.WeakKeyDictionary()
         self._births: dict[StreamKey, dict[str, str]] = {}
 
-    def owner(self, key: StreamKey, *, consumer: str = "", subject: str = "", header: str | None = None) -> str | None:
-        """The job that stream, consumer, subject and header name; None if nobody, CONFLICT if several."""
+    @property
+    def tells_servers(self) -> bool:
+        """Whether anything is known of streams that depends on their server."""
+        return bool(self.owners) or namespace_varies()
+
+    def uses(self, key: StreamKey, scope: JobScope) -> None:
+        """A scope works with a stream."""
+        job = Job.of(scope)
+        self.owners.used(key, job)
+        if namespace_varies():
+            self.owners.met(key, job)
+
+    def owner(
+        self,
+        key: StreamKey,
+        *,
+        consumer: str = "",
+        subject: str = "",
+        header: Named | None = None,
+        scope: JobScope | None = None,
+    ) -> Job | None:
+        """The job that stream, consumer, subject and header name; None if nobody, CONFLICT if several.
+
+        `scope`: in which this happens, if that is not the open one.
+        """
         jobs_in = self.settings.patterns.jobs_in
         named = jobs_in(key.stream) | jobs_in(consumer) | jobs_in(subject)
         if len(named) > 1:
             return self._conflict(f"stream {key.stream!r}, consumer {consumer!r} and subject {subject!r}", named)
-        job = next(iter(named)) if named else self.owners.of(key)
+        owned = None if named else self.owners.of(key)
+        job_id = next(iter(named), None) if owned is None else owned.job_id
+        if header is None:
+            if owned is not None or job_id is None:
+                return owned
+            return self._placed(job_id, key, scope)
+        if job_id is not None and header.job_id != job_id:
+            return self._conflict(f"header {self.settings.header} and stream or subject", {header.job_id, job_id})
+        if owned is not None:
+            return owned if header.namespace in {None, owned.namespace} else CONFLICT
+        if header.namespace is not None:
+            return Job(header.namespace, header.job_id)
+        return self._placed(header.job_id, key, scope)
+
+    def _placed(self, job_id: str, key: StreamKey, scope: JobScope | None) -> Job:
+        """The job of which only the id is known; CONFLICT where it may be another tenant's."""
+        scope = scope or current_job()
+        if scope is not None and scope.job_id == job_id:
+            return Job.of(scope)
+        if namespace_varies():
+            known = self.owners.jobs_of_name(key, job_id)
+            if known is not None:
+                return known
+        job = Job.named(job_id) if scope is None else Job(scope.namespace, job_id)
         if job is None:
-            return header
-        if header is not None and header != job:
-            return self._conflict(f"header {self.settings.header} and stream or subject", {header, job})
+            report_once(
+                ("nats-namespace",),
+                f"NATS: whose job {job_id!r} is cannot be told where NAMESPACE gives no answer: what is logged for it "
+                "goes to no job's log. Have it answer where messages are received, or see `header_subjects`",
+            )
+            return CONFLICT
         return job
 
-    def owner_of_message(self, server: str, subject: str, reply: str, header: str | None) -> str | None:
+    def owner_of_message(
+        self, server: str, subject: str, reply: str, header: Named | None, scope: JobScope | None = None
+    ) -> Job | None:
         """The same for a message that was received."""
         if header is None and not subject.startswith("$JS.") and not reply.startswith("$JS."):
             named = self.settings.patterns.jobs_in(subject)  # a core message: nothing else can name its job
+            if not named:
+                return None
             if len(named) < 2:
-                return next(iter(named), None)
+                return self._placed(next(iter(named)), StreamKey(server, ""), scope)
         about = stream_of_subject(subject)
         if about is not None:
             # What the server says about a stream belongs to that stream, whoever's consumer brings it.
             stream, consumer = about
             key = StreamKey(server, stream)
-            if self.owner(key, consumer=consumer) is not None:
-                return self.owner(key, consumer=consumer, header=header)
+            if self.owner(key, consumer=consumer, scope=scope) is not None:
+                return self.owner(key, consumer=consumer, header=header, scope=scope)
             subject = ""
         delivered = stream_of_reply(reply)
         stream, consumer = delivered if delivered is not None else ("", "")
-        return self.owner(StreamKey(server, stream), consumer=consumer, subject=subject, header=header)
+        return self.owner(StreamKey(server, stream), consumer=consumer, subject=subject, header=header, scope=scope)
 
     def owner_of_event(
         self, key: StreamKey, scope: JobScope | None, *, consumer: str = "", subjects: list[str] | None = None
-    ) -> str | None:
+    ) -> Job | None:
         """The job whose log tells that something happened to a stream or consumer; None for nobody's.
 
         `subjects` are those of the configuration. Being several jobs' is no contradiction there.
         """
-        job = self.owner(key, consumer=consumer)
+        job = self.owner(key, consumer=consumer, scope=scope)
         if job is not None:
             return job or None
         jobs_in = self.settings.patterns.jobs_in
         named = {found for subject in subjects or () for found in jobs_in(subject)}
         if len(named) == 1:
-            return named.pop()
-        return None if scope is None else scope.job_id
+            return self._placed(named.pop(), key, scope) or None
+        return None if scope is None else Job.of(scope)
 
     def works_on(self, scope: JobScope, client: Any) -> None:
         """A scope uses a connection."""
@@ -146,7 +199,7 @@ class State:
         self.last_use = (None, None)
         self.last_booking = None
 
-    def consumption(self, job: str, key: StreamKey, consumer: str) -> Consumption:
+    def consumption(self, job: Job, key: StreamKey, consumer: str) -> Consumption:
         """The tally of what this process takes from a consumer for a job."""
         taken = self.consumptions.get((key, consumer, job))
         if taken is None:
@@ -201,7 +254,7 @@ class State:
             births.pop(next(iter(births)), None)
         return known
 
-    def _conflict(self, what: str, jobs: set[str] | frozenset[str]) -> str:
+    def _conflict(self, what: str, jobs: set[str] | frozenset[str]) -> Job:
         conflicts.add()
         report_once(
             ("nats-conflict", frozenset(jobs)),

@@ -14,6 +14,7 @@ from collections import Counter
 from typing import Any, Final, NamedTuple
 
 from .events import duration, tell
+from .naming import Job
 
 _FIRST_PROGRESS: Final = 100
 # With a total: not oftener than this many messages.
@@ -74,7 +75,7 @@ class Sum:
         "unknown",
     )
 
-    def __init__(self, job: str, stream: str | None, expected: int = 0) -> None:
+    def __init__(self, job: Job, stream: str | None, expected: int = 0) -> None:
         self.job = job
         self.stream = stream
         self.expected = expected

@@ -10,7 +10,7 @@ import json
 from typing import Any, Final
 
 from .following import ACK, IN_PROGRESS, NAK, TERM, Followed
-from .naming import NamePatterns
+from .naming import Job, NamePatterns
 
 _MAX_FOLLOWED: Final = 10_000
 _MAX_STRANGERS: Final = 20_000
@@ -80,14 +80,15 @@ class Watch:
         stream, _, consumer = name.decode(errors="replace").partition(".")
         return self.meet(stream, consumer)
 
-    def job_of(self, stream: str, consumer: str = "") -> str | None:
+    def job_of(self, stream: str, consumer: str = "") -> Job | None:
         """Whose a stream or consumer is: by name, else by the stream's subjects; None if nobody's, or several's."""
         named = self._patterns.jobs_in(stream) | self._patterns.jobs_in(consumer)
         if len(named) > 1:
             return None
-        return next(iter(named)) if named else self._by_subjects.get(stream)
+        job_id = next(iter(named)) if named else self._by_subjects.get(stream)
+        return None if job_id is None else Job.named(job_id)
 
-    def learn(self, stream: str, subjects: list[str]) -> str | None:
+    def learn(self, stream: str, subjects: list[str]) -> Job | None:
         """The job of a stream with these subjects."""
         patterns = self._patterns
         if not patterns.jobs_in(stream) and not any(patterns.open_to_several(subject) for subject in subjects):

@@ -22,10 +22,9 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from .. import context
 from . import leaks, resolve, switch
-from .channel import Channel, Item
+from .channel import Channel, Item, Use
 from .dotted import load
-from .naming import LoggerNames
-from .overflow import Bounds, Overflow
+from .overflow import Overflow
 from .report import has_waiting, report, report_once, use_writer
 from .sinks import NamedSink
 from .spool import Spool, pack_scope
@@ -88,23 +87,21 @@ class Router:
     def open_channel(
         self,
         named: NamedSink,
-        bounds: Bounds,
-        fold: bool | None = None,
-        unfolded: LoggerNames | None = None,
+        use: Use,
         spool: SpoolSetting = None,
     ) -> Channel:
         """The channel of a sink, with one user more. One that is known keeps its buffer and its own sink object."""
         with self._lock:
             channel = self._channels.get(named.key)
             if channel is None:
-                channel = Channel(named, self._next_origin(), bounds, self._wake)
+                channel = Channel(named, self._next_origin(), use.bounds, self._wake)
                 self._channels[named.key] = channel
-            channel.bounds = channel.overflow.bounds = bounds
-            channel.fold = fold
-            channel.unfolded = unfolded
-            channel.make_room()
-            keeps_spool = isinstance(spool, Unset) and channel.users > 0 and not channel.uses_default_spool
-            channel.users += 1
+            keeps_spool = channel.users > 0 and (
+                spool is None or (isinstance(spool, Unset) and not channel.uses_default_spool)
+            )
+            channel.uses.append(use)
+            # Before the spool: what dead processes left there goes by these rules, too.
+            self._settle(channel)
             channel.is_closed = False
             use_writer(self._writer.wake)
             if not keeps_spool:
@@ -116,6 +113,12 @@ class Router:
                 atexit.register(self._at_exit)
                 self._end_with_multiprocessing()
             return channel
+
+    def _settle(self, channel: Channel) -> None:
+        channel.settle()
+        for other in self._snapshot():
+            if isinstance(other, RecoveryChannel) and other.of is channel:
+                other.settle()
 
     def use_default_spool(self, directory: Path | None) -> None:
         """The spool of handlers whose configuration names none: those there are, and those to come."""
@@ -315,10 +318,11 @@ class Router:
         self._count += 1
         return self._origin if self._count == 1 else f"{self._origin}.{self._count}"
 
-    def close_channel(self, channel: Channel) -> None:
+    def close_channel(self, channel: Channel, use: Use) -> None:
         """One user less. The last one leaves the rest to the writer: nothing waits here, `dictConfig` holds locks."""
         with self._lock:
-            channel.users -= 1
+            channel.uses.remove(use)
+            self._settle(channel)
         if self._exit_deadline is not None and not any(channel.users for channel in self._snapshot()):
             self._close_spools()  # logging.shutdown() has closed the last handler
             return

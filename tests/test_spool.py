@@ -461,6 +461,18 @@ def test_a_full_ring_costs_the_spool_not_the_line(gate: Gate) -> None:
     assert len(gate.messages) == 801
 
 
+def test_of_a_line_that_no_pages_are_left_for_nothing_stays_in_the_file(gate: Gate, tmp_path: Path) -> None:
+    """What was put into its first pages is wiped at once: nobody will acknowledge it."""
+    with job_context(1):
+        for number in range(4):
+            log.info("line %d %s", number, f"hunter{number} " * 12_000)
+    assert own_spool().missed.value() > 0
+    gate.is_open = True
+    assert flush(10)
+    (segment,) = segments(tmp_path)
+    assert b"hunter" not in segment.read_bytes()
+
+
 def test_the_ring_goes_round(gate: Gate) -> None:
     """Many times as many lines as there are slots, with long ones among them: each is spooled, pages are given back."""
     gate.is_open = True

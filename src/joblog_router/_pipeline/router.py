@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 from .. import context
-from . import leaks, resolve, switch
+from . import leaks, project, resolve, switch
 from .channel import Channel, Item, Use
 from .dotted import load
 from .overflow import Overflow
@@ -156,6 +156,8 @@ class Router:
     def _recover(self) -> None:
         """Take over what dead processes left for sinks that are open here. On the writer thread, each round."""
         self._tell_status()
+        if project.is_awaited():
+            return  # what is masked and who may read it is not known yet
         now = time.monotonic()
         if self._recover_at is None or now >= self._recover_at:
             self._recover_at = now + RECOVER_EVERY
@@ -172,6 +174,12 @@ class Router:
             else:
                 self._channels[recovery.key] = recovery
             self._found.popleft()  # not before: `recover` must see it in one of the two places
+
+    def settle_project(self) -> None:
+        """The Django app has read its settings: recovery may begin."""
+        project.settle()
+        if self._found:
+            self._writer.wake()
 
     def spool_directories(self) -> set[Path]:
         """The directories of all spools that are in use here."""

@@ -495,6 +495,16 @@ def test_the_page_shows_what_is_known_of_a_line(staff: Client, log: Log) -> None
     assert "folded" not in text
 
 
+def test_a_field_named_folded_makes_no_tally(staff: Client, log: Log) -> None:
+    """Of a line stored by whomever: only what has a run stands for lines; the others' fields are shown."""
+    log("7", "two letters", fields={"folded": 2, "first": "a"})
+    text = re.sub(r"\s+", " ", outline(staff, "7").text)
+    assert "lines like it" not in text
+    assert "folded2firsta" in text
+    answer = staff.get(url("7", "download"), {"format": "text"})
+    assert b"lines like it" not in b"".join(answer.streaming_content)
+
+
 def test_the_newest_thousand_lines_and_a_way_back(staff: Client, log: Log, make_entry: Any) -> None:
     """A page has 1,000 lines; a link leads to those before them, with the filters kept, and back to the newest."""
     store_all([make_entry(job_id="7", message=f"line {n}", created=1000.0 + n, level=30) for n in range(1003)])

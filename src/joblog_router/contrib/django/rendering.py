@@ -9,11 +9,12 @@ import datetime as dt
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from django.utils import timezone
 
+from ..._pipeline.reading import fold_of
 from ...entry import Entry
 
 __all__ = ["Row", "as_json", "day_and_time", "level_class", "level_number", "rows", "visible"]
@@ -122,14 +123,15 @@ def _row(entry: Entry, moment: dt.datetime, budget: _Budget, with_offset: bool) 
         logger=visible(budget.cut(entry.logger)),
         message=visible(budget.cut(entry.message)),
         exception=visible(budget.cut(entry.exception or "")),
-        fields=_fields(entry.fields, budget),
-        folded=folded if isinstance(folded := entry.fields.get("folded"), int) else 0,
+        fields=_fields(entry, budget),
+        folded=folded if fold_of(entry) and isinstance(folded := entry.fields["folded"], int) else 0,
         is_for_staff=entry.audience != "all",
     )
 
 
-def _fields(fields: Mapping[str, Any], budget: _Budget) -> list[tuple[str, str]]:
-    shown = {name: value for name, value in fields.items() if name not in _TALLY}
+def _fields(entry: Entry, budget: _Budget) -> list[tuple[str, str]]:
+    hidden = _TALLY if fold_of(entry) else ()
+    shown = {name: value for name, value in entry.fields.items() if name not in hidden}
     return [(visible(budget.cut(name)), visible(budget.cut(_text(value)))) for name, value in shown.items()]
 
 

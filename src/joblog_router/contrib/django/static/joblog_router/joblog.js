@@ -778,7 +778,7 @@ class JobLog {
     text.dir = "auto";
     fill(text, line.message.replace(/\n/g, " ⏎ "), this.search, 600);
     head.append(text);
-    if (line.fields && line.fields.folded !== undefined) head.append(element("span", "jl-badge", this.count("folded", line.fields.folded)));
+    if (foldOf(line) !== undefined) head.append(element("span", "jl-badge", this.count("folded", line.fields.folded)));
     if (line.audience && line.audience !== "all") head.append(element("span", "jl-badge", this.t("staff")));
     if (line.exception) head.append(element("span", "jl-badge jl-trace", this.t("traceback")));
     const isOpen = this.open.has(key);
@@ -814,7 +814,7 @@ class JobLog {
       list.append(element("dt", "", element("bdi", "", visible(name))), detail);
     };
     for (const [name, value] of Object.entries(line.fields || {}))
-      if (!["fold", "folded", "first", "last"].includes(name)) fact(name, typeof value === "string" ? value : JSON.stringify(value));
+      if (foldOf(line) === undefined || !["fold", "folded", "first", "last"].includes(name)) fact(name, typeof value === "string" ? value : JSON.stringify(value));
     fact(this.t("process"), `${line.origin} #${line.seq}`);
     if (line.path) fact(this.t("place"), `${line.path}:${line.line}`);
     fact(this.t("time"), new Date(line.created * 1000).toISOString());

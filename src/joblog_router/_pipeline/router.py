@@ -372,6 +372,10 @@ class Router:
 
     async def aflush(self, timeout: float) -> bool:
         """`flush` for coroutines: the loop goes on meanwhile."""
+        if self._process != os.getpid():
+            self._start_in_unannounced_child()
+        if self._writer.is_current():
+            return False
         if not self._waiting():
             return True
         loop = asyncio.get_running_loop()
@@ -388,6 +392,15 @@ class Router:
                 pass  # the loop was closed while the writer worked
 
         self._writer.wake(Ticket(time.monotonic() + timeout, on_done))
+        if not self._writer.is_running():
+            # In a thread, for the loop's sake; where none can be started any more nothing else goes on either.
+            try:
+                await asyncio.wait_for(loop.run_in_executor(None, self._writer.drain), timeout)
+            except TimeoutError:
+                return False
+            except RuntimeError:
+                self._writer.drain()
+            return not self._waiting()
         try:
             return await asyncio.wait_for(answer, timeout)
         except TimeoutError:

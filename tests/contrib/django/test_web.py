@@ -455,6 +455,7 @@ def test_hostile_text_is_text(staff: Client, log: Log, text: str) -> None:
         ("\x1b[2J\x1b[H", "␛[2J␛[H"),
         ("a\rb", "a␍b"),
         ("user \u202efdp.exe", "user \\u202efdp.exe"),
+        ("so\xadft \u3164 \u206a \U000e0041", "so\\u00adft \\u3164 \\u206a \\U000e0041"),
         ("\u2067iso\u2069", "\\u2067iso\\u2069"),
         ("zero\u200bwidth", "zero\\u200bwidth"),
         ("bell\x07 del\x7f \x9b31m", "bell␇ del␡ \\u009b31m"),

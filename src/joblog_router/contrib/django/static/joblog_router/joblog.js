@@ -19,13 +19,15 @@ const KINDS = ["debug", "info", "warning", "error", "critical"];
 
 // --- text -----------------------------------------------------------------------------------------------------------
 
+// The same as UNPRINTABLE in _pipeline/text.py.
 const INVISIBLE =
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff]/g;
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\u{e0000}-\u{e007f}]/gu;
 const COLOUR = /\u001b\[([0-9;:]*)m/;
 
 function shown(character) {
-  const code = character.charCodeAt(0);
+  const code = character.codePointAt(0);
   if (code < 0x20) return String.fromCharCode(0x2400 + code);
+  if (code > 0xffff) return "\\U" + code.toString(16).padStart(8, "0");
   return code === 0x7f ? "\u2421" : "\\u" + code.toString(16).padStart(4, "0");
 }
 

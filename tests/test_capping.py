@@ -15,6 +15,7 @@ from joblog_router._pipeline import capping
 from joblog_router._pipeline.capping import Cap
 from joblog_router._pipeline.rules import Rules, use_defaults
 from joblog_router.context import JobScope
+from joblog_router.sinks import MemorySink
 from tests.helpers import configure, entries, run_python
 
 log = logging.getLogger("app")
@@ -97,6 +98,22 @@ def test_warnings_are_kept_longer() -> None:
     assert marker.level == logging.WARNING
     assert marker.fields["left_out"] == {"ERROR": 800}
     assert rows[-1].message == "error 999"
+
+
+def test_a_summary_counts_the_lines_left_out_by_their_levels() -> None:
+    """The marker itself is a warning; what it stands for mostly is not."""
+    handler = configure(max_lines=10)
+    logging.addLevelName(25, "NOTICE")
+    with job_context(1):
+        for number in range(40):
+            log.error("boom %d", number)
+        for number in range(1000):
+            log.info("line %d", number)
+        for number in range(30):
+            log.log(25 if number % 2 else 26, "notice %d", number)
+    assert flush(10)
+    assert isinstance(handler.sink, MemorySink)
+    assert handler.sink.summary("1").levels == {20: 1000, 25: 15, 26: 15, 40: 40}
 
 
 def test_jobs_are_counted_apart_and_folded_lines_do_not_count() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from joblog_router import Entry, aflush, flush, job_context, stats
 from joblog_router._pipeline.folding import KEPT, shape_of
-from tests.helpers import configure, entries, run_python
+from joblog_router.sinks import MemorySink
+from tests.helpers import configure, entries, job_handler, run_python
 
 log = logging.getLogger("app")
 
@@ -319,3 +320,20 @@ def test_a_flush_without_a_writer_thread_tells_what_is_owed() -> None:
     finally:
         router._writer.resume()
     assert shown(rows)[-1].fields["folded"] == 30 - KEPT
+
+
+def test_a_line_with_the_fields_of_a_tally_is_a_line() -> None:
+    """Whether the call or its scope brings them: nothing the application says hides another line."""
+    configure()
+    with job_context(1, fold="top"):
+        log.warning("card declined", extra={"folded": 1})
+        log.warning("disk full", extra={"folded": 2, "fold": "mine", "first": "kept"})
+    store = job_handler().sink
+    assert isinstance(store, MemorySink)
+    assert flush(10)
+    assert [entry.message for entry in store.newest("1").entries] == ["card declined", "disk full"]
+    assert [dict(entry.fields) for entry in entries(1)] == [
+        {"fold_": "top", "folded_": 1},
+        {"fold_": "mine", "folded_": 2, "first": "kept"},
+    ]
+    assert store.summary("1").levels == {logging.WARNING: 2}

@@ -11,7 +11,7 @@ from tests.helpers import run_python, run_script
 SETUP = """
 import logging, logging.config, os, sys, threading, time
 import joblog_router
-from joblog_router import job_context, flush
+from joblog_router import aflush, flush, job_context, stats
 log = logging.getLogger("app")
 def configure():
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
@@ -312,6 +312,50 @@ print(os.waitpid(pid, 0)[1])
         "of the parent",
         "of the parent, waiting",
     ]
+
+
+def test_in_a_fork_without_hooks_a_coroutine_flushes_as_well(tmp_path: Path) -> None:
+    """What waits there is the parent's: nothing is left to wait for, and nothing is waited for."""
+    result = run_python(
+        SETUP
+        + """
+import asyncio, ctypes
+with job_context(1):
+    log.info("of the parent")
+    flush(10)
+    log.info("of the parent, waiting")
+pid = ctypes.CDLL(None).fork()
+if pid == 0:
+    os._exit(0 if asyncio.run(aflush(5)) and not stats()["captured"] else 1)
+print(os.waitpid(pid, 0)[1])
+""",
+        str(tmp_path),
+    )
+    assert result.stdout.split() == ["0"], result.stderr
+    assert sorted(str(line["message"]) for line in stored(tmp_path)) == ["of the parent", "of the parent, waiting"]
+
+
+def test_without_a_writer_a_coroutine_that_flushes_has_the_lines_written(tmp_path: Path) -> None:
+    """As when the interpreter ends and starts no thread any more, which is played here."""
+    result = run_python(
+        SETUP
+        + """
+import asyncio
+from joblog_router._pipeline.router import router
+router._writer._start = lambda: None
+with job_context(1):
+    log.info("nobody writes this")
+assert asyncio.run(aflush(5))
+router._writer._thread = __import__("threading").current_thread()
+with job_context(1):
+    log.info("on the writer's own thread nobody waits")
+assert not asyncio.run(aflush(5))
+os._exit(0)
+""",
+        str(tmp_path),
+    )
+    assert result.returncode == 0, result.stderr
+    assert [line["message"] for line in stored(tmp_path)] == ["nobody writes this"]
 
 
 def test_reconfiguring_while_many_threads_log_neither_locks_nor_loses(tmp_path: Path) -> None:

@@ -189,6 +189,27 @@ def test_a_segment_waits_for_the_sink_it_was_for(tmp_path: Path) -> None:
     assert [line["message"] for line in stored(tmp_path)] == ["x"]
 
 
+def test_what_is_recovered_goes_by_the_rules_of_the_handler_that_recovers_it(tmp_path: Path) -> None:
+    """Also where it is stored before the handler is quite made."""
+    as_jsonl(killed_with_lines(tmp_path, 30, "key PAT-%d"), tmp_path)
+    code = """
+from joblog_router import JobLogHandler
+real = router.open_channel
+def slow(*args):
+    channel = real(*args)
+    assert router.recover(10)
+    return channel
+router.open_channel = slow
+JobLogHandler(sink="jsonl", options={"directory": sys.argv[1] + "/logs"}, spool=sys.argv[1] + "/spool",
+              fold=False, redact=[r"PAT-[0-9]+"], staff=["app"], max_lines=10)
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in stored(tmp_path) if line["logger"] == "app"]
+    assert 10 <= len(lines) < 30
+    assert {(line["message"], line.get("audience")) for line in lines} == {("key [redacted]", "staff")}
+
+
 def test_recovery_while_the_store_is_away_keeps_the_segment(tmp_path: Path) -> None:
     """Nothing is acknowledged that is not stored, however recovery ends."""
     code = SETUP + "configure()\nwith job_context(1):\n    for _ in range(20): log.info('x')\n" + KILLED
@@ -438,6 +459,18 @@ def test_a_full_ring_costs_the_spool_not_the_line(gate: Gate) -> None:
     assert flush(10)
     assert gate.messages[-1] == "beyond"
     assert len(gate.messages) == 801
+
+
+def test_of_a_line_that_no_pages_are_left_for_nothing_stays_in_the_file(gate: Gate, tmp_path: Path) -> None:
+    """What was put into its first pages is wiped at once: nobody will acknowledge it."""
+    with job_context(1):
+        for number in range(4):
+            log.info("line %d %s", number, f"hunter{number} " * 12_000)
+    assert own_spool().missed.value() > 0
+    gate.is_open = True
+    assert flush(10)
+    (segment,) = segments(tmp_path)
+    assert b"hunter" not in segment.read_bytes()
 
 
 def test_the_ring_goes_round(gate: Gate) -> None:

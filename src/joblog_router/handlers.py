@@ -18,7 +18,7 @@ from typing import Any
 
 from ._pipeline import policy, switch
 from ._pipeline.capture import make_capture
-from ._pipeline.channel import Channel
+from ._pipeline.channel import Channel, Use
 from ._pipeline.naming import LoggerNames
 from ._pipeline.overflow import Bounds
 from ._pipeline.report import report
@@ -91,11 +91,14 @@ class JobLogHandler(logging.Handler):
     - `resolvers`: functions, or their dotted names, that give the id of a job, or None, for a record where no scope is
       open: `resolver(record)`, on the logging thread, so without I/O.
 
-    The last seven are process-wide: all that open handlers say, or else JOBLOG_ROUTER.
+    The last seven are process-wide: all that open handlers say. Where none says anything JOBLOG_ROUTER counts, for
+    those of them that are also there (LATE, LATE_GRACE, SERVICES, GENERATOR_DRIVERS, REPORT_TASKS).
 
     Raises ConfigurationError for what the configuration alone shows to be wrong. Afterwards nothing here raises,
     blocks or logs. A formatter is not used: entries keep message, traceback and fields apart. Several handlers with
-    the same sink store a record once.
+    the same sink store a record once, by what all that are open ask: what one masks or keeps for staff is masked or for
+    staff, the lowest `max_lines` counts, what one keeps whole is not folded, the largest capacity and the longest
+    `block` hold, and one spool serves all.
     """
 
     @_telling
@@ -161,10 +164,8 @@ class JobLogHandler(logging.Handler):
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"JobLogHandler: level {level!r} is not a level: {error}") from None
         policy.use(id(self), attribution)
-        self._channel: Channel = router.open_channel(
-            made, Bounds(capacity, capacity_bytes, block), fold, kept_whole, directory
-        )
-        self._channel.rules = rules
+        self._use = Use(Bounds(capacity, capacity_bytes, block), fold, kept_whole, rules)
+        self._channel: Channel = router.open_channel(made, self._use, directory)
         self._names = names
         self.renew()
         router.renew_after_fork(self)
@@ -208,7 +209,7 @@ class JobLogHandler(logging.Handler):
             self.is_open = False
             _remember(None, self)
             policy.use(id(self), None)
-            router.close_channel(self._channel)
+            router.close_channel(self._channel, self._use)
         super().close()
 
 

@@ -201,13 +201,17 @@ def test_hostile_lines_are_text(site: Site, tab: Tab) -> None:
     assert page.evaluate("7") == 7
 
 
+# One or more of each kind that hides, turns or forges text.
+SEVERAL = (0xAD, 0x61C, 0x115F, 0x1160, 0x180E, 0x3164, 0xFEFF, 0xFFA0, 0xFFF9, 0xFFFB, 0xE0000, 0xE0041, 0xE007F)
+
+
 def test_script_and_server_show_the_same(site: Site, tab: Tab) -> None:
     """What may steer a reader is undone in the same way in the page's script and where there is none."""
     site.say("same", "x", level=30)
     page = tab.visit(site, "same")
     texts = [
         *HOSTILE,
-        *(f"a{chr(code)}b" for code in (*range(0x20), *range(0x7F, 0xA1), *range(0x2000, 0x2070), 0xFEFF)),
+        *(f"a{chr(code)}b" for code in (*range(0x20), *range(0x7F, 0xA1), *range(0x2000, 0x2070), *SEVERAL)),
     ]
     texts += ["a\r\nb", "\x1b[1;31mred\x1b[m", "\x1b[38;5;9mx", "مرحبا Ω 🦉", "\x1b[31"]
     found = page.evaluate(

@@ -9,13 +9,14 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from ..context import JobScope
 from .folding import Folder
 from .missing import Missing
+from .naming import LoggerNames
 from .overflow import Bounds, Overflow
-from .rules import Rules
+from .rules import Rules, SeveralRules, strictest
 from .spool import Spool
 from .tally import TallyRow
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from ..entry import Entry
     from .exceptions import CapturedException
-    from .naming import LoggerNames
     from .sinks import NamedSink
     from .spool_recovery import DeadSegment
 
@@ -35,6 +35,15 @@ if TYPE_CHECKING:
 Item: TypeAlias = (
     "tuple[LogRecord | Entry, JobScope, int, int, str, tuple[dict[str, Any] | None, CapturedException | None] | None]"
 )
+
+
+class Use(NamedTuple):
+    """What one handler asks of a channel; several may have the same sink."""
+
+    bounds: Bounds
+    fold: bool | None = None
+    unfolded: LoggerNames | None = None
+    rules: Rules = Rules()
 
 
 class Wake(Protocol):
@@ -81,10 +90,31 @@ class Channel:
         self.is_closed = True
         self.fold: bool | None = None
         self.unfolded: LoggerNames | None = None
-        self.rules = Rules()
-        self.users = 0
+        self.rules: Rules | SeveralRules = Rules()
+        # Of the open handlers.
+        self.uses: list[Use] = []
         self._wake = wake
         self.begin(origin)
+
+    @property
+    def users(self) -> int:
+        """How many open handlers there are."""
+        return len(self.uses)
+
+    def settle(self) -> None:
+        """Go by what all open handlers ask, whichever came first: the strictest rules, the most that may be kept.
+
+        Without one nothing changes: a closed handler may still be on its logger.
+        """
+        uses = self.uses
+        if not uses:
+            return
+        folds = {use.fold for use in uses}
+        self.fold = False if False in folds else None if None in folds else True
+        self.unfolded = LoggerNames.joined(use.unfolded for use in uses)
+        self.rules = strictest(use.rules for use in uses)
+        self.bounds = self.overflow.bounds = Bounds(*map(max, zip(*(use.bounds for use in uses), strict=True)))
+        self.make_room()
 
     def begin(self, origin: str) -> None:
         """Start with an empty buffer and a count of its own: a new channel, or one in the child of a fork."""

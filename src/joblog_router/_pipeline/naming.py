@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from ..exceptions import ConfigurationError
@@ -27,6 +29,12 @@ class LoggerNames:
         wanted = None if loggers is None else _names(where + setting, loggers)
         excluded = () if exclude is None else _names(f"{where}exclude", exclude)
         return None if wanted is None and not excluded else cls(wanted, excluded)
+
+    @classmethod
+    def joined(cls, names: Iterable[LoggerNames | None]) -> LoggerNames | None:
+        """All that one of `names` has, none of which excludes anything; None if there are none."""
+        wanted = [each._wanted or () for each in names if each is not None]
+        return cls(tuple(dict.fromkeys(chain(*wanted))), ()) if wanted else None
 
     def wants(self, name: str) -> bool:
         """Whether records of the logger `name` are taken."""

@@ -151,7 +151,8 @@ class Counting:
     def __init__(self, job_id: str) -> None:
         self._job_id = job_id
         self._levels: dict[int, int] = {}
-        self._tallies: dict[str, tuple[int, int]] = {}
+        # By run: how many lines, and of which levels.
+        self._tallies: dict[str, tuple[int, dict[int, int]]] = {}
         self._origins: dict[str, None] = {}
         self._first: float | None = None
         self._last: float | None = None
@@ -162,7 +163,7 @@ class Counting:
         fold = fold_of(entry)
         self.add_many(entry.level, entry.origin, 1, entry.created, entry.created)
         if fold:
-            self.add_tally(fold, entry.level, entry.fields["folded"])
+            self.add_tally(fold, entry.level, entry.fields["folded"], entry.fields.get("left_out"))
         if entry.level >= logging.ERROR and (
             self._first_error is None or (entry.created, entry.seq) < (self._first_error.created, self._first_error.seq)
         ):
@@ -175,15 +176,15 @@ class Counting:
         self._first = first if self._first is None else min(self._first, first)
         self._last = last if self._last is None else max(self._last, last)
 
-    def add_tally(self, fold: str, level: int, folded: object) -> None:
-        """Say that a line counted is a tally: it counts as the lines it stands for.
+    def add_tally(self, fold: str, level: int, folded: object, left_out: object = None) -> None:
+        """Say that a line counted is a tally: it counts as the lines it stands for, `left_out` of them by level.
 
         Of those of one run the largest counts, as they only grow.
         """
         self._levels[level] = self._levels.get(level, 0) - 1
         count = folded if type(folded) is int else 0
-        if count > self._tallies.get(fold, (level, 0))[1]:
-            self._tallies[fold] = (level, count)
+        if count > self._tallies.get(fold, (0, {}))[0]:
+            self._tallies[fold] = (count, _levels_of(left_out, count) or {level: count})
 
     def has_errors(self) -> bool:
         """Whether a line of level ERROR or above was counted."""
@@ -192,8 +193,9 @@ class Counting:
     def summary(self, first_error: Entry | None = None) -> Summary:
         """The sums."""
         levels = dict(self._levels)
-        for level, count in self._tallies.values():
-            levels[level] = levels.get(level, 0) + count
+        for _, counts in self._tallies.values():
+            for level, count in counts.items():
+                levels[level] = levels.get(level, 0) + count
         return Summary(
             self._job_id,
             sum(levels.values()),
@@ -203,6 +205,21 @@ class Counting:
             first_error or self._first_error,
             sorted(self._origins),
         )
+
+
+def _levels_of(left_out: object, total: int) -> dict[int, int]:
+    """What the marker of a long log says of the levels of its `total` lines; empty if that cannot be right."""
+    if not isinstance(left_out, dict) or not all(type(count) is int for count in left_out.values()):
+        return {}
+    known = logging.getLevelNamesMapping()
+    levels: dict[int, int] = {}
+    for name, count in left_out.items():
+        number = str(name).removeprefix("Level ")
+        level = known.get(name) if name in known else int(number) if number.isdecimal() and len(number) < 10 else None
+        if level is None:
+            return {}  # a name of the writing process alone
+        levels[level] = levels.get(level, 0) + count
+    return levels if sum(levels.values()) == total else {}
 
 
 def summarize(job_id: str, entries: Iterable[Entry]) -> Summary:

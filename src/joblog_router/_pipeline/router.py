@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 from .. import context
-from . import leaks, resolve, switch
-from .channel import Channel, Item
+from . import leaks, project, resolve, switch
+from .channel import Channel, Item, Use
 from .dotted import load
-from .naming import LoggerNames
-from .overflow import Bounds, Overflow
+from .overflow import Overflow
 from .report import has_waiting, report, report_once, use_writer
 from .sinks import NamedSink
 from .spool import Spool, pack_scope
@@ -88,23 +87,21 @@ class Router:
     def open_channel(
         self,
         named: NamedSink,
-        bounds: Bounds,
-        fold: bool | None = None,
-        unfolded: LoggerNames | None = None,
+        use: Use,
         spool: SpoolSetting = None,
     ) -> Channel:
         """The channel of a sink, with one user more. One that is known keeps its buffer and its own sink object."""
         with self._lock:
             channel = self._channels.get(named.key)
             if channel is None:
-                channel = Channel(named, self._next_origin(), bounds, self._wake)
+                channel = Channel(named, self._next_origin(), use.bounds, self._wake)
                 self._channels[named.key] = channel
-            channel.bounds = channel.overflow.bounds = bounds
-            channel.fold = fold
-            channel.unfolded = unfolded
-            channel.make_room()
-            keeps_spool = isinstance(spool, Unset) and channel.users > 0 and not channel.uses_default_spool
-            channel.users += 1
+            keeps_spool = channel.users > 0 and (
+                spool is None or (isinstance(spool, Unset) and not channel.uses_default_spool)
+            )
+            channel.uses.append(use)
+            # Before the spool: what dead processes left there goes by these rules, too.
+            self._settle(channel)
             channel.is_closed = False
             use_writer(self._writer.wake)
             if not keeps_spool:
@@ -116,6 +113,12 @@ class Router:
                 atexit.register(self._at_exit)
                 self._end_with_multiprocessing()
             return channel
+
+    def _settle(self, channel: Channel) -> None:
+        channel.settle()
+        for other in self._snapshot():
+            if isinstance(other, RecoveryChannel) and other.of is channel:
+                other.settle()
 
     def use_default_spool(self, directory: Path | None) -> None:
         """The spool of handlers whose configuration names none: those there are, and those to come."""
@@ -153,6 +156,8 @@ class Router:
     def _recover(self) -> None:
         """Take over what dead processes left for sinks that are open here. On the writer thread, each round."""
         self._tell_status()
+        if project.is_awaited():
+            return  # what is masked and who may read it is not known yet
         now = time.monotonic()
         if self._recover_at is None or now >= self._recover_at:
             self._recover_at = now + RECOVER_EVERY
@@ -169,6 +174,12 @@ class Router:
             else:
                 self._channels[recovery.key] = recovery
             self._found.popleft()  # not before: `recover` must see it in one of the two places
+
+    def settle_project(self) -> None:
+        """The Django app has read its settings: recovery may begin."""
+        project.settle()
+        if self._found:
+            self._writer.wake()
 
     def spool_directories(self) -> set[Path]:
         """The directories of all spools that are in use here."""
@@ -315,10 +326,11 @@ class Router:
         self._count += 1
         return self._origin if self._count == 1 else f"{self._origin}.{self._count}"
 
-    def close_channel(self, channel: Channel) -> None:
+    def close_channel(self, channel: Channel, use: Use) -> None:
         """One user less. The last one leaves the rest to the writer: nothing waits here, `dictConfig` holds locks."""
         with self._lock:
-            channel.users -= 1
+            channel.uses.remove(use)
+            self._settle(channel)
         if self._exit_deadline is not None and not any(channel.users for channel in self._snapshot()):
             self._close_spools()  # logging.shutdown() has closed the last handler
             return
@@ -360,6 +372,10 @@ class Router:
 
     async def aflush(self, timeout: float) -> bool:
         """`flush` for coroutines: the loop goes on meanwhile."""
+        if self._process != os.getpid():
+            self._start_in_unannounced_child()
+        if self._writer.is_current():
+            return False
         if not self._waiting():
             return True
         loop = asyncio.get_running_loop()
@@ -376,6 +392,15 @@ class Router:
                 pass  # the loop was closed while the writer worked
 
         self._writer.wake(Ticket(time.monotonic() + timeout, on_done))
+        if not self._writer.is_running():
+            # In a thread, for the loop's sake; where none can be started any more nothing else goes on either.
+            try:
+                await asyncio.wait_for(loop.run_in_executor(None, self._writer.drain), timeout)
+            except TimeoutError:
+                return False
+            except RuntimeError:
+                self._writer.drain()
+            return not self._waiting()
         try:
             return await asyncio.wait_for(answer, timeout)
         except TimeoutError:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from ..entry import Entry
@@ -53,16 +55,13 @@ class Rules(NamedTuple):
         own = self.max_lines
         return (defaults.max_lines or 0) if own is None else own
 
-    def finish(self, entry: Entry) -> Entry:
-        """`entry` as sinks may see it."""
+    def is_for_staff(self, logger: str) -> bool:
+        """Whether lines of `logger` are for staff."""
         names = self.staff or defaults.staff
-        if MARK in entry.fields or (names is not None and names.wants(entry.logger)):
-            entry = _for_audience(entry)
-        redactor = self.redactor()
-        return entry if redactor is None else redactor.entry(entry)
+        return names is not None and names.wants(logger)
 
     def redactor(self) -> Redactor | None:
-        """What masks secrets; None if nothing does. On any thread."""
+        """What masks secrets; None where nothing is to be masked. On any thread."""
         redactor = self.redact if self.redact is not None else defaults.redact
         if redactor is None:
             return STANDARD
@@ -72,6 +71,51 @@ class Rules(NamedTuple):
         """Whether secrets are masked before a line stands in the spool, on the thread that logs."""
         own = self.spool_redact
         return bool(defaults.spool_redact if own is None else own)
+
+    def finish(self, entry: Entry) -> Entry:
+        """`entry` as sinks may see it."""
+        if MARK in entry.fields or self.is_for_staff(entry.logger):
+            entry = _for_audience(entry)
+        redactor = self.redactor()
+        return entry if redactor is None else redactor.entry(entry)
+
+
+class SeveralRules:
+    """What the handlers of one sink ask, the strictest of each: all patterns, all loggers, the lowest limit."""
+
+    def __init__(self, rules: tuple[Rules, ...]) -> None:
+        self._rules = rules
+
+    def limit(self) -> int:
+        """See `Rules`."""
+        return min((limit for rules in self._rules if (limit := rules.limit())), default=0)
+
+    def finish(self, entry: Entry) -> Entry:
+        """See `Rules`."""
+        if MARK in entry.fields or any(rules.is_for_staff(entry.logger) for rules in self._rules):
+            entry = _for_audience(entry)
+        redactor = self.redactor()
+        return entry if redactor is None else redactor.entry(entry)
+
+    def redactor(self) -> Redactor | None:
+        """See `Rules`."""
+        return _joined(tuple(rules.redactor() for rules in self._rules))
+
+    def redacts_spool(self) -> bool:
+        """See `Rules`."""
+        return any(rules.redacts_spool() for rules in self._rules)
+
+
+def strictest(rules: Iterable[Rules]) -> Rules | SeveralRules:
+    """The rules of a channel whose handlers have these."""
+    different = tuple(dict.fromkeys(rules))
+    return different[0] if len(different) == 1 else SeveralRules(different)
+
+
+@lru_cache(maxsize=64)
+def _joined(redactors: tuple[Redactor | None, ...]) -> Redactor | None:
+    masking = [redactor for redactor in redactors if redactor is not None]
+    return Redactor.joined(masking) if masking else None
 
 
 # Where handlers say nothing. The Django app sets it from JOBLOG_ROUTER.

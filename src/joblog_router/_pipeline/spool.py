@@ -279,8 +279,13 @@ class Spool:
                 self._big.append((seq, pages))
                 return pages
         for page in pages:
-            self._owners[page] = 0
+            self._wipe_page(page)
         return None
+
+    def _wipe_page(self, page: int) -> None:
+        start = self._pages_start + page * PAGE
+        self.map[start : start + PAGE] = _NO_PAGE
+        self._owners[page] = 0
 
     def mark(self, seq: int, first: int, count: int) -> None:
         """Note that the line `seq` was folded, as number `count` of the run that began to fold with `first`."""
@@ -308,9 +313,7 @@ class Spool:
             self.map[start : start + SLOT] = _NO_SLOTS[:SLOT]
         while self._big and self._big[0][0] <= seq:
             for page in self._big.popleft()[1]:
-                start = self._pages_start + page * PAGE
-                self.map[start : start + PAGE] = _NO_PAGE
-                self._owners[page] = 0
+                self._wipe_page(page)
         self.acked = seq
         self.limit = seq + self.mask + 1
         self._follow(seq)

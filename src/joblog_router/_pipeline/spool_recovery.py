@@ -174,16 +174,22 @@ class RecoveryChannel(Channel):
         found = segment.found
         named = NamedSink(sink.sink, sink.name, f"recovery of {found.origin}", False)
         super().__init__(named, found.origin, Bounds(0), wake)
-        self.fold, self.unfolded, self.rules = sink.fold, sink.unfolded, sink.rules
+        self.of = sink
         self.buffer = deque(segment.items())
         self.lines = len(self.buffer)
         self.spool = segment
         self.folder.mark = segment.mark
         self.folder.marks = segment.marks
-        if segment.marks:
-            self.fold = True  # lines that were counted as folded must not be stored as lines too
+        self.settle()
         self.taken = segment.acked
         self.is_closed = False
+
+    def settle(self) -> None:
+        """Go by the rules of the channel whose sink takes these lines."""
+        of = self.of
+        self.fold, self.unfolded, self.rules = of.fold, of.unfolded, of.rules
+        if isinstance(self.spool, DeadSegment) and self.spool.marks:
+            self.fold = True  # lines that were counted as folded must not be stored as lines too
 
     def add_tallies(self, everything: bool = False) -> None:
         """A tally has the number of the last line it covers: numbers of its own may be taken."""

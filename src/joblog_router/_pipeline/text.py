@@ -39,7 +39,7 @@ CUT: Final = re.compile(r"… \[[0-9]{1,20} more characters\]")
 
 # What a terminal obeys or what turns text around, hides it or forges lines: C0 and C1 but for tab and newline,
 # directional marks, invisible characters, tags, interlinear notes, separators, lone surrogates.
-_UNPRINTABLE: Final = re.compile(
+UNPRINTABLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
     "\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
@@ -52,7 +52,7 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return _UNPRINTABLE.sub(_escape, text)
+    return UNPRINTABLE.sub(_escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -462,6 +462,10 @@ def _lines_in(batch: list[Entry]) -> int:
 def _entry_of(record: LogRecord, item: Item, origin: str) -> Entry:
     _, scope, seq, n, message, more = item
     extra, exception = more or (None, None)
+    fields = {**scope.fields, **extra} if extra else dict(scope.fields)
+    if "fold" in fields or "folded" in fields:
+        # Those of tally rows: a line of the application must not pass for one.
+        fields = {f"{name}_" if name in {"fold", "folded"} else name: value for name, value in fields.items()}
     return Entry(
         scope.job_id,
         record.created,
@@ -469,7 +473,7 @@ def _entry_of(record: LogRecord, item: Item, origin: str) -> Entry:
         clean(record.name),
         clean(message),
         None if exception is None else clean(render_exception(exception)),
-        {**scope.fields, **extra} if extra else dict(scope.fields),
+        fields,
         clean(record.pathname),
         record.lineno,
         origin,

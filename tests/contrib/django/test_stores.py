@@ -183,6 +183,19 @@ def test_of_a_run_only_the_newest_tally_is_shown(store: Any, make_entry: Make) -
     assert len(store.after("1", "").entries) == 30
 
 
+def test_a_summary_counts_lines_left_out_by_their_levels(store: Any, make_entry: Make) -> None:
+    """As the newest marker says; at the marker's own level where what it says cannot be right."""
+    store.write(
+        [
+            line(make_entry, 1, level=40),
+            line(make_entry, 2, level=30, fields={"fold": "f", "folded": 5, "left_out": {"INFO": 5}}),
+            line(make_entry, 3, level=30, fields={"fold": "f", "folded": 12, "left_out": {"INFO": 9, "ERROR": 3}}),
+            line(make_entry, 4, level=30, fields={"fold": "g", "folded": 4, "left_out": {"INFO": 9}}),
+        ]
+    )
+    assert store.summary("1").levels == {20: 9, 30: 4, 40: 4}
+
+
 def test_a_summary_counts_folded_lines(store: Any, make_entry: Make) -> None:
     """A run counts with its newest tally; levels, times, first error and origins are right."""
     store.write(

@@ -457,6 +457,7 @@ def test_hostile_text_is_text(staff: Client, log: Log, text: str) -> None:
         ("\x1b[2J\x1b[H", "␛[2J␛[H"),
         ("a\rb", "a␍b"),
         ("user \u202efdp.exe", "user \\u202efdp.exe"),
+        ("so\xadft \u3164 \u206a \U000e0041", "so\\u00adft \\u3164 \\u206a \\U000e0041"),
         ("\u2067iso\u2069", "\\u2067iso\\u2069"),
         ("zero\u200bwidth", "zero\\u200bwidth"),
         ("bell\x07 del\x7f \x9b31m", "bell␇ del␡ \\u009b31m"),
@@ -495,6 +496,16 @@ def test_the_page_shows_what_is_known_of_a_line(staff: Client, log: Log) -> None
     assert "box3whoann" in text
     assert "packed 9 40 lines like it, this being the last" in text
     assert "folded" not in text
+
+
+def test_a_field_named_folded_makes_no_tally(staff: Client, log: Log) -> None:
+    """Of a line stored by whomever: only what has a run stands for lines; the others' fields are shown."""
+    log("7", "two letters", fields={"folded": 2, "first": "a"})
+    text = re.sub(r"\s+", " ", outline(staff, "7").text)
+    assert "lines like it" not in text
+    assert "folded2firsta" in text
+    answer = staff.get(url("7", "download"), {"format": "text"})
+    assert b"lines like it" not in b"".join(answer.streaming_content)
 
 
 def test_the_newest_thousand_lines_and_a_way_back(staff: Client, log: Log, make_entry: Any) -> None:

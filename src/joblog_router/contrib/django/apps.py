@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..._pipeline.dotted import load
 from ..._pipeline.report import report_once
+from ..._pipeline.router import router
 from ...exceptions import ConfigurationError, MissingExtraError
 from . import conf
 from .secrets import register_project_secrets
@@ -58,6 +59,7 @@ class JobLogConfig(AppConfig):
 
         conf.apply()
         register_project_secrets()
+        router.settle_project()  # after the secrets: they are masked in what dead processes left, too
         jobs.apply()
         for contrib in _CONTRIBS:
             _instrument(contrib, getattr(conf.current(), contrib.setting))

@@ -13,6 +13,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 
 from ..._pipeline.escaping import escape_job_id
+from ..._pipeline.reading import fold_of
 from ...context import current_namespace
 from ...entry import Entry
 from ...sinks.store import Selection, Store
@@ -69,8 +70,8 @@ def _as_text(entry: Entry, audience: str) -> str:
     """One line, what belongs to it indented below: a line that begins with a time was logged as one."""
     moment = dt.datetime.fromtimestamp(entry.created, dt.UTC)
     text = visible(f"{entry.level_name} {entry.logger} {entry.message}").replace("\n", "\n    ")
-    if isinstance(folded := entry.fields.get("folded"), int):
-        text += f" [{folded} lines like it so far]"
+    if fold_of(entry):
+        text += f" [{entry.fields['folded']} lines like it so far]"
     if entry.exception:
         text += "\n    " + visible(entry.exception).rstrip("\n").replace("\n", "\n    ")
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z {text}\n"

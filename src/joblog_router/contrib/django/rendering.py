@@ -9,11 +9,13 @@ import datetime as dt
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from django.utils import timezone
 
+from ..._pipeline.reading import fold_of
+from ..._pipeline.text import UNPRINTABLE
 from ...entry import Entry
 
 __all__ = ["Row", "as_json", "day_and_time", "level_class", "level_number", "rows", "visible"]
@@ -24,10 +26,6 @@ _LONG: Final = 20_000
 _SHORT: Final = 500
 
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;:]*m")
-# Control characters, and marks that turn the direction of what follows.
-_INVISIBLE: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
-)
 _CLASSES: Final = ((50, "critical"), (40, "error"), (30, "warning"), (20, "info"))
 
 
@@ -122,14 +120,15 @@ def _row(entry: Entry, moment: dt.datetime, budget: _Budget, with_offset: bool) 
         logger=visible(budget.cut(entry.logger)),
         message=visible(budget.cut(entry.message)),
         exception=visible(budget.cut(entry.exception or "")),
-        fields=_fields(entry.fields, budget),
-        folded=folded if isinstance(folded := entry.fields.get("folded"), int) else 0,
+        fields=_fields(entry, budget),
+        folded=folded if fold_of(entry) and isinstance(folded := entry.fields["folded"], int) else 0,
         is_for_staff=entry.audience != "all",
     )
 
 
-def _fields(fields: Mapping[str, Any], budget: _Budget) -> list[tuple[str, str]]:
-    shown = {name: value for name, value in fields.items() if name not in _TALLY}
+def _fields(entry: Entry, budget: _Budget) -> list[tuple[str, str]]:
+    hidden = _TALLY if fold_of(entry) else ()
+    shown = {name: value for name, value in entry.fields.items() if name not in hidden}
     return [(visible(budget.cut(name)), visible(budget.cut(_text(value)))) for name, value in shown.items()]
 
 
@@ -153,16 +152,18 @@ def level_class(level: int) -> str:
 
 
 def visible(text: str) -> str:
-    """`text` without colour codes, with other control characters and direction marks shown instead of obeyed."""
+    """`text` without colour codes; what a terminal must not obey is shown here, too. joblog.js does the same."""
     if text.isascii() and text.isprintable():
         return text
-    return _INVISIBLE.sub(_shown, _COLOURS.sub("", text.replace("\r\n", "\n")))
+    return UNPRINTABLE.sub(_shown, _COLOURS.sub("", text.replace("\r\n", "\n")))
 
 
 def _shown(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code < 0x20:
         return chr(0x2400 + code)
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
     return "\u2421" if code == 0x7F else f"\\u{code:04x}"
 
 

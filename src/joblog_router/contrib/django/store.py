@@ -137,8 +137,9 @@ class DjangoStore:
             by_level = rows.values_list("level", "origin").annotate(Count("id"), Min("created"), Max("created"))
             for level, origin, count, first, last in by_level:
                 counting.add_many(level, origin, count, first / _MICROSECONDS, last / _MICROSECONDS)
-            for level, fold, folded in tallies.values_list("level", "fields__fold", "fields__folded"):
-                counting.add_tally(str(fold), level, folded)
+            found = tallies.values_list("level", "fields__fold", "fields__folded", "fields__left_out")
+            for level, fold, folded, left_out in found:
+                counting.add_tally(str(fold), level, folded, left_out)
             errors = log.selected(Selection(level=40, audience=audience)).order_by("created", "id")
             first_error = errors.values_list(*_COLUMNS).first() if counting.has_errors() else None
             return counting.summary(None if first_error is None else log.entry_of(first_error))

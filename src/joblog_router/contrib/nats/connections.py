@@ -134,7 +134,7 @@ def _tell_first(refusals: Refusals) -> None:
     if scope is None:
         return
     tell(
-        scope.job_id,
+        Job.of(scope),
         logging.WARNING,
         "nats.connection.refused",
         "No connection to NATS%s so far: %s",

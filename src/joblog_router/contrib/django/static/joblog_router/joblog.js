@@ -19,13 +19,15 @@ const KINDS = ["debug", "info", "warning", "error", "critical"];
 
 // --- text -----------------------------------------------------------------------------------------------------------
 
+// The same as UNPRINTABLE in _pipeline/text.py.
 const INVISIBLE =
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff]/g;
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\u{e0000}-\u{e007f}]/gu;
 const COLOUR = /\u001b\[([0-9;:]*)m/;
 
 function shown(character) {
-  const code = character.charCodeAt(0);
+  const code = character.codePointAt(0);
   if (code < 0x20) return String.fromCharCode(0x2400 + code);
+  if (code > 0xffff) return "\\U" + code.toString(16).padStart(8, "0");
   return code === 0x7f ? "\u2421" : "\\u" + code.toString(16).padStart(4, "0");
 }
 
@@ -778,7 +780,7 @@ class JobLog {
     text.dir = "auto";
     fill(text, line.message.replace(/\n/g, " ⏎ "), this.search, 600);
     head.append(text);
-    if (line.fields && line.fields.folded !== undefined) head.append(element("span", "jl-badge", this.count("folded", line.fields.folded)));
+    if (foldOf(line) !== undefined) head.append(element("span", "jl-badge", this.count("folded", line.fields.folded)));
     if (line.audience && line.audience !== "all") head.append(element("span", "jl-badge", this.t("staff")));
     if (line.exception) head.append(element("span", "jl-badge jl-trace", this.t("traceback")));
     const isOpen = this.open.has(key);
@@ -814,7 +816,7 @@ class JobLog {
       list.append(element("dt", "", element("bdi", "", visible(name))), detail);
     };
     for (const [name, value] of Object.entries(line.fields || {}))
-      if (!["fold", "folded", "first", "last"].includes(name)) fact(name, typeof value === "string" ? value : JSON.stringify(value));
+      if (foldOf(line) === undefined || !["fold", "folded", "first", "last"].includes(name)) fact(name, typeof value === "string" ? value : JSON.stringify(value));
     fact(this.t("process"), `${line.origin} #${line.seq}`);
     if (line.path) fact(this.t("place"), `${line.path}:${line.line}`);
     fact(this.t("time"), new Date(line.created * 1000).toISOString());

@@ -1,0 +1,90 @@
+"""Several handlers with one sink: a line is stored once, by the strictest of their settings, in whichever order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from joblog_router import JobLogHandler, flush, job_context
+from joblog_router._pipeline.overflow import Bounds
+from joblog_router._pipeline.rules import Rules, use_defaults
+from joblog_router.sinks import MemorySink
+
+log = logging.getLogger("app")
+STRICT: dict[str, Any] = {"redact": [r"PAT-\d+"], "staff": ["app.billing"], "max_lines": 20, "fold": False}
+
+
+@pytest.fixture
+def sink() -> Iterator[MemorySink]:
+    """A sink for both handlers."""
+    log.setLevel(logging.DEBUG)
+    yield MemorySink()
+    use_defaults(Rules())
+
+
+def speak(sink: MemorySink) -> dict[str, str]:
+    """What is stored of two lines, with their audiences."""
+    with job_context(1):
+        log.info("key PAT-12345")
+        logging.getLogger("app.billing").info("margin")
+    assert flush(10)
+    return {entry.message: entry.audience for entry in sink.entries("1")}
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_plain_handler_beside_a_strict_one_undoes_none_of_its_rules(sink: MemorySink, is_first: bool) -> None:
+    """Masked, for staff, whole and limited; and not any more once the strict one is closed."""
+    settings: list[dict[str, Any]] = [{"level": "ERROR"}, STRICT]
+    handlers = [JobLogHandler(sink=sink, **one) for one in (reversed(settings) if is_first else settings)]
+    for handler in handlers:
+        log.addHandler(handler)
+    strict, plain = handlers if is_first else reversed(handlers)
+    assert speak(sink) == {"key [redacted]": "all", "margin": "staff"}
+    with job_context(2):
+        for number in range(100):
+            log.info("line %d", number)
+    assert flush(10)
+    kept = [entry.message for entry in sink.entries("2")]
+    assert kept[:10] == [f"line {number}" for number in range(10)]
+    assert len(kept) < 40
+    log.removeHandler(strict)
+    strict.close()
+    plain.setLevel(logging.DEBUG)
+    assert speak(sink) == {"key [redacted]": "all", "key PAT-12345": "all", "margin": "all"}
+    plain.close()
+    log.removeHandler(plain)
+
+
+def test_a_handler_that_says_nothing_brings_the_projects_rules_along(sink: MemorySink) -> None:
+    """Where one handler has patterns of its own and the other leaves it to the settings both count."""
+    use_defaults(Rules.of([r"KEY-\d+"], ["app.payroll"], None))
+    handlers = [JobLogHandler(sink=sink, **STRICT), JobLogHandler(sink=sink)]
+    log.addHandler(handlers[0])
+    with job_context(1):
+        log.info("PAT-1 and KEY-2")
+        logging.getLogger("app.payroll").info("salary")
+    assert flush(10)
+    assert [(e.message, e.audience) for e in sink.entries("1")] == [
+        ("[redacted] and [redacted]", "all"),
+        ("salary", "staff"),
+    ]
+    log.removeHandler(handlers[0])
+    for handler in handlers:
+        handler.close()
+
+
+def test_the_largest_bounds_hold_and_what_one_keeps_whole_is_whole(sink: MemorySink) -> None:
+    """Whichever handler came last."""
+    large = JobLogHandler(sink=sink, capacity=9000, unfolded=["a"], block=1.0)
+    small = JobLogHandler(sink=sink, capacity=100, capacity_bytes=10, unfolded=["b"])
+    channel = small._channel
+    assert channel.bounds == channel.overflow.bounds == Bounds(9000, 64 * 2**20, 1.0)
+    assert channel.unfolded is not None
+    assert [channel.unfolded.wants(name) for name in ("a.x", "b", "c")] == [True, True, False]
+    large.close()
+    assert channel.bounds == Bounds(100, 10, 0.0)
+    assert not channel.unfolded.wants("a.x")
+    small.close()

@@ -18,9 +18,11 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from joblog_router import Entry, context
-from joblog_router.contrib.django import views
+from joblog_router.contrib.django import streaming, views
 from joblog_router.contrib.django.downloads import FORMATS
+from joblog_router.contrib.django.tailing import Hub
 from joblog_router.exceptions import SinkUnavailableError
+from joblog_router.sinks import MemorySink
 from tests.contrib.django.conftest import store_all
 
 pytestmark = pytest.mark.django_db(databases=["default", "joblog"])
@@ -85,13 +87,15 @@ def _logged_in(name: str, is_staff: bool, is_allowed: bool) -> Client:
     return client
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_absent_log_is_404_for_staff_too(staff: Client, log: Log, name: str) -> None:
-    """A job without any line is no job, as long as no rule of the project's says otherwise."""
-    log("7")
-    assert staff.get(url("8", name)).status_code == 404
+@pytest.mark.parametrize("name", [*NAMES, "download"])
+def test_the_log_of_a_job_that_has_not_logged_yet_is_empty(staff: Client, name: str) -> None:
+    """Start a job, go to its page: with the default right as with a rule of the project's."""
+    assert staff.get(url("8", name)).status_code == 200
     with permission(True):
-        assert staff.get(url("8", name)).status_code == 200
+        assert Client().get(url("8", name)).status_code == 200
+    assert Client().get(url("8", name)).status_code == 404
+    assert "has not logged anything yet" in staff.get(url("8")).content.decode()
+    assert staff.get(url("8", "entries"), {"since": "5"}).json()["entries"] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -591,12 +595,28 @@ def test_the_views_work_under_asgi(log: Log) -> None:
 # --- whose jobs --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*NAMES, "stream", "download"])
-def test_another_tenants_log_is_404(staff: Client, log: Log, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A job of the same id in another namespace is another job; its log is not there."""
-    log("7", "theirs", namespace="other")
-    assert staff.get(url("7", name)).status_code == 404
+@pytest.mark.parametrize("name", [*NAMES, "download"])
+def test_another_tenants_log_is_not_there(staff: Client, log: Log, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A job of the same id in another namespace is another job: nothing of it is in any answer."""
+    log("7", "theirs alone", level=40, namespace="other")
+
+    def answer() -> bytes:
+        response = staff.get(url("7", name))
+        assert response.status_code == 200
+        return bytes(response.getvalue())
+
+    assert b"theirs alone" not in answer()
     monkeypatch.setattr(context, "_namespace_of", lambda: "other")
-    response = staff.get(url("7", name))
-    assert response.status_code == 200
+    assert b"theirs alone" in answer()
+
+
+@pytest.mark.parametrize("namespace", ["", "other"])
+def test_a_stream_follows_the_job_of_its_own_tenant(
+    staff: Client, monkeypatch: pytest.MonkeyPatch, namespace: str
+) -> None:
+    """The namespace is that of the request, and part of what is watched."""
+    monkeypatch.setattr(streaming, "hub", Hub(MemorySink))  # a hub's thread sees nothing of a test's transaction
+    monkeypatch.setattr(context, "_namespace_of", lambda: namespace)
+    response = staff.get(url("7", "stream"), **{"wsgi.multithread": True})
+    assert list(streaming.hub._jobs) == [(namespace, "7")]
     response.close()

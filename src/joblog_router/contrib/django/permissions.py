@@ -25,20 +25,19 @@ _ABSENT: Final = (ObjectDoesNotExist, PermissionDenied, ValidationError, Http404
 
 
 class Access(NamedTuple):
-    """That a log may be seen: which lines, and whether the project's own rule knows the job."""
+    """That a log may be seen, and which lines."""
 
     audience: Audience
-    is_known: bool
 
 
 def access_to(request: HttpRequest, job_id: str) -> Access | None:
     """What of the log of `job_id` this request may see; None if nothing. Never raises for what a rule does."""
     if conf.current().PERMISSION is None:
-        return Access("staff", is_known=False) if is_log_staff(request) else None
+        return Access("staff") if is_log_staff(request) else None
     audience = _asked(request, job_id)
     if audience is None:
         return None
-    return Access("staff" if is_log_staff(request) else audience, is_known=True)
+    return Access("staff" if is_log_staff(request) else audience)
 
 
 def is_log_staff(request: HttpRequest) -> bool:

@@ -162,6 +162,37 @@ def test_a_rule_gets_the_request_and_the_id_and_lets_in(log: Log) -> None:
     assert asked == ["7", "8"] * 3
 
 
+@pytest.mark.parametrize("debug", [True, False])
+def test_in_development_a_404_is_explained(capfd: Any, debug: bool) -> None:
+    """One line on the console says who was not let in and why; never on a site in production."""
+    with override_settings(DEBUG=debug):
+        for _ in range(2):
+            assert Client().get(url("7")).status_code == 404
+        with permission(False):
+            assert Client().get(url("7")).status_code == 404
+    found = [line for line in capfd.readouterr().err.splitlines() if "/jobs/7/ is a 404 for AnonymousUser" in line]
+    assert len(found) == 2 * debug
+    if debug:
+        assert "permission joblog_router.view_joblogentry" in found[0]
+        assert "JOBLOG_ROUTER['PERMISSION'] did not let in" in found[1]
+
+
+LOGIN_URLS = "tests.contrib.django.login_urls"
+
+
+@override_settings(ROOT_URLCONF=LOGIN_URLS, LOGIN_URL="/login/")
+def test_a_shared_link_can_lead_to_the_login(staff: Client, log: Log) -> None:
+    """As documented: the page before the rest asks to log in and comes back; the JSON and who is logged in get 404."""
+    log("7", "packed")
+    shared = url("7") + "?at=1.0"
+    answer = Client().get(shared)
+    assert answer.status_code == 302
+    assert answer["Location"] == "/login/?next=/jobs/7/%3Fat%3D1.0"
+    assert Client().get(url("7", "entries")).status_code == 404
+    assert _logged_in("clerk", True, False).get(shared).status_code == 404
+    assert b"packed" in staff.get(url("7")).content
+
+
 def test_lines_for_staff_reach_staff_only(log: Log) -> None:
     """They are in no line, figure or search of anybody else; nor is where in the code a line was logged."""
     log("7", "for all")
@@ -495,8 +526,15 @@ def test_the_page_shows_what_is_known_of_a_line(staff: Client, log: Log) -> None
     assert "ERROR shop.disk boom" in text
     assert "ValueError: no" in text
     assert "box3whoann" in text
-    assert "packed 9 40 lines like it, this being the last" in text
+    assert "packed 9 stands for 40 similar lines" in text
     assert "folded" not in text
+
+
+def test_without_a_script_a_link_leads_to_the_newest_line(staff: Client, log: Log) -> None:
+    """The page begins with the oldest of its lines."""
+    log("7", "packed")
+    text = staff.get(url("7")).content.decode()
+    assert text.index('href="#jl-end"') < text.index("packed") < text.index('id="jl-end"')
 
 
 def test_the_newest_thousand_lines_and_a_way_back(staff: Client, log: Log, make_entry: Any) -> None:

@@ -1,4 +1,4 @@
-"""A real gunicorn with --preload: workers forked from a busy master and recycled store every line once."""
+"""A real gunicorn: workers forked from a busy master and recycled store every line once; log pages block no worker."""
 
 from __future__ import annotations
 
@@ -111,6 +111,74 @@ def test_recycled_workers_of_a_preloaded_application_store_every_line_once(tmp_p
     assert "use of fork()" not in output.read_text(), "Python 3.12+ warns of threads at a fork"
 
 
+SETTINGS = """
+SECRET_KEY = "tests"
+ALLOWED_HOSTS = ["127.0.0.1"]
+ROOT_URLCONF = "urls"
+INSTALLED_APPS = ["joblog_router.contrib.django"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "site.sqlite3"}}
+JOBLOG_ROUTER = {"NATS": False, "CELERY": False, "SPOOL": None, "PERMISSION": lambda request, job_id: True}
+"""
+
+URLS = """
+from django.http import HttpResponse
+from django.urls import include, path
+
+urlpatterns = [
+    path("jobs/", include("joblog_router.contrib.django.urls")),
+    path("shop/", lambda request: HttpResponse("open")),
+]
+"""
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_open_log_pages_leave_a_thread_for_everybody_else(tmp_path: Path, threads: int) -> None:
+    """More streams than the workers have threads: each is answered at once, and so is the site's own page."""
+    (tmp_path / "site_settings.py").write_text(SETTINGS)
+    (tmp_path / "urls.py").write_text(URLS)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{SRC}{os.pathsep}{tmp_path}",
+        "DJANGO_SETTINGS_MODULE": "site_settings",
+    }
+    subprocess.run([sys.executable, "-m", "django", "migrate", "-v0"], cwd=tmp_path, env=environment, check=True)
+    output = tmp_path / "output"
+    options = ["--bind", "127.0.0.1:0", "--workers", "1", "--threads", str(threads), "--no-control-socket"]
+    options += ["--graceful-timeout", "1"]
+    with output.open("wb") as file:
+        server = subprocess.Popen(
+            dying_with_parent([sys.executable, "-m", "gunicorn", *options, "django.core.wsgi:get_wsgi_application()"]),
+            cwd=tmp_path,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    connections = []
+    try:
+        port = _port(server, output)
+        statuses = []
+        for _ in range(3):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connections.append(connection)
+            connection.request("GET", "/jobs/50/stream/")
+            statuses.append(connection.getresponse().status)
+        assert statuses == ([503] * 3 if threads == 1 else [200, 503, 503])
+        connections[-1].close()
+        began = time.monotonic()
+        assert _get(port, "shop/") == "open"
+        assert time.monotonic() - began < 10
+    finally:
+        for connection in connections:
+            connection.close()
+        server.terminate()
+        try:
+            server.wait(20)
+        finally:
+            server.kill()
+            server.wait()
+
+
 def _port(server: subprocess.Popen[bytes], output: Path) -> int:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and server.poll() is None:
@@ -120,7 +188,7 @@ def _port(server: subprocess.Popen[bytes], output: Path) -> int:
     raise AssertionError(f"gunicorn did not start: {output.read_text()}")
 
 
-def _get(port: int, number: int) -> str:
+def _get(port: int, number: int | str) -> str:
     """One request on a connection of its own; a worker that is just being recycled may refuse it, unserved."""
     deadline = time.monotonic() + 20
     while True:

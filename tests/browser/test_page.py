@@ -112,7 +112,7 @@ def test_keys_go_from_error_to_error(site: Site, tab: Tab) -> None:
     for number in (5500, 4500, 3500):
         page.keyboard.press("E")
         tab.until(lambda number=number: (tab.log()["current"] or "").endswith(f":{number}"))
-        assert f"Processed image {number} of 6000" in tab.shown()
+        tab.until(lambda number=number: f"Processed image {number} of 6000" in tab.shown())  # drawn a frame later
     page.keyboard.press("e")
     tab.until(lambda: tab.log()["current"].endswith(":4500"))
     page.keyboard.press("?")
@@ -120,6 +120,70 @@ def test_keys_go_from_error_to_error(site: Site, tab: Tab) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("f")
     tab.until(lambda: "Processed image 5999 of 6000" in tab.shown())
+
+
+def test_keys_work_before_the_log_has_the_focus(site: Site, tab: Tab) -> None:
+    """On a fresh page `E` leads to the error, Enter opens it, `j` and `k` go on from there, arrows and Home too."""
+    site.fill("fresh", 1000)
+    page = tab.visit(site, "fresh")
+    tab.until(lambda: "Processed image 999 of 1000" in tab.shown())
+    page.keyboard.press("E")
+    tab.until(lambda: tab.log()["current"] == "fresh-1:500")
+    assert page.evaluate("document.activeElement === document.body")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Link to this line").wait_for()
+    for key, number in (("j", 501), ("ArrowDown", 502), ("k", 501)):
+        page.keyboard.press(key)
+        tab.until(lambda number=number: tab.log()["current"] == f"fresh-1:{number}")
+    page.get_by_role("button", name="Follow").focus()
+    page.keyboard.press("j")
+    tab.until(lambda: tab.log()["current"] == "fresh-1:502")
+    page.get_by_label("Logger").press("j")
+    assert page.get_by_label("Logger").input_value() == "j"
+    assert tab.log()["current"] == "fresh-1:502"
+    page.get_by_label("Logger").fill("")
+    page.get_by_label("Logger").blur()
+    page.keyboard.press("Home")
+    tab.until(lambda: "Processed image 0 of 1000" in tab.shown())
+
+
+def test_a_phone_shows_the_log_and_whole_messages(site: Site, chromium: Any) -> None:
+    """360 by 740: filters are folded away, the log has most of the screen, a line its time and two lines of text."""
+    tab = Tab(chromium, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    long = "The image of the third camera was not taken: disk full"
+    site.say("phone", *(f"{long} {chr(97 + n % 26)}{n}" for n in range(60)), level=40)
+    page = tab.visit(site, "phone")
+    tab.until(lambda: f"{long} h59" in tab.shown())
+    assert page.locator(".jl-view").bounding_box()["y"] < 190
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    row = page.locator(".jl-row", has_text="h59")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", row.locator(".jl-time").inner_text())
+    frame, text = row.bounding_box(), row.locator(".jl-text").bounding_box()
+    assert frame["height"] == 40
+    assert 25 < text["height"] <= 42, "a message over two lines, all of it"
+    assert text["y"] + text["height"] <= frame["y"] + 42
+    assert text["x"] + text["width"] <= 360
+    page.locator(".jl-view").evaluate("view => view.scrollTo(0, 20 * 40)")
+    tab.until(lambda: f"{long} u20" in tab.shown()[:2])
+    assert not page.get_by_label("Level").is_visible()
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_label("Level").select_option("CRITICAL")
+    page.get_by_role("button", name="Filters (1)").wait_for()
+    page.get_by_text("No line of this log is like that.").wait_for()
+    tab.context.close()
+    assert tab.complaints == []
+
+
+def test_only_a_fresh_or_running_job_is_called_live(site: Site, tab: Tab) -> None:
+    """A log whose last line is old is not; of a job that the project calls done it says so; new lines make it live."""
+    site.fill("old", 10)
+    page = tab.visit(site, "old")
+    page.locator(".jl-status", has_text="no new lines").wait_for()
+    site.say("old", "again", level=30)
+    page.locator(".jl-status").get_by_text("live", exact=True).wait_for()
+    site.say("failed", "broke", level=40)
+    page = tab.visit(site, "failed")
+    page.locator(".jl-status", has_text="finished").wait_for()
 
 
 def test_a_link_to_a_line_opens_there(site: Site, tab: Tab, chromium: Any) -> None:
@@ -156,8 +220,8 @@ def test_a_line_shows_all_that_is_known_of_it(site: Site, tab: Tab) -> None:
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied.startswith("first\nsecond\n")
     assert "ValueError" in copied
-    assert page.locator(".jl-row", has_text="lines like it").count() == 1
-    page.locator(".jl-row", has_text="packed 59 of 60").get_by_text("55 lines like it").wait_for()
+    assert page.locator(".jl-row", has_text="similar lines").count() == 1
+    page.locator(".jl-row", has_text="packed 59 of 60").get_by_text("stands for 55 similar lines").wait_for()
 
 
 def test_times(site: Site, tab: Tab) -> None:
@@ -415,7 +479,7 @@ def test_pictures_for_the_documentation(site: Site, chromium: Any, scheme: str, 
     _story(site, job)
     tab = Tab(chromium, color_scheme=scheme, viewport={"width": 1100, "height": 560})
     page = tab.visit(site, job)
-    page.get_by_text("1,195 lines like it").wait_for()
+    page.get_by_text("stands for 1,195 similar lines").wait_for()
     page.get_by_role("button", name=re.compile("First error")).click()
     page.locator(".jl-current .jl-toggle").click()
     page.get_by_text("ValueError: no such box").first.wait_for()

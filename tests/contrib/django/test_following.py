@@ -249,10 +249,15 @@ def stream_url(job_id: str = "7") -> str:
     return reverse("joblog:stream", args=[job_id])
 
 
+def threaded() -> Client:
+    """A client of a WSGI server with threads; Django's own says that there is one thread only."""
+    return Client(**{"wsgi.multithread": True})
+
+
 def test_a_stream_under_wsgi(shared: Away, make_entry: Any) -> None:
     """Lines as they come, with the cursor as the events' id; nothing logged can look like an event."""
     shared.write([make_entry(job_id="7", message="data: x\n\nevent: end\ndata: {}\n\n</script>")])
-    response = Client().get(stream_url())
+    response = threaded().get(stream_url())
     assert response["Content-Type"] == "text/event-stream"
     assert response["X-Accel-Buffering"] == "no"
     assert "no-store" in response["Cache-Control"]
@@ -264,7 +269,7 @@ def test_a_stream_under_wsgi(shared: Away, make_entry: Any) -> None:
     cursor = re.search(r"id: (\S+)", block)
     assert b"second" in next(parts)
     response.close()
-    again = Client().get(stream_url(), headers={"Last-Event-ID": cursor and cursor[1]})
+    again = threaded().get(stream_url(), headers={"Last-Event-ID": cursor and cursor[1]})
     parts = iter(again)
     next(parts)
     text = next(parts).decode()
@@ -300,7 +305,7 @@ def test_a_stream_ends_by_itself_and_says_so(shared: Away, monkeypatch: pytest.M
     monkeypatch.setattr(streaming, "_SHORTEST", 0.3)
     monkeypatch.setattr(streaming, "_LONGEST", 0.3)
     monkeypatch.setattr(streaming, "_HEARTBEAT", 0.1)
-    parts = list(Client().get(stream_url()))
+    parts = list(threaded().get(stream_url()))
     assert parts[-1] == b"event: end\ndata: {}\n\n"
     assert len(parts) >= 3
     assert all(part.startswith(b":\nid: ") for part in parts[1:-1])
@@ -309,19 +314,28 @@ def test_a_stream_ends_by_itself_and_says_so(shared: Away, monkeypatch: pytest.M
 def test_one_stream_too_many_is_asked_to_come_again(shared: Away) -> None:
     """503 with a time; the page then asks every few seconds."""
     with override_settings(JOBLOG_ROUTER={"STREAMS": 1, "PERMISSION": lambda *_: True}):
-        first = Client().get(stream_url())
-        second = Client().get(stream_url())
+        first = threaded().get(stream_url())
+        second = threaded().get(stream_url())
         assert second.status_code == 503
         assert second["Retry-After"]
         first.close()
-        third = Client().get(stream_url())
+        third = threaded().get(stream_url())
         assert third.status_code == 200
         third.close()
 
 
+def test_a_process_with_one_thread_has_no_stream(shared: Away) -> None:
+    """Whatever the setting says; with threads there is one unless the setting says more."""
+    with override_settings(JOBLOG_ROUTER={"STREAMS": 9, "PERMISSION": lambda *_: True}):
+        assert Client().get(stream_url()).status_code == 503
+    first, second = threaded().get(stream_url()), threaded().get(stream_url())
+    assert (first.status_code, second.status_code) == (200, 503)
+    first.close()
+
+
 def test_a_stream_that_is_never_read_gives_its_place_back(shared: Away) -> None:
     """A client that leaves before the first byte."""
-    response = Client().get(stream_url())
+    response = threaded().get(stream_url())
     assert streaming.hub.watching() == 1
     response.close()
     assert streaming.hub.watching() == 0

@@ -18,9 +18,11 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from joblog_router import Entry, context
-from joblog_router.contrib.django import views
+from joblog_router.contrib.django import streaming, views
 from joblog_router.contrib.django.downloads import FORMATS
+from joblog_router.contrib.django.tailing import Hub
 from joblog_router.exceptions import SinkUnavailableError
+from joblog_router.sinks import MemorySink
 from tests.contrib.django.conftest import store_all
 
 pytestmark = pytest.mark.django_db(databases=["default", "joblog"])
@@ -85,13 +87,15 @@ def _logged_in(name: str, is_staff: bool, is_allowed: bool) -> Client:
     return client
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_absent_log_is_404_for_staff_too(staff: Client, log: Log, name: str) -> None:
-    """A job without any line is no job, as long as no rule of the project's says otherwise."""
-    log("7")
-    assert staff.get(url("8", name)).status_code == 404
+@pytest.mark.parametrize("name", [*NAMES, "download"])
+def test_the_log_of_a_job_that_has_not_logged_yet_is_empty(staff: Client, name: str) -> None:
+    """Start a job, go to its page: with the default right as with a rule of the project's."""
+    assert staff.get(url("8", name)).status_code == 200
     with permission(True):
-        assert staff.get(url("8", name)).status_code == 200
+        assert Client().get(url("8", name)).status_code == 200
+    assert Client().get(url("8", name)).status_code == 404
+    assert "has not logged anything yet" in staff.get(url("8")).content.decode()
+    assert staff.get(url("8", "entries"), {"since": "5"}).json()["entries"] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -156,6 +160,37 @@ def test_a_rule_gets_the_request_and_the_id_and_lets_in(log: Log) -> None:
             assert client.get(url("7", name)).status_code == 200
             assert client.get(url("8", name)).status_code == 404
     assert asked == ["7", "8"] * 3
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_in_development_a_404_is_explained(capfd: Any, debug: bool) -> None:
+    """One line on the console says who was not let in and why; never on a site in production."""
+    with override_settings(DEBUG=debug):
+        for _ in range(2):
+            assert Client().get(url("7")).status_code == 404
+        with permission(False):
+            assert Client().get(url("7")).status_code == 404
+    found = [line for line in capfd.readouterr().err.splitlines() if "/jobs/7/ is a 404 for AnonymousUser" in line]
+    assert len(found) == 2 * debug
+    if debug:
+        assert "permission joblog_router.view_joblogentry" in found[0]
+        assert "JOBLOG_ROUTER['PERMISSION'] did not let in" in found[1]
+
+
+LOGIN_URLS = "tests.contrib.django.login_urls"
+
+
+@override_settings(ROOT_URLCONF=LOGIN_URLS, LOGIN_URL="/login/")
+def test_a_shared_link_can_lead_to_the_login(staff: Client, log: Log) -> None:
+    """As documented: the page before the rest asks to log in and comes back; the JSON and who is logged in get 404."""
+    log("7", "packed")
+    shared = url("7") + "?at=1.0"
+    answer = Client().get(shared)
+    assert answer.status_code == 302
+    assert answer["Location"] == "/login/?next=/jobs/7/%3Fat%3D1.0"
+    assert Client().get(url("7", "entries")).status_code == 404
+    assert _logged_in("clerk", True, False).get(shared).status_code == 404
+    assert b"packed" in staff.get(url("7")).content
 
 
 def test_lines_for_staff_reach_staff_only(log: Log) -> None:
@@ -494,7 +529,7 @@ def test_the_page_shows_what_is_known_of_a_line(staff: Client, log: Log) -> None
     assert "ERROR shop.disk boom" in text
     assert "ValueError: no" in text
     assert "box3whoann" in text
-    assert "packed 9 40 lines like it, this being the last" in text
+    assert "packed 9 stands for 40 similar lines" in text
     assert "folded" not in text
 
 
@@ -502,10 +537,17 @@ def test_a_field_named_folded_makes_no_tally(staff: Client, log: Log) -> None:
     """Of a line stored by whomever: only what has a run stands for lines; the others' fields are shown."""
     log("7", "two letters", fields={"folded": 2, "first": "a"})
     text = re.sub(r"\s+", " ", outline(staff, "7").text)
-    assert "lines like it" not in text
+    assert "similar lines" not in text
     assert "folded2firsta" in text
     answer = staff.get(url("7", "download"), {"format": "text"})
-    assert b"lines like it" not in b"".join(answer.streaming_content)
+    assert b"similar lines" not in b"".join(answer.streaming_content)
+
+
+def test_without_a_script_a_link_leads_to_the_newest_line(staff: Client, log: Log) -> None:
+    """The page begins with the oldest of its lines."""
+    log("7", "packed")
+    text = staff.get(url("7")).content.decode()
+    assert text.index('href="#jl-end"') < text.index("packed") < text.index('id="jl-end"')
 
 
 def test_the_newest_thousand_lines_and_a_way_back(staff: Client, log: Log, make_entry: Any) -> None:
@@ -604,12 +646,37 @@ def test_the_views_work_under_asgi(log: Log) -> None:
 # --- whose jobs --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*NAMES, "stream", "download"])
-def test_another_tenants_log_is_404(staff: Client, log: Log, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A job of the same id in another namespace is another job; its log is not there."""
-    log("7", "theirs", namespace="other")
-    assert staff.get(url("7", name)).status_code == 404
+@pytest.mark.parametrize("name", [*NAMES, "download"])
+def test_another_tenants_log_is_not_there(staff: Client, log: Log, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A job of the same id in another namespace is another job: nothing of it is in any answer."""
+    log("7", "theirs alone", level=40, namespace="other")
+
+    def answer() -> bytes:
+        response = staff.get(url("7", name))
+        assert response.status_code == 200
+        return bytes(response.getvalue())
+
+    assert b"theirs alone" not in answer()
     monkeypatch.setattr(context, "_namespace_of", lambda: "other")
-    response = staff.get(url("7", name))
-    assert response.status_code == 200
+    assert b"theirs alone" in answer()
+
+
+@pytest.mark.parametrize("namespace", ["", "other"])
+def test_a_stream_follows_the_job_of_its_own_tenant(
+    staff: Client, monkeypatch: pytest.MonkeyPatch, namespace: str
+) -> None:
+    """The namespace is that of the request, and part of what is watched."""
+    monkeypatch.setattr(streaming, "hub", Hub(MemorySink))  # a hub's thread sees nothing of a test's transaction
+    monkeypatch.setattr(context, "_namespace_of", lambda: namespace)
+    response = staff.get(url("7", "stream"), **{"wsgi.multithread": True})
+    assert list(streaming.hub._jobs) == [(namespace, "7")]
     response.close()
+
+
+def test_the_summary_tells_the_verdict_to_staff_who_ask(staff: Client, log: Log) -> None:
+    """It quotes the log and names servers: nobody else is told, and nobody who did not ask waits for it."""
+    log("7", "packed")
+    assert "verdict" not in staff.get(url("7", "summary")).json()
+    assert "sentence" in str(staff.get(url("7", "summary"), {"verdict": "1"}).json()["verdict"])
+    with permission(True):
+        assert "verdict" not in staff.get(url("7", "summary"), {"verdict": "1"}).json()

@@ -57,7 +57,8 @@ class JobLogSettings:
       dictionary with `status`, `progress` (0 to 1), `stages` (each with `name`, `status`, `progress`), `failed`,
       `done`, `verdict`, all of them optional; or None.
     - `STREAMS`: how many pages of this process may follow logs at one time, others ask every few seconds; None is 500
-      under ASGI and 4 under WSGI, where each takes a thread.
+      under ASGI and 1 under WSGI, where each takes a thread: give fewer than the server has. A process with a single
+      thread has none, whatever this says.
     - `FOLD`: whether many similar DEBUG and INFO lines of a job become the first few and a tally; a handler's
       `fold` beats it.
     - `SPOOL`: the directory of the spool, in which lines stand until they are stored; True takes one in the temporary

@@ -71,7 +71,7 @@ def _as_text(entry: Entry, audience: str) -> str:
     moment = dt.datetime.fromtimestamp(entry.created, dt.UTC)
     text = visible(f"{entry.level_name} {entry.logger} {entry.message}").replace("\n", "\n    ")
     if fold_of(entry):
-        text += f" [{entry.fields['folded']} lines like it so far]"
+        text += f" (stands for {entry.fields['folded']} similar lines so far)"
     if entry.exception:
         text += "\n    " + visible(entry.exception).rstrip("\n").replace("\n", "\n    ")
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z {text}\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from django.conf import settings
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest
 
@@ -25,26 +26,40 @@ _ABSENT: Final = (ObjectDoesNotExist, PermissionDenied, ValidationError, Http404
 
 
 class Access(NamedTuple):
-    """That a log may be seen: which lines, and whether the project's own rule knows the job."""
+    """That a log may be seen, and which lines."""
 
     audience: Audience
-    is_known: bool
 
 
 def access_to(request: HttpRequest, job_id: str) -> Access | None:
     """What of the log of `job_id` this request may see; None if nothing. Never raises for what a rule does."""
     if conf.current().PERMISSION is None:
-        return Access("staff", is_known=False) if is_log_staff(request) else None
+        if is_log_staff(request):
+            return Access("staff")
+        _explain(
+            request,
+            f"without {conf.SETTING}['PERMISSION'] only active staff with the permission {VIEW_PERMISSION} see logs",
+        )
+        return None
     audience = _asked(request, job_id)
     if audience is None:
+        _explain(request, f"{conf.SETTING}['PERMISSION'] did not let in for this job")
         return None
-    return Access("staff" if is_log_staff(request) else audience, is_known=True)
+    return Access("staff" if is_log_staff(request) else audience)
 
 
 def is_log_staff(request: HttpRequest) -> bool:
     """Whether the user is active staff who may view job log entries."""
     user = getattr(request, "user", None)
     return bool(user is not None and user.is_active and user.is_staff and user.has_perm(VIEW_PERMISSION))
+
+
+def _explain(request: HttpRequest, reason: str) -> None:
+    """In development only, where a 404 of one's own page puzzles: nothing is said of visitors who probe."""
+    if settings.DEBUG:
+        user = getattr(request, "user", None)
+        who = "nobody (no AuthenticationMiddleware)" if user is None else str(user)
+        report_once(("404", who, reason), f"{request.path} is a 404 for {who}: {reason}")
 
 
 def _asked(request: HttpRequest, job_id: str) -> Audience | None:

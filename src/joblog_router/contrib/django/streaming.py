@@ -28,9 +28,10 @@ __all__ = ["hub", "stream_of"]
 _HEARTBEAT: Final = 15.0
 _SHORTEST, _LONGEST = 25.0, 55.0
 _RETRY: Final = b"retry: 1000\n\n"
-# A synchronous server has a thread for each open stream, and few of them.
+# A synchronous server has a thread for each open stream, and few of them: one must be left to answer everybody else.
+# How many there are is not told, and two are the fewest that are more than one.
 _MOST_ASYNC: Final = 500
-_MOST_SYNC: Final = 4
+_MOST_SYNC: Final = 1
 
 
 _NOBODY: Final = Viewer("", Selection(), lambda: None)
@@ -137,10 +138,7 @@ def stream_of(request: HttpRequest, job_id: str, cursor: str, selection: Selecti
     if request.method == "HEAD":
         return HttpResponse(content_type="text/event-stream")
     stream: _AsyncStream | _SyncStream = (_AsyncStream if is_async else _SyncStream)(current_namespace(), job_id)
-    most = conf.current().STREAMS
-    if most is None:
-        most = _MOST_ASYNC if is_async else _MOST_SYNC
-    if not stream.open(cursor, selection, most):
+    if not stream.open(cursor, selection, _most(request, is_async)):
         response = JsonResponse({"error": _("Too many follow at the moment.")}, status=503)
         response["Retry-After"] = "10"
         return response
@@ -152,6 +150,16 @@ def stream_of(request: HttpRequest, job_id: str, cursor: str, selection: Selecti
     answer["X-Accel-Buffering"] = "no"
     answer["Content-Encoding"] = "identity"  # what compresses answers keeps parts back
     return answer
+
+
+def _most(request: HttpRequest, is_async: bool) -> int:
+    """How many streams this process may have open."""
+    if not is_async and not request.META.get("wsgi.multithread", True):
+        return 0  # the only thread: nobody else would be answered until the stream ends, whatever the setting says
+    most = conf.current().STREAMS
+    if most is None:
+        most = _MOST_ASYNC if is_async else _MOST_SYNC
+    return most
 
 
 def _store() -> Store:

@@ -1,7 +1,8 @@
 """One job's log over HTTP: the page, its lines as JSON, its figures. Mounted by `urls`.
 
-Synchronous views, for WSGI and ASGI alike. Each asks `permissions` before anything else; what is absent and what is
-forbidden is the same 404. Work is bounded: one page of lines, texts cut.
+Synchronous views, for WSGI and ASGI alike. Each asks `permissions` before anything else; what is forbidden is 404.
+Whoever may see a log gets that of a job that has not logged yet, too, so that "start it, go to its page" works. Work is
+bounded: one page of lines, texts cut.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from ..._pipeline.report import report_once
 from ...exceptions import ConfigurationError, SinkUnavailableError
 from ...sinks.account import account_of
 from ...sinks.opening import open_store
-from ...sinks.store import ALL, Page, Selection, Store, Summary
+from ...sinks.store import Page, Selection, Store, Summary
 from . import conf, figures, windows
+from .diagnosis import panel
 from .downloads import FORMATS, download_of
 from .header import header_of
 from .permissions import Access, access_to
@@ -59,7 +61,7 @@ def _for_readers(view: Callable[[HttpRequest, str, Access], HttpResponseBase]) -
     def guarded(request: HttpRequest, job_id: str) -> HttpResponseBase:
         access = access_to(request, job_id)
         if access is None:
-            raise Http404(_absent())
+            raise Http404(_("There is no such job log."))
         response: HttpResponseBase
         try:
             response = view(request, job_id, access)
@@ -77,10 +79,6 @@ def _for_readers(view: Callable[[HttpRequest, str, Access], HttpResponseBase]) -
     return require_safe(never_cache(guarded))
 
 
-def _absent() -> str:
-    return _("There is no such job log.")
-
-
 class BadParameterError(ValueError):
     """A parameter of the URL is not what it must be; the message says which and how."""
 
@@ -94,8 +92,6 @@ def entries(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
         look = windows.since if name == "since" else windows.until
         selection = selection_of(request.GET, access.audience)
         window = look(store(), job_id, at, selection, _limit(request.GET.get("limit")))
-        if not window.entries and not access.is_known and _is_empty(job_id, access):
-            raise Http404(_absent())
         return JsonResponse({"entries": as_json(window.entries, access.audience), "more": window.more})
     found = _read(job_id, access, request.GET)
     if request.GET.get("shape") == "streams":
@@ -115,8 +111,6 @@ def stream(request: HttpRequest, job_id: str, access: Access) -> HttpResponseBas
     """What is logged from a cursor on, as it comes; see `streaming`."""
     selection = selection_of(request.GET, access.audience)
     cursor = request.headers.get("Last-Event-ID") or request.GET.get("after", "")
-    if not access.is_known and _is_empty(job_id, access):
-        raise Http404(_absent())
     return stream_of(request, job_id, _cursor(cursor), selection)
 
 
@@ -127,8 +121,6 @@ def download(request: HttpRequest, job_id: str, access: Access) -> HttpResponseB
     kind = request.GET.get("format", "text")
     if kind not in FORMATS:
         raise BadParameterError(f"format must be one of {', '.join(FORMATS)}")
-    if not access.is_known and _is_empty(job_id, access):
-        raise Http404(_absent())
     return download_of(request, store(), job_id, kind, selection)
 
 
@@ -137,16 +129,16 @@ def summary(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
     """Figures about the log as JSON; with `buckets` counts by level over time, too.
 
     `completeness` is for staff, and null for a long log unless `completeness=1` asks for it: it reads every line.
+    `verdict=1` asks the doctor, for staff: that takes as long as its probes do.
     """
     buckets = request.GET.get("buckets", "")
     if buckets and not (buckets.isascii() and buckets.isdecimal() and 1 <= int(buckets[:5]) <= _MOST_BUCKETS):
         raise BadParameterError(f"buckets must be a whole number from 1 to {_MOST_BUCKETS}")
     found, counts = figures.of(store, job_id, access.audience, int(buckets or 0))
-    if not found.lines and not access.is_known:
-        raise Http404(_absent())
     account = None
     if access.audience == "staff" and (found.lines <= _FEW or request.GET.get("completeness")):
         account = account_of(store(), job_id)._asdict()
+    wants_verdict = access.audience == "staff" and request.GET.get("verdict") == "1"
     return JsonResponse(
         {
             "job_id": job_id,
@@ -158,6 +150,7 @@ def summary(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
             "first_error": as_json([found.first_error], access.audience)[0] if found.first_error else None,
             "origins": list(found.origins),
             "job": header_of(request, job_id),
+            **({"verdict": panel(job_id)} if wants_verdict else {}),
             **({"histogram": [_by_name(part) for part in counts]} if buckets else {}),
         }
     )
@@ -240,7 +233,7 @@ def _strict_policy() -> str:
 
 
 def _read(job_id: str, access: Access, parameters: QueryDict) -> Page:
-    """The lines that the parameters ask for. Http404 for a log without lines of a job that nobody knows."""
+    """The lines that the parameters ask for; none of a job that has not logged anything yet."""
     selection = selection_of(parameters, access.audience)
     limit = _limit(parameters.get("limit"))
     after, before = parameters.get("after"), parameters.get("before")
@@ -256,8 +249,6 @@ def _read(job_id: str, access: Access, parameters: QueryDict) -> Page:
             found = source.newest(job_id, selection, limit)
     except ValueError as error:
         raise BadParameterError("the cursor is not one that this log gave") from error
-    if not found.entries and not access.is_known and _is_empty(job_id, access):
-        raise Http404(_absent())
     return found
 
 
@@ -271,10 +262,6 @@ def _linked(job_id: str, access: Access, parameters: QueryDict) -> Page | None:
         return None
     window = windows.until(store(), job_id, at, selection_of(parameters, access.audience), MOST_LINES)
     return Page(window.entries, "") if window.entries else None
-
-
-def _is_empty(job_id: str, access: Access) -> bool:
-    return not store().newest(job_id, ALL._replace(audience=access.audience), 1).entries
 
 
 def selection_of(parameters: QueryDict, audience: str) -> Selection:

@@ -5,6 +5,8 @@
 // are thought to lie outside of it. Where the reader scrolls there, that part is fetched by time.
 
 const ROW = 20; // pixels, as in joblog.css
+const ROW_NARROW = 40; // two lines of text, as there
+const NARROW = "(max-width: 40rem)"; // as there
 const PAGE = 500;
 const NEAR = 4000;
 const MOST_LOADED = 50000;
@@ -13,6 +15,7 @@ const KEEP_RECENT = 5000;
 const BUCKETS = 80;
 const POLL = 2000;
 const RETRY_STREAM = 30000;
+const FRESH = 600; // seconds: a log whose last line is older is not called live
 const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 const NUMBERS = { DEBUG: 10, INFO: 20, WARNING: 30, ERROR: 40, CRITICAL: 50 };
 const KINDS = ["debug", "info", "warning", "error", "critical"];
@@ -167,6 +170,8 @@ class JobLog {
     this.base = new URL(root.dataset.url, document.baseURI);
     this.texts = JSON.parse(root.dataset.texts);
     this.isEmbedded = root.dataset.embedded !== undefined;
+    this.narrow = matchMedia(NARROW);
+    this.pitch = this.narrow.matches ? ROW_NARROW : ROW;
     this.lines = [];
     this.recent = [];
     this.above = 0;
@@ -296,6 +301,7 @@ class JobLog {
     const round = this.round;
     this.figureTimer = setTimeout(async () => {
       const { job } = this.figures || {};
+      this.showStatus();
       if (document.visibilityState === "visible" && (this.isStale || (job && !job.done))) {
         this.isStale = false;
         await this.figure(round, false);
@@ -394,6 +400,7 @@ class JobLog {
     for (const line of entries)
       if (!this.origins.includes(line.origin)) this.origins.push(line.origin);
     this.recent = merged(this.recent, entries).slice(-KEEP_RECENT);
+    this.showStatus();
     if (!this.atEnd) {
       this.below += entries.length;
       this.unseen += entries.length;
@@ -568,7 +575,7 @@ class JobLog {
   focusOn(line) {
     this.current = keyOf(line);
     const index = this.above + placeOf(this.lines, line);
-    this.scrollTo(this.offset(index) - Math.max(0, (this.view.clientHeight - ROW) / 3));
+    this.scrollTo(this.offset(index) - Math.max(0, (this.view.clientHeight - this.pitch) / 3));
     this.redraw();
     this.address();
     this.announce(`${line.level} ${visible(line.message).slice(0, 300)}`);
@@ -609,7 +616,23 @@ class JobLog {
   }
 
   goFound(step) {
-    return this.search ? this.go(step, { text: this.search }) : this.searchField.focus();
+    return this.search ? this.go(step, { text: this.search }) : this.focusSearch();
+  }
+
+  focusSearch() {
+    this.unfold(true);
+    this.searchField.focus();
+  }
+
+  /** On narrow windows filters and the like are shown where asked for. */
+  unfold(isOpen) {
+    this.bar.classList.toggle("jl-unfolded", isOpen);
+    this.foldButton.setAttribute("aria-expanded", String(isOpen));
+  }
+
+  showFilters() {
+    const n = Object.values(this.filters).filter(Boolean).length;
+    this.foldButton.textContent = this.t("filters") + (n ? ` (${n})` : "");
   }
 
   // --- where what is ---
@@ -629,11 +652,11 @@ class JobLog {
   }
 
   offset(index) {
-    return index * ROW + this.extraBefore(index);
+    return index * this.pitch + this.extraBefore(index);
   }
 
   indexOf(offset) {
-    let index = Math.floor(offset / ROW);
+    let index = Math.floor(offset / this.pitch);
     if (!this.open.size) return Math.max(0, index);
     let low = 0;
     let high = Math.max(0, index) + 1;
@@ -675,7 +698,7 @@ class JobLog {
 
   keep(line, index = null) {
     if (!line) return;
-    const shift = this.top() % ROW;
+    const shift = this.top() % this.pitch;
     this.scrollTo(this.offset(index === null || this.lines.includes(line) ? this.above + placeOf(this.lines, line) : index) + shift);
     this.draw();
   }
@@ -817,6 +840,7 @@ class JobLog {
     };
     for (const [name, value] of Object.entries(line.fields || {}))
       if (foldOf(line) === undefined || !["fold", "folded", "first", "last"].includes(name)) fact(name, typeof value === "string" ? value : JSON.stringify(value));
+    fact(this.t("logger"), line.logger);
     fact(this.t("process"), `${line.origin} #${line.seq}`);
     if (line.path) fact(this.t("place"), `${line.path}:${line.line}`);
     fact(this.t("time"), new Date(line.created * 1000).toISOString());
@@ -849,14 +873,16 @@ class JobLog {
       const sign = seconds < 0 ? "-" : "+";
       const all = Math.abs(seconds);
       const hours = Math.floor(all / 3600);
-      const rest = `${String(Math.floor((all % 3600) / 60)).padStart(2, "0")}:${(all % 60).toFixed(3).padStart(6, "0")}`;
+      const rest = `${String(Math.floor((all % 3600) / 60)).padStart(2, "0")}:${this.narrow.matches ? String(Math.floor(all % 60)).padStart(2, "0") : (all % 60).toFixed(3).padStart(6, "0")}`;
       return `${sign}${hours}:${rest}`;
     }
     const moment = new Date(created * 1000);
+    if (this.time === "utc" && this.narrow.matches) return moment.toISOString().slice(11, 19);
     if (this.time === "utc") return moment.toISOString().slice(0, 23).replace("T", " ");
     const two = (number) => String(number).padStart(2, "0");
     const day = `${moment.getFullYear()}-${two(moment.getMonth() + 1)}-${two(moment.getDate())}`;
     const clock = `${two(moment.getHours())}:${two(moment.getMinutes())}:${two(moment.getSeconds())}`;
+    if (this.narrow.matches) return clock; // the day is in the line's details
     return `${day} ${clock}.${String(moment.getMilliseconds()).padStart(3, "0")}`;
   }
 
@@ -902,11 +928,12 @@ class JobLog {
     this.view.addEventListener("keydown", (event) => this.onViewKey(event));
     if (!this.isEmbedded) document.addEventListener("keydown", (event) => this.onKey(event));
     document.addEventListener("visibilitychange", () => this.onVisibility());
+    this.narrow.addEventListener("change", () => this.onNarrow());
     new ResizeObserver(() => this.draw()).observe(this.view);
   }
 
   toolbar() {
-    const bar = element("form", "jl-filters");
+    const bar = (this.bar = element("form", "jl-filters"));
     bar.addEventListener("submit", (event) => {
       event.preventDefault();
       this.refilter();
@@ -965,24 +992,40 @@ class JobLog {
     }
     this.helpButton = button("?", () => this.help());
     this.helpButton.setAttribute("aria-label", this.t("keys"));
+    this.foldButton = button("", () => this.unfold(!bar.classList.contains("jl-unfolded")), "jl-unfold");
+    this.showFilters();
     bar.append(
       labelled("level", this.levelField),
       labelled("logger", this.loggerField),
       this.originLabel,
       element("span", "jl-group", labelled("search", this.searchField), small("↑", this.t("previous"), () => this.goFound(-1)), small("↓", this.t("next"), () => this.goFound(1)), this.onlyButton),
-      element("span", "jl-group", small("↑ " + this.t("error"), this.t("previouserror"), () => this.goError(-1)), small("↓ " + this.t("error"), this.t("nexterror"), () => this.goError(1))),
+      element("span", "jl-group jl-kept", small("↑ " + this.t("error"), this.t("previouserror"), () => this.goError(-1)), small("↓ " + this.t("error"), this.t("nexterror"), () => this.goError(1))),
       this.followButton,
       labelled("times", times),
       files,
       this.helpButton,
+      this.foldButton,
       this.statusNode,
     );
+    this.followButton.classList.add("jl-kept");
+    this.unfold(false);
     return bar;
   }
 
   status(name) {
-    this.statusNode.textContent = this.t(name);
     this.statusNode.dataset.state = name;
+    this.showStatus();
+  }
+
+  /** Whether lines can come is the connection's state; whether any are to be expected, the job's. */
+  showStatus() {
+    let name = this.statusNode.dataset.state || "connecting";
+    const { job = null, last = null } = this.figures || {};
+    const newest = Math.max(last || 0, this.recent.at(-1)?.created || 0, (this.atEnd && this.lines.at(-1)?.created) || 0);
+    const isCalm = (name === "live" || name === "polling") && (job ? job.done || job.failed : newest > 0 && Date.now() / 1000 - newest > FRESH);
+    if (isCalm) name = job ? "finished" : "quiet";
+    this.statusNode.toggleAttribute("data-calm", isCalm);
+    if (this.statusNode.textContent !== this.t(name)) this.statusNode.textContent = this.t(name);
   }
 
   say(text, action, run) {
@@ -1016,6 +1059,7 @@ class JobLog {
       this.originField.value = this.filters.origin;
     }
     this.originLabel.hidden = this.origins.length < 2 && !this.filters.origin;
+    this.showStatus();
     this.showJob(figures.job);
     this.showChart();
   }
@@ -1101,6 +1145,7 @@ class JobLog {
   }
 
   address() {
+    this.showFilters();
     if (this.isEmbedded) return;
     const here = new URL(location.href);
     for (const [name, value] of Object.entries({ ...this.filters, q: this.search })) {
@@ -1152,7 +1197,7 @@ class JobLog {
   onScroll() {
     const scale = this.scale();
     if (this.exact !== undefined && Math.abs(this.exact / scale - this.view.scrollTop) >= 2) this.exact = undefined;
-    const isAtBottom = this.atEnd && this.view.scrollTop + this.view.clientHeight >= this.view.scrollHeight - ROW / 2;
+    const isAtBottom = this.atEnd && this.view.scrollTop + this.view.clientHeight >= this.view.scrollHeight - this.pitch / 2;
     if (isAtBottom !== this.follows && !this.isDrawing) {
       if (!isAtBottom || (this.current === null && !this.open.size)) {
         this.follows = isAtBottom;
@@ -1167,7 +1212,7 @@ class JobLog {
     if (event.deltaY < 0 && this.follows) this.follow(false);
     if (this.scale() === 1 || event.ctrlKey) return;
     event.preventDefault();
-    this.scrollTo(this.top() + event.deltaY * (event.deltaMode === 1 ? ROW : 1));
+    this.scrollTo(this.top() + event.deltaY * (event.deltaMode === 1 ? this.pitch : 1));
     this.draw();
   }
 
@@ -1186,7 +1231,7 @@ class JobLog {
     this.follow(false);
     this.current = keyOf(line);
     const top = this.offset(this.above + placeOf(this.lines, line));
-    if (top < this.top() || top > this.top() + this.view.clientHeight - 2 * ROW) this.scrollTo(top - this.view.clientHeight / 2);
+    if (top < this.top() || top > this.top() + this.view.clientHeight - 2 * this.pitch) this.scrollTo(top - this.view.clientHeight / 2);
     this.redraw();
     this.address();
     this.announce(`${line.level} ${visible(line.message).slice(0, 300)}`);
@@ -1194,6 +1239,11 @@ class JobLog {
 
   onViewKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || event.target !== this.view) return;
+    this.moveKey(event);
+  }
+
+  /** The keys that move in the list, of which the event is used up. */
+  moveKey(event) {
     const steps = { ArrowDown: 1, ArrowUp: -1, j: 1, k: -1 };
     if (event.key in steps) this.step(steps[event.key]);
     else if (event.key === "Enter" || event.key === " ") {
@@ -1223,19 +1273,30 @@ class JobLog {
 
   onKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
-    if (event.target.closest && event.target.closest("input, select, textarea, [contenteditable]")) return;
+    if (event.target.closest && event.target.closest("input, select, textarea, dialog, [contenteditable]")) return;
+    // Where nothing has the focus the log is what keys are for; letters mean nothing to a button either.
+    if (event.target === document.body || event.key === "j" || event.key === "k") this.moveKey(event);
+    if (event.defaultPrevented) return;
     const keys = {
       e: () => this.goError(1),
       E: () => this.goError(-1),
       n: () => this.goFound(1),
       N: () => this.goFound(-1),
       f: () => this.follow(!this.follows),
-      "/": () => this.searchField.focus(),
+      "/": () => this.focusSearch(),
       "?": () => this.help(),
     };
     if (!(event.key in keys)) return;
     event.preventDefault();
     keys[event.key]();
+  }
+
+  /** The window became narrow or wide: rows have another height, what is read stays in sight. */
+  onNarrow() {
+    const line = this.lines[this.firstVisible() - this.above];
+    this.pitch = this.narrow.matches ? ROW_NARROW : ROW;
+    this.redraw();
+    if (line && !this.follows) this.scrollTo(this.offset(this.above + placeOf(this.lines, line)));
   }
 
   onVisibility() {

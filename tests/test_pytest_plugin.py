@@ -216,6 +216,7 @@ import logging, threading
 import pytest
 from django.db import connection, connections, transaction
 from joblog_router import JobLogHandler, job_context
+from joblog_router.context import use_namespace
 from joblog_router.contrib.django.models import JobLogEntry
 from shop.models import Job
 log = logging.getLogger("shop.work")
@@ -238,12 +239,15 @@ def test_memory_needs_no_database(joblog):
 @pytest.mark.joblog("inline")
 @pytest.mark.django_db(databases=["default", "joblog"])
 @pytest.mark.parametrize("number", range(2))
-def test_inline(joblog, number, django_assert_num_queries):
+def test_inline(joblog, number, django_assert_num_queries, request):
+    use_namespace("shop")
+    request.addfinalizer(lambda: use_namespace(""))
     assert messages() == []
     with django_assert_num_queries(1), django_assert_num_queries(0, connection=connections["joblog"]), job_context(1):
         Job.objects.create(name="x")
-        log.info("inline %d", number, extra={"number": number})
+        log.info("inline %d", number, extra={"number": number, "job_log": "staff"})
     assert messages() == [f"inline {number}"]
+    assert [(entry.audience, entry.namespace) for entry in joblog.entries()] == [("staff", "shop")]
     assert joblog.entries(1)[0].fields == {"number": number}
     thread = threading.Thread(target=lambda: log.info("of a thread", extra={"job_log_id": 1}))
     thread.start()

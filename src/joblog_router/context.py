@@ -2,7 +2,7 @@
 
 Called by the application around its orchestration code and by `_pipeline.resolve` for every record. Runs on
 whatever thread, task or context the application runs on; takes no lock, does no I/O, raises only for misuse of
-`job_context.of` when a module is imported. Imports the standard library and `_pipeline.report` only.
+`job_context.of` when a module is imported. Of `_pipeline` it imports the parts that import no scope.
 """
 
 from __future__ import annotations

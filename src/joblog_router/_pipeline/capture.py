@@ -1,6 +1,7 @@
 """From a record to an item in a channel's buffer. The hot path: what stands here is paid on every logging call.
 
-Runs on the logging thread: no lock shared between threads, no I/O, no import, no exception out.
+Runs on the logging thread: no lock shared between threads, no I/O, no import, no exception out but that of a filter
+on the handler, as with every other handler.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """One sink with what waits for it: a bounded buffer that logging threads append to and the writer empties.
 
-`append`'s parts run on logging threads and use only atomic calls of C code; everything else runs on the writer.
+`wake`, `hurry`, `weigh` and `takes` run on logging threads and use only atomic calls of C code; everything else runs
+on the writer.
 """
 
 from __future__ import annotations

@@ -546,3 +546,22 @@ def test_the_head_is_not_asked_of_who_may_not_see_the_log(shared: Away) -> None:
         for name in ("page", "summary"):
             assert Client().get(reverse(f"joblog:{name}", args=["7"])).status_code == 404
     assert asked == []
+
+
+def test_what_waits_for_a_viewer_is_counted_right_while_it_is_taken() -> None:
+    """Taking between the two halves of the hub's addition, which is where another thread may come in."""
+    viewer = Viewer("", Selection(), lambda: None)
+    is_taking = False
+
+    class Message(bytes):
+        def __len__(self) -> int:
+            nonlocal is_taking
+            if not is_taking:
+                is_taking = True
+                viewer.take()
+            return super().__len__()
+
+    viewer.put(b"x" * 100, 1)
+    viewer.put(Message(b"y" * 10), 1)
+    assert viewer.take() == b""
+    assert viewer._size == 0

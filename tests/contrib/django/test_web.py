@@ -679,6 +679,6 @@ def test_the_summary_tells_the_verdict_to_staff_who_ask(staff: Client, log: Log)
     assert "verdict" not in staff.get(url("7", "summary")).json()
     assert "sentence" in str(staff.get(url("7", "summary"), {"verdict": "1"}).json()["verdict"])
     reader = Client()
-    reader.force_login(user(staff=False, allowed=False))
+    reader.force_login(user("reader", staff=False, allowed=False))
     with permission(True):
         assert "verdict" not in reader.get(url("7", "summary"), {"verdict": "1"}).json()

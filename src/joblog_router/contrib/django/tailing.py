@@ -54,8 +54,14 @@ class Viewer:
         self._wants = reading.chooser(selection, 0.0)
         self._wake = wake
         self._messages: deque[bytes] = deque()
-        self._size = 0
+        # Each is written by one thread: the hub's, the viewer's.
+        self._given = 0
+        self._taken = 0
         self._skipped = 0
+
+    @property
+    def _size(self) -> int:
+        return self._given - self._taken
 
     def put(self, message: bytes, lines: int) -> None:
         """Have `message` sent, or count its lines as skipped where too much waits. On the hub's thread."""
@@ -75,7 +81,7 @@ class Viewer:
         parts = []
         while self._messages:
             part = self._messages.popleft()
-            self._size -= len(part)
+            self._taken += len(part)
             parts.append(part)
         return b"".join(parts)
 
@@ -85,7 +91,7 @@ class Viewer:
 
     def _append(self, message: bytes) -> None:
         self._messages.append(message)
-        self._size += len(message)
+        self._given += len(message)
 
 
 class _Batch:

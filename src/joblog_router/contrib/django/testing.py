@@ -58,6 +58,8 @@ def rows(job_id: object = None) -> list[Entry]:
             row.origin,
             row.seq,
             row.n,
+            row.namespace,
+            row.audience,
         )
         for row in ordered
     ]

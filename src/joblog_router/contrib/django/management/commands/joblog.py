@@ -16,7 +16,10 @@ from .....cli import main
 class Command(BaseCommand):
     """Hands its arguments on as they are; `call_command("joblog", "tail", "7")` works, too."""
 
-    help = "Read and keep job logs: tail, show, export, stats, status, watch, doctor, prune, delete."
+    help = (
+        "Read and keep job logs: tail, show, export, stats, status, watch, doctor, recover, prune, delete, monitor, "
+        "token, backfill."
+    )
     requires_system_checks: Any = []
 
     def run_from_argv(self, argv: list[str]) -> None:

@@ -43,6 +43,19 @@ def test_a_scope_keeps_the_namespace_it_was_opened_in() -> None:
     assert found() == [("a", "1", "x")]
 
 
+def test_a_scope_opened_again_stays_in_it() -> None:
+    """Also in that without a name, which is one as well."""
+    configure()
+    Tenant.name = ""
+    scope = job_context(1)
+    with scope:
+        logger.info("x")
+    Tenant.name = "b"
+    with scope:
+        logger.info("y")
+    assert found() == [("", "1", "x"), ("", "1", "y")]
+
+
 def test_the_same_id_in_another_namespace_is_another_job() -> None:
     """Fields are not inherited, numbers are counted apart, and a closed scope does not give way to the other's."""
     configure()

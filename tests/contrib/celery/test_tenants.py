@@ -117,6 +117,17 @@ def test_an_eager_task_is_its_callers_tenants() -> None:
     assert found == [("a", "7")] * 6 + [("b", "7")] * 6
 
 
+def test_a_chords_body_is_its_starters_tenants() -> None:
+    """Whichever of its tasks ends last and sends it; headers of its own stay."""
+    chord: dict[str, Any] = {"options": {"headers": {"mine": 1}}}
+    embedded: dict[str, Any] = {"chord": chord}
+    Tenant.name = "a"
+    signals.before_task_publish.send(sender="part", headers={}, body=((), {}, embedded))
+    headers = {"joblog_job_id": "", "joblog_namespace": "a", "mine": 1}
+    assert embedded == {"chord": {"options": {"headers": headers}}}
+    assert chord == {"options": {"headers": {"mine": 1}}}
+
+
 def test_a_receiver_behind_ours_is_in_the_tasks_namespace() -> None:
     """In a worker's process, after the end of the task's scope."""
     app = Celery("tail", broker="memory://", set_as_current=False)

@@ -13,7 +13,7 @@ import pytest
 from nats.errors import NoServersError
 from nats.js.api import ConsumerConfig
 
-from joblog_router import Entry, job_context
+from joblog_router import Entry, job_context, stats
 from joblog_router.context import use_namespace
 from joblog_router.contrib.nats import instrument
 from joblog_router.contrib.nats.advisories import heard
@@ -224,6 +224,26 @@ async def test_the_header_names_the_tenant(logs: JobLogs, connect: Connect, own:
     await call.wait()
     found = {name: [e.message for e in of(logs, name) if e.logger == "worker"] for name in ("a", "b", "public")}
     assert found == {name: [f"got {own}.{name}", f"got job.7.{own}"] for name in ("a", "b")} | {"public": []}
+
+
+async def test_a_header_of_another_tenant_than_the_streams_is_a_conflict(
+    logs: JobLogs, connect: Connect, own: str
+) -> None:
+    """Its callback is in no job, and it counts."""
+    client = await connect()
+    js = client.jetstream()
+    tenant.set("a")
+    with job_context("7"):
+        await js.add_stream(name=own, subjects=[own], storage=MEMORY)
+    tenant.set("public")
+    logs.clear()
+    call, before = Call("got"), stats()["conflicts"]
+    await js.subscribe(own, stream=own, cb=call.message)
+    await client.publish(own, b"", headers={"Joblog-Job-Id": "7", "Joblog-Job-Id-Namespace": "b"})
+    await call.wait()
+    assert logs.messages("7", "worker") == []
+    assert of(logs, "b") == []
+    assert stats()["conflicts"] > before
 
 
 async def test_a_message_of_a_sender_before_this_has_the_receivers_tenant(

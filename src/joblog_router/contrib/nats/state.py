@@ -123,7 +123,10 @@ class State:
         if job_id is not None and header.job_id != job_id:
             return self._conflict(f"header {self.settings.header} and stream or subject", {header.job_id, job_id})
         if owned is not None:
-            return owned if header.namespace in {None, owned.namespace} else CONFLICT
+            if header.namespace in {None, owned.namespace}:
+                return owned
+            tenants = {f"{header.job_id} of {namespace}" for namespace in (header.namespace, owned.namespace)}
+            return self._conflict(f"header {self.settings.header} and the owner of stream {key.stream!r}", tenants)
         if header.namespace is not None:
             return Job(header.namespace, header.job_id)
         return self._placed(header.job_id, key, scope)

@@ -28,12 +28,12 @@ class StatusFile:
         self.directory = directory
         self._name = segment_name(origin).removesuffix(SUFFIX) + STATUS
         self._next = 0.0
-        self._is_there = False
+        self._is_gone = False
 
     def write(self, snapshot: Callable[[], dict[str, Any]]) -> None:
         """Write it anew if it is time. Never raises."""
         now = time.monotonic()
-        if now < self._next or not IS_SUPPORTED:
+        if now < self._next or self._is_gone or not IS_SUPPORTED:
             return
         self._next = now + _EVERY
         try:
@@ -45,7 +45,8 @@ class StatusFile:
                 with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
                     file.write(text)
                 os.rename(self._name + ".new", self._name, src_dir_fd=folder, dst_dir_fd=folder)
-                self._is_there = True
+                if self._is_gone:  # taken away meanwhile, on the thread that ends the process
+                    os.unlink(self._name, dir_fd=folder)
             finally:
                 os.close(folder)
         except Exception as error:  # the snapshot asks what others wrote
@@ -53,10 +54,9 @@ class StatusFile:
 
     def remove(self) -> None:
         """Take it away, at the end of the process."""
-        if self._is_there:
-            self._is_there = False
-            with contextlib.suppress(OSError):
-                (self.directory / self._name).unlink()
+        self._is_gone = True
+        with contextlib.suppress(OSError):
+            (self.directory / self._name).unlink()
 
 
 def remove_of(directory: Path, segment: str) -> None:

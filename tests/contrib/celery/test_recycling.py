@@ -13,10 +13,12 @@ from tests.contrib.celery.worker import Worker
 LINES = 5
 
 
-def run_tasks(broker: ValkeyServer, directory: Path, tasks: int, per_child: int, timeout: float) -> int:
+def run_tasks(
+    broker: ValkeyServer, directory: Path, tasks: int, per_child: int, timeout: float, **environment: str
+) -> int:
     """Run `tasks` in processes of `per_child` tasks each; every line must be stored once. Gives the processes used."""
     arguments = ("-P", "prefork", "-c", "2", f"--max-tasks-per-child={per_child}")
-    with Worker(broker.database(), directory, *arguments) as worker:
+    with Worker(broker.database(), directory, *arguments, **environment) as worker:
         sent = [worker.send("work", job_id=number % 20, lines=LINES, name=f"task {number}") for number in range(tasks)]
         processes = {result.get(timeout=timeout) for result in sent}
         worker.stop(timeout)
@@ -38,6 +40,12 @@ def test_every_line_of_recycled_processes_is_stored_once(
 ) -> None:
     """Five lines a task, and those of the receivers after it."""
     assert run_tasks(broker, tmp_path, tasks, per_child, 200) >= tasks / per_child
+
+
+@pytest.mark.timeout(120)
+def test_with_a_spool_every_line_of_recycled_processes_is_stored_once(broker: ValkeyServer, tmp_path: Path) -> None:
+    """A process that Celery kills may leave its file, with nothing in it that is not stored."""
+    assert run_tasks(broker, tmp_path, 40, 1, 100, JOBLOG_SPOOL=str(tmp_path / "spool")) == 40
 
 
 @pytest.mark.soak

@@ -36,6 +36,7 @@ logging.config.dictConfig(
             "job": {
                 "class": "joblog_router.JobLogHandler",
                 "fold": False,
+                "spool": os.environ.get("JOBLOG_SPOOL"),
                 "sink": os.environ.get("JOBLOG_SINK", "jsonl"),
                 "options": {} if "JOBLOG_SINK" in os.environ else {"directory": str(DIRECTORY)},
             },

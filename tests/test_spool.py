@@ -189,6 +189,34 @@ def test_a_segment_waits_for_the_sink_it_was_for(tmp_path: Path) -> None:
     assert [line["message"] for line in stored(tmp_path)] == ["x"]
 
 
+def test_lines_left_out_of_a_long_log_are_counted_though_the_process_is_killed(tmp_path: Path) -> None:
+    """What no stored marker counts stays in the spool; whoever recovers it counts on."""
+    setup = SETUP.replace('"fold": False,', '"fold": False, "max_lines": 100,')
+    code = """
+configure()
+with job_context(1):
+    for number in range(5000): log.info("line %d", number)
+    until = time.monotonic() + 10
+    channel = logging.getLogger().handlers[0]._channel
+    while channel.has_lines() and time.monotonic() < until: time.sleep(0.01)
+    assert stats()["folded"] == 4900, stats()
+"""
+    assert run_python(setup + code + KILLED, str(tmp_path)).returncode == -9
+    before = stored(tmp_path)
+    assert 50 <= len(before) < 100
+    result = run_python(setup + "configure()\nsys.exit(0 if router.recover(10) else 1)", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    newest: dict[str, int] = {}
+    lines = stored(tmp_path)
+    for line in lines:
+        fields = line["fields"]
+        assert isinstance(fields, dict)
+        if "fold" in fields:
+            newest[fields["fold"]] = max(newest.get(fields["fold"], 0), fields["folded"])
+    assert sum("fold" not in line["fields"] for line in lines) + sum(newest.values()) == 5000  # type: ignore[operator]
+    assert segments(tmp_path) == []
+
+
 def test_what_is_recovered_goes_by_the_rules_of_the_handler_that_recovers_it(tmp_path: Path) -> None:
     """Also where it is stored before the handler is quite made."""
     as_jsonl(killed_with_lines(tmp_path, 30, "key PAT-%d"), tmp_path)

@@ -34,8 +34,8 @@ _Key: TypeAlias = "tuple[str, str]"
 
 class _Job:
     __slots__ = (
-        "changed_at", "fold", "held", "left_out", "levels", "limit", "newest", "next_tell", "oldest", "room", "scope",
-        "seen", "told", "urgent", "written",
+        "changed_at", "fold", "gone", "held", "left_out", "levels", "limit", "newest", "next_tell", "oldest", "room",
+        "scope", "seen", "told", "untold_from", "urgent", "written",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
@@ -46,6 +46,10 @@ class _Job:
         self.seen = 0
         self.written = 0  # lines that were held back and then stored
         self.left_out = self.told = 0
+        # The first line that is left out and that no marker counts yet.
+        self.untold_from = 0
+        # The last line that was left out: the number of a marker must be no other line's.
+        self.gone: Entry | None = None
         self.next_tell = 1
         self.levels: dict[int, int] = {}
         self.oldest = self.newest = 0.0
@@ -68,6 +72,8 @@ class Cap:
         self._jobs: OrderedDict[_Key, _Job] = OrderedDict()
         self._holding: dict[_Key, _Job] = {}
         self._swept_at = 0.0
+        # Markers on their way to the store: their number (None: not known yet), and the first line they newly count.
+        self._telling: list[tuple[int | None, int]] = []
         self.held = 0
         self.left_out = 0
 
@@ -97,7 +103,8 @@ class Cap:
         if job.left_out < job.next_tell:
             return None
         job.next_tell *= 10
-        return _marker(job, entry)
+        self._telling.append((entry.seq, job.untold_from))
+        return _marker(job)
 
     def owes(self) -> bool:
         """Whether lines are held back, or left out and not told."""
@@ -108,9 +115,18 @@ class Cap:
         job = self._holding.get(key)
         return 0 if job is None else len(job.held)
 
-    def owed_from(self) -> int | None:
-        """The lowest number of a line that is held back; None if there is none."""
-        return min((job.held[0].seq for job in self._holding.values() if job.held), default=None)
+    def number_markers(self, seq: int) -> None:
+        """Markers that `due` gave have numbers now, none above `seq`."""
+        self._telling = [(seq if number is None else number, first) for number, first in self._telling]
+
+    def owed_from(self, done: int) -> int | None:
+        """The lowest number of a line that is held back, or left out while no stored marker counts it; or None.
+
+        Up to `done` all is stored.
+        """
+        self._telling = [one for one in self._telling if one[0] is None or one[0] > done]
+        owed = [job.untold_from or job.held[0].seq for job in self._holding.values() if job.untold_from or job.held]
+        return min([*owed, *(first for _, first in self._telling)], default=None)
 
     def due(self, everything: bool = False) -> Iterator[Entry]:
         """Markers, and the held lines behind them, whose time has come. Their `seq` is for the caller to set."""
@@ -140,19 +156,19 @@ class Cap:
         self.left_out += 1
         self._counts.of(entry).folded += 1
         job.left_out += 1
+        job.gone = entry
+        job.untold_from = job.untold_from or entry.seq
         job.levels[entry.level] = job.levels.get(entry.level, 0) + 1
         job.oldest = job.oldest or entry.created
         job.newest = entry.created
 
     def _release(self, job: _Job) -> Iterator[Entry]:
         allowed = job.allowance()
-        last: Entry | None = None
         while len(job.held) > allowed:
-            last = job.held.popleft()
-            self._leave_out(job, last)
-        last = last or (job.held[0] if job.held else None)
-        if last is not None and job.left_out > job.told:
-            yield _marker(job, last)
+            self._leave_out(job, job.held.popleft())
+        if job.left_out > job.told:
+            self._telling.append((None, job.untold_from))
+            yield _marker(job)
         while job.held:
             self.held -= 1
             job.written += 1
@@ -171,9 +187,12 @@ def _patience(job: _Job) -> float:
     return SILENT if job.scope is None or job.scope.closed else WAITING
 
 
-def _marker(job: _Job, entry: Entry) -> TallyRow:
+def _marker(job: _Job) -> TallyRow:
     """A row that says how many lines of the job this process has left out so far, and nothing of what is in them."""
+    entry = job.gone
+    assert entry is not None  # noqa: S101 - markers are of jobs that lines were left out of
     job.told = job.left_out
+    job.untold_from = 0
     if not job.fold:
         text = "\0".join((entry.origin, str(entry.seq), entry.namespace, entry.job_id, "cap"))
         job.fold = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()

@@ -173,7 +173,7 @@ class Channel:
         if self.spool is None and not self._old_spools:
             return
         done = self.done()
-        owed = self.folder.owed_from()
+        owed = self.folder.owed_from(done)
         upto = done if owed is None else min(done, owed - 1)
         if self.spool is not None:
             self.spool.acknowledge(upto)
@@ -253,8 +253,12 @@ class Channel:
         """Put tally rows that are due behind what waits, each with a number of its own."""
         if not everything and self.spool is not None:
             everything = self.spool.is_filling(self.taken)
+        seq = 0
         for row in self.folder.due(everything):
-            self.buffer.append((row, _NO_SCOPE, self.next_seq(), row.n, "", None))
+            seq = self.next_seq()
+            self.buffer.append((row, _NO_SCOPE, seq, row.n, "", None))
+        if seq:
+            self.folder.number_rows(seq)
 
     def not_stored(self, batch: list[Entry]) -> list[Entry]:
         """Those of `batch` that the sink does not have yet; a channel of this process's own lines need not ask."""

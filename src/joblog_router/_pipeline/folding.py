@@ -139,11 +139,18 @@ class Folder:
         self.folded += self._cap.left_out - before
         return kept
 
-    def owed_from(self) -> int | None:
-        """The lowest number of a line that is held back, or folded and not covered by a tally row yet; or None."""
+    def number_rows(self, seq: int) -> None:
+        """What `due` gave has numbers now, none above `seq`."""
+        self._cap.number_markers(seq)
+
+    def owed_from(self, done: int) -> int | None:
+        """The lowest number of a line that is held back, or counted and in no stored row's count yet; or None.
+
+        Up to `done` all is stored.
+        """
         # The dictionary keeps the order in which runs came to owe, which is that of the numbers.
         untold = next((run.untold_from for run in self._untold.values()), None)
-        held = self._cap.owed_from()
+        held = self._cap.owed_from(done)
         if untold is None or held is None:
             return held if untold is None else untold
         return min(untold, held)

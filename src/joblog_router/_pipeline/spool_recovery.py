@@ -194,6 +194,7 @@ class RecoveryChannel(Channel):
     def add_tallies(self, everything: bool = False) -> None:
         """A tally has the number of the last line it covers: numbers of its own may be taken."""
         self.ready.extend(map(self.rules.finish, self.folder.due(everything)))
+        self.folder.number_rows(self.taken)
 
     def finish(self) -> None:
         """All is stored: take the segment away. One with lines that could not be read is kept aside."""

@@ -122,6 +122,21 @@ def test_keys_go_from_error_to_error(site: Site, tab: Tab) -> None:
     tab.until(lambda: "Processed image 5999 of 6000" in tab.shown())
 
 
+def test_figures_that_come_late_move_nothing(site: Site, tab: Tab) -> None:
+    """Whoever goes to an error before the sums of a long log are there still looks at it afterwards."""
+    site.fill("late", 6000)
+    held: list[Any] = []
+    tab.page.route("**/summary/**", lambda route: held.append(route))  # noqa: PLW0108 - it takes no builtin
+    page = tab.visit(site, "late")
+    tab.until(lambda: "Processed image 5999 of 6000" in tab.shown())
+    page.keyboard.press("E")
+    tab.until(lambda: "Processed image 5500 of 6000" in tab.shown())
+    tab.until(lambda: held)
+    held[0].continue_()
+    page.get_by_text("6,000 lines").wait_for()
+    assert "Processed image 5500 of 6000" in tab.still()
+
+
 def test_keys_work_before_the_log_has_the_focus(site: Site, tab: Tab) -> None:
     """On a fresh page `E` leads to the error, Enter opens it, `j` and `k` go on from there, arrows and Home too."""
     site.fill("fresh", 1000)

@@ -290,7 +290,11 @@ class JobLog {
     if (round !== this.round) return;
     this.figures = found;
     this.origins = found.origins;
-    if (isFirst && this.atEnd && this.above) this.above = Math.max(this.guess() - this.lines.length, this.atStart ? 0 : PAGE);
+    if (isFirst && this.atEnd && this.above) {
+      const top = this.lines[this.firstVisible() - this.above];
+      this.above = Math.max(this.guess() - this.lines.length, this.atStart ? 0 : PAGE);
+      if (!this.follows) this.keep(top); // whoever went somewhere before the figures came stays there
+    }
     this.showFigures();
     if (this.time === "relative" && isFirst) this.redraw();
     else this.draw();

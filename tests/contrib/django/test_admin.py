@@ -103,12 +103,19 @@ def test_without_a_job_only_the_newest_rows_are_looked_at(
 
 def test_a_line_can_be_looked_at_and_nothing_else(boss: Client, log: Log) -> None:
     """No adding, changing, deleting, no action; what is logged is text."""
-    log("7", "<script>alert(1)</script>\x1b[31m", exception="</textarea>boom", fields={"<b>": "<i>"})
+    log(
+        "7",
+        "<script>alert(1)</script>\x1b[31m",
+        exception="</textarea>boom",
+        fields={"<b>": "<i>", "k": "\u202e\x1b[2J"},
+    )
     pk = JobLogEntry.objects.get().pk
     page = boss.get(f"{LIST}{pk}/change/").content.decode()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;</div>" in page
     assert "<script>alert" not in page
     assert "<b>" not in page
+    assert "\\u202e" in page
+    assert "\u202e" not in page
     assert 'name="_save"' not in page
     assert boss.get(f"{LIST}add/").status_code == 403
     assert boss.get(f"{LIST}{pk}/delete/").status_code == 403

@@ -5,6 +5,7 @@ The list without a job looks at the newest rows only, whatever else it is filter
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -48,8 +49,8 @@ _FIELDS: Final = (
     "logger_shown",
     "message_whole",
     "exception_whole",
-    "fields",
-    "path",
+    "fields_whole",
+    "path_shown",
     "line",
     "audience",
     "origin",
@@ -237,6 +238,16 @@ class JobLogEntryAdmin(_AdminBase):
     def exception_whole(self, entry: JobLogEntry) -> str:
         """The traceback."""
         return visible(entry.exception)
+
+    @admin.display(description=_("Fields"))
+    def fields_whole(self, entry: JobLogEntry) -> str:
+        """What `extra` and scope brought along."""
+        return visible(json.dumps(entry.fields, ensure_ascii=False, default=str))
+
+    @admin.display(description="path")
+    def path_shown(self, entry: JobLogEntry) -> str:
+        """The source file."""
+        return visible(entry.path)
 
 
 class JobLogAdminMixin:

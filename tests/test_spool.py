@@ -217,6 +217,19 @@ with job_context(1):
     assert segments(tmp_path) == []
 
 
+def test_the_command_masks_and_reserves_what_it_is_told_to_and_folds_nothing(tmp_path: Path) -> None:
+    """Without Django it cannot know the handler that the lines were logged through."""
+    as_jsonl(killed_with_lines(tmp_path, 30, "key PAT-%d"), tmp_path)
+    code = "import sys; from joblog_router.cli import main; sys.exit(main(sys.argv[1:]))"
+    result = run_python(
+        code,
+        *("recover", "--spool", str(tmp_path / "spool"), "--store", f"jsonl:{tmp_path / 'logs'}"),
+        *("--redact", "PAT-[0-9]+", "--staff", "app"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert [(line["message"], line.get("audience")) for line in stored(tmp_path)] == [("key [redacted]", "staff")] * 30
+
+
 def test_what_is_recovered_goes_by_the_rules_of_the_handler_that_recovers_it(tmp_path: Path) -> None:
     """Also where it is stored before the handler is quite made."""
     as_jsonl(killed_with_lines(tmp_path, 30, "key PAT-%d"), tmp_path)

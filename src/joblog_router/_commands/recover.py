@@ -24,6 +24,15 @@ _SINK = "jsonl:"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See `joblog_router.cli`."""
     parser.add_argument("--spool", metavar="DIRECTORY", help="the spool of a program without Django; needs --store")
+    parser.add_argument(
+        "--redact",
+        metavar="PATTERN",
+        action="append",
+        help="with --spool: what else to mask, as the handler's redact",
+    )
+    parser.add_argument(
+        "--staff", metavar="LOGGER", action="append", help="with --spool: lines for staff, as the handler's staff"
+    )
     parser.add_argument("--timeout", type=arguments.whole, default=60, metavar="SECONDS", help="how long to try (60)")
     arguments.add_json(parser)
     arguments.add_store(parser)
@@ -57,4 +66,12 @@ def _handler(options: argparse.Namespace) -> JobLogHandler:
     store = options.store or os.environ.get(ENVIRONMENT, "")
     if not store.startswith(_SINK):
         raise ConfigurationError("recover: --spool needs --store jsonl:DIRECTORY, the place that its lines are for")
-    return JobLogHandler(sink="jsonl", options={"directory": store.removeprefix(_SINK)}, spool=options.spool)
+    # Whole: whether the program folds is not known here.
+    return JobLogHandler(
+        sink="jsonl",
+        options={"directory": store.removeprefix(_SINK)},
+        spool=options.spool,
+        fold=False,
+        redact=options.redact,
+        staff=options.staff,
+    )

@@ -115,6 +115,62 @@ def test_a_thousand_kills(tmp_path: Path, postgres: PostgresServer, kind: str) -
         spool_trials.clear(tmp_path, where)
 
 
+FOLDING = """
+logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
+    "handlers": {"job": {"class": "joblog_router.JobLogHandler", "fold": True, "sink": "jsonl",
+                         "spool": sys.argv[1] + "/spool", "options": {"directory": sys.argv[1] + "/logs"}}},
+    "root": {"level": "INFO", "handlers": ["job"]}})
+"""
+LINES = """
+with job_context(1):
+    for number in range(30):
+        log.info("line %d", number)
+"""
+# Between the store's commit and the acknowledgement, where nobody else can tell what is stored.
+KILLED_AT_COMMIT = """
+from joblog_router._pipeline import spool, spool_recovery
+def kill(self, seq):
+    if seq:
+        os.kill(os.getpid(), 9)
+spool.Spool.acknowledge = spool_recovery.DeadSegment.acknowledge = kill
+"""
+
+
+@pytest.mark.parametrize("killed", ["owner", "recovery"])
+def test_lines_that_may_be_stored_are_not_counted_by_a_recovery_that_folds(tmp_path: Path, killed: str) -> None:
+    """20 of 30 are stored and not acknowledged, and nobody folded them: all come whole, each once."""
+    if killed == "owner":
+        code = "configure()\nfrom joblog_router._pipeline.spool import Spool\nSpool.acknowledge = lambda *_: None\n"
+        code += LINES.replace("30", "20") + "flush(10)\nrouter._writer.round = lambda: None\n"
+        code += LINES.replace("30", "20, 30") + KILLED
+    else:
+        code = "configure()\nrouter._writer.round = lambda: None\n" + LINES + KILLED
+    assert run_python(SETUP + code, str(tmp_path)).returncode == -9
+    if killed == "recovery":
+        code = KILLED_AT_COMMIT + "from joblog_router._pipeline import writer\nwriter.BATCH = 20\nconfigure()\n"
+        assert run_python(SETUP + code + "router.recover(10)", str(tmp_path)).returncode == -9
+    assert len(stored(tmp_path)) == 20
+    recover(tmp_path, FOLDING)
+    lines = stored(tmp_path)
+    assert [line["message"] for line in lines] == [f"line {number}" for number in range(30)]
+    assert segments(tmp_path) == []
+
+
+def test_a_run_that_a_killed_recovery_goes_on_counting_has_the_exact_sum(tmp_path: Path) -> None:
+    """Killed after it stored its first tally; the next one goes on from the marks, whatever its own settings say."""
+    code = FOLDING + "router._writer._write_some = lambda channel: (router._writer._make_entries(channel), False)[1]\n"
+    code += LINES + "flush(1)\n" + KILLED
+    assert run_python(SETUP + code, str(tmp_path)).returncode == -9
+    assert run_python(SETUP + KILLED_AT_COMMIT + FOLDING + "router.recover(10)", str(tmp_path)).returncode == -9
+    recover(tmp_path)
+    lines = stored(tmp_path)
+    whole = [line for line in lines if "folded" not in line["fields"]]
+    sums = {line["fields"]["fold"]: line["fields"]["folded"] for line in lines if "folded" in line["fields"]}
+    assert len(whole) + sum(sums.values()) == 30, (len(whole), sums)
+    assert len(sums) == 1
+    assert segments(tmp_path) == []
+
+
 def test_what_is_recovered_is_what_was_logged(tmp_path: Path) -> None:
     """Exceptions, long and foreign text, extra, fields, levels, time and place come through as they would have."""
     code = """
@@ -691,8 +747,9 @@ thread = threading.Thread(target=busy)
 thread.start()
 for round in range(10):
     time.sleep(0.05)
-    joblog_router.JobLogHandler(sink="jsonl", options={"directory": sys.argv[1] + "/logs"}, fold=False,
-                                spool=None if round % 2 else sys.argv[1] + "/spool")
+    handler.close()  # as dictConfig does; beside an open handler with a spool it would stay on
+    handler = joblog_router.JobLogHandler(sink="jsonl", options={"directory": sys.argv[1] + "/logs"}, fold=False,
+                                          spool=None if round % 2 else sys.argv[1] + "/spool")
 stop.set()
 thread.join()
 print(made[0], flush(10), stats()["stored"])

@@ -89,9 +89,13 @@ class Folder:
         # With a spool: notes (seq, first of the run, count), and those that a dead process left, by seq.
         self.mark: Callable[[int, int, int], None] | None = None
         self.marks: dict[int, tuple[int, int]] = {}
+        # In recovery: whether a line without a mark is in the store already nobody knows, so that it must not be counted.
+        self.only_marked = False
 
     def pass_on(self, entry: Entry, scope: JobScope) -> Entry | None:
         """What is to be stored for this line: the line itself, a tally row in its place, or nothing yet."""
+        if self.only_marked and entry.seq not in self.marks:
+            return entry
         if entry.level > logging.INFO or entry.exception is not None or len(entry.message) > _LONGEST:
             return entry
         if entry.logger.startswith(_OWN):

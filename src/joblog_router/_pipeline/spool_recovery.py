@@ -180,16 +180,19 @@ class RecoveryChannel(Channel):
         self.spool = segment
         self.folder.mark = segment.mark
         self.folder.marks = segment.marks
+        self.folder.only_marked = True
         self.settle()
         self.taken = segment.acked
         self.is_closed = False
 
     def settle(self) -> None:
-        """Go by the rules of the channel whose sink takes these lines."""
-        of = self.of
-        self.fold, self.unfolded, self.rules = of.fold, of.unfolded, of.rules
-        if isinstance(self.spool, DeadSegment) and self.spool.marks:
-            self.fold = True  # lines that were counted as folded must not be stored as lines too
+        """Go by the rules of the channel whose sink takes these lines.
+
+        Whether a line is folded its process has decided: one that was counted must not be stored as a line, too, and
+        one that was not may stand in the store already, where its number refuses a second copy.
+        """
+        self.rules = self.of.rules
+        self.fold, self.unfolded = True, None
 
     def add_tallies(self, everything: bool = False) -> None:
         """A tally has the number of the last line it covers: numbers of its own may be taken."""

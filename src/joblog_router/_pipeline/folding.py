@@ -89,7 +89,7 @@ class Folder:
         # With a spool: notes (seq, first of the run, count), and those that a dead process left, by seq.
         self.mark: Callable[[int, int, int], None] | None = None
         self.marks: dict[int, tuple[int, int]] = {}
-        # In recovery: whether a line without a mark is in the store already nobody knows, so that it must not be counted.
+        # In recovery: nobody knows whether a line without a mark is in the store already, so it must not be counted.
         self.only_marked = False
 
     def pass_on(self, entry: Entry, scope: JobScope) -> Entry | None:

@@ -27,7 +27,7 @@ class Refusals:
     The first is told at once: with nats-py's own settings it takes minutes until the last.
     """
 
-    __slots__ = ("client", "count", "last", "place", "scope")
+    __slots__ = ("client", "count", "is_over", "last", "place", "scope")
 
     def __init__(self, client: Any, scope: JobScope | None) -> None:
         self.client = client
@@ -35,6 +35,7 @@ class Refusals:
         self.count = 0
         self.last: BaseException | None = None
         self.place = ""
+        self.is_over = False
 
     def note(self, error: BaseException) -> None:
         """One more."""
@@ -44,11 +45,12 @@ class Refusals:
             quietly(_tell_first, self)
 
     def counting(self, callback: Coroutine) -> Coroutine:
-        """`callback`, counted."""
+        """`callback`, counted while the connection is being made; nats-py keeps it for as long as there is one."""
 
         @functools.wraps(callback)
         async def error_cb(error: BaseException, *args: Any, **kwargs: Any) -> Any:
-            self.note(error)
+            if not self.is_over:
+                self.note(error)
             return await callback(error, *args, **kwargs)
 
         return error_cb
@@ -68,8 +70,11 @@ def connecting(state: State, original: Coroutine) -> Coroutine:
             if counted is not None:
                 args, kwargs = counted
         try:
-            with detached():
-                result = await original(self, *args, **kwargs)
+            try:
+                with detached():
+                    result = await original(self, *args, **kwargs)
+            finally:
+                refusals.is_over = True
         except (Exception, asyncio.CancelledError) as error:
             quietly(_tell_refused, state, scope, refusals, started, error)
             raise

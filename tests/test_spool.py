@@ -17,6 +17,7 @@ import pytest
 
 from joblog_router import JobLogHandler, SinkUnavailableError, flush, job_context, stats
 from joblog_router._pipeline import spool as spool_module
+from joblog_router._pipeline import spool_recovery, status_file
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.spool import MAGIC, Spool
 from tests import spool_trials
@@ -767,7 +768,8 @@ print(made[0], flush(10), stats()["stored"])
 
 def test_without_fcntl_there_is_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows: said once, lines are stored. The module is taken away here, as no such platform is at hand."""
-    monkeypatch.setattr(spool_module, "IS_SUPPORTED", False)
+    for module in (spool_module, spool_recovery, status_file):
+        monkeypatch.setattr(module, "IS_SUPPORTED", False)
     sink = Gate()
     sink.is_open = True
     logging.getLogger().addHandler(JobLogHandler(sink=sink, spool=tmp_path / "spool"))

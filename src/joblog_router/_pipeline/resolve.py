@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import CodeType
-from typing import Any, Final, cast
+from types import CodeType, FrameType
+from typing import Any, Final
 
 from .. import context
 from ..context import UNKNOWN, JobScope, among_generators, current_job, late_twin, still_open
@@ -90,12 +91,27 @@ generators = Tally()
 # __dict__ was added: extra, a record factory's attributes, a formatter's, our stamp.
 _BARE: Final = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
 BARE_LENGTH: Final = len(_BARE)
+_STAMPED_LENGTH: Final = BARE_LENGTH + 2
 _LAST: Final = next(reversed(_BARE))
+
+
+def _make_room() -> None:
+    """Have the interpreter keep a place for our attributes in every record.
+
+    An object's attributes stand in a fixed row until one comes for which there is none; then that object gets a hash
+    table of its own, for a tenth of a logging call. The row is as long as the first few objects of a class need it.
+    """
+    record = logging.LogRecord("", 0, "", 0, "", (), None)
+    setattr(record, STAMP, None)
+    record.job_id = None
+
+
+_make_room()
 # Formatters leave these; they are nobody's extra.
 _FORMATTERS: Final = frozenset({"message", "asctime", "exc_text", "taskName"})
 
-_DEFAULT_EVIDENCE: Final = frozenset({"job_id"})
-_evidence: frozenset[str] = _DEFAULT_EVIDENCE
+DEFAULT_EVIDENCE: Final = frozenset({"job_id"})
+_evidence: frozenset[str] = DEFAULT_EVIDENCE
 # Code objects of shared service loops.
 SERVICES: Final[set[CodeType]] = set()
 # Holds one element while services are declared by name, which may be threads too.
@@ -110,11 +126,8 @@ _root_of_thread = threading.local()
 RESOLVERS: Final[list[Callable[[logging.LogRecord], object]]] = []
 
 
-class _Asking(threading.local):
-    is_on = False
-
-
-_asking = _Asking()
+# Holds an element for each resolver that is being asked, in whichever thread.
+_asking: list[None] = []
 _keeps_late: Callable[[str], bool] | None = None
 _grace = 0.0
 
@@ -124,9 +137,11 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
     scope = _get_scope()
     if scope is None:
         # Not by __dict__: making a record's dictionary costs as much as all the rest of this path.
-        if ASK or hasattr(record, STAMP) or hasattr(record, "job_log_id"):
+        if HOLDING or hasattr(record, STAMP) or hasattr(record, "job_log_id"):
             return _resolve_added(record, record.__dict__, None)
-        return None
+        if not RESOLVERS:
+            return None
+        return _resolve_added(record, record.__dict__, None) if hasattr(record, "job_log") else _ask(record)
     # Before __dict__ is asked for: attributes of a record without a dictionary are found faster.
     name = record.name
     added = record.__dict__
@@ -157,10 +172,13 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
         return None if scope is NO_JOB else scope
     if HOLDING:
         scope = among_generators(scope)
-    if scope is None and RESOLVERS:
-        scope = _ask(record)
-        if scope is not None:
-            added[STAMP] = scope  # they are asked once
+    if scope is None and RESOLVERS and (answer := _ask(record)) is not None:
+        return answer
+    return _judged(record, added, scope)
+
+
+def _judged(record: logging.LogRecord, added: dict[str, Any], scope: JobScope | None) -> JobScope | None:
+    """The scope that is open or answered, unless something says that the record is not about its job."""
     if scope is not None and (scope.closed or GUARDS):
         scope = _check_scope(record, scope)
     if record.name == _ASYNCIO:
@@ -272,9 +290,10 @@ def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
 
 def _ask(record: logging.LogRecord) -> JobScope | None:
     """The first resolver's answer that is a job id. What a resolver logs itself asks none."""
-    if _asking.is_on:
+    asking = _asking
+    if asking and _is_asking(sys._getframe(1)):
         return None
-    _asking.is_on = True
+    asking.append(None)
     try:
         for resolver in RESOLVERS:
             try:
@@ -285,10 +304,25 @@ def _ask(record: logging.LogRecord) -> JobScope | None:
             if job_id is not None:
                 scope = _addressed(job_id, None)
                 if scope is not NO_JOB:
-                    return cast("JobScope", scope)
+                    return _answered(record, scope)
     finally:
-        _asking.is_on = False
+        asking.pop()
     return None
+
+
+def _is_asking(frame: FrameType | None) -> bool:
+    """Whether this thread is in a resolver: a mark of the thread's own would cost each record more than this look."""
+    while frame is not None:
+        if frame.f_code is _ask.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _answered(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
+    added = record.__dict__
+    added[STAMP] = scope  # they are asked once
+    return _judged(record, added, scope)
 
 
 def _is_in_grace(scope: JobScope) -> bool:
@@ -340,8 +374,9 @@ def note_unaddressed(record: logging.LogRecord, added: dict[str, Any]) -> None:
 
 def use_new_variable() -> None:
     """Read the scope from the variable that `context` uses now."""
-    global _get_scope
+    global _get_scope, _asking
     _get_scope = context._current.get
+    _asking = []
 
 
 def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
@@ -390,6 +425,8 @@ def use_evidence(keys: Iterable[str]) -> None:
     """The keys of `extra` that tell a record's owner, process-wide."""
     global _evidence
     _evidence = frozenset(keys)
+    if _evidence == DEFAULT_EVIDENCE:
+        _evidence = DEFAULT_EVIDENCE
 
 
 def use_late_policy(marked_names: set[str], all_names: set[str], grace: float) -> None:
@@ -417,11 +454,23 @@ def use_late_policy(marked_names: set[str], all_names: set[str], grace: float) -
     context._clock = time.monotonic
 
 
+def put_on(attributes: dict[str, Any], scope: JobScope) -> None:
+    """What JobContextFilter leaves on a record that is about `scope`'s job; what is there already stays."""
+    attributes.setdefault("job_id", scope.job_id)
+    attributes.setdefault(STAMP, scope)
+    fields = scope.fields
+    for name in fields:
+        if name not in attributes:
+            attributes[name] = fields[name]
+
+
 def extras_of(added: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the call passed in `extra`, frozen to primitives, without this library's own keys. None if nothing.
 
     `fields` are the scope's, which JobContextFilter has put on the record too.
     """
+    if len(added) == _STAMPED_LENGTH and "job_id" in added and STAMP in added:
+        return None  # JobContextFilter has seen it, and nobody else
     found: dict[str, Any] | None = None
     for key in reversed(added):
         if key == _LAST:

@@ -291,7 +291,7 @@ class Router:
     @staticmethod
     def _append_again(channel: Channel, item: Item) -> None:
         record, scope, _, n, message, more = item
-        seq = channel.next_seq()
+        seq = next(channel.numbers)
         if isinstance(channel.spool, Spool) and isinstance(record, LogRecord):
             channel.spool.put_anything(seq, pack_scope(scope), record, n, message, more)
         channel.buffer.append((record, scope, seq, n, message, more))

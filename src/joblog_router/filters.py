@@ -9,7 +9,17 @@ from typing import Any
 from ._pipeline import resolve as resolving
 from ._pipeline.generators import ALWAYS, ASK, GUARDS
 from ._pipeline.naming import LoggerNames
-from ._pipeline.resolve import BARE_LENGTH, DEFAULT_EVIDENCE, NO_JOB, STAMP, Captured, note_unaddressed, put_on, resolve
+from ._pipeline.resolve import (
+    BARE_LENGTH,
+    DEFAULT_EVIDENCE,
+    NO_JOB,
+    STAMP,
+    Captured,
+    is_service,
+    note_unaddressed,
+    put_on,
+    resolve,
+)
 from .exceptions import ConfigurationError
 from .handlers import is_wanted
 
@@ -50,7 +60,7 @@ class JobContextFilter(logging.Filter):
                 elif not (
                     hasattr(record, "job_log")
                     or scope.closed
-                    or (GUARDS and (ALWAYS or _get_running_loop() is not None))
+                    or (GUARDS and (ALWAYS or ((loop := _get_running_loop()) is not None and is_service(loop, scope))))
                     or record.name == "asyncio"
                 ):
                     record.job_id = scope.job_id

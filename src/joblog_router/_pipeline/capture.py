@@ -22,7 +22,7 @@ from .naming import LoggerNames
 from .overflow import LONG
 from .primitives import freeze
 from .report import report_once
-from .resolve import BARE_LENGTH, Captured, extras_of, put_on, resolve
+from .resolve import BARE_LENGTH, Captured, extras_of, is_service, put_on, resolve
 from .spool import BODY, FORMAT, NEAR_MASK, RING, ROOM, SLOT, Spool, pack_scope
 from .text import MAX_MESSAGE, clip
 
@@ -77,7 +77,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 len(added) == BARE_LENGTH
                 and not scope.closed
                 and type(record) is LogRecord
-                and not (GUARDS and (ALWAYS or _get_running_loop() is not None))
+                and not (GUARDS and (ALWAYS or ((loop := _get_running_loop()) is not None and is_service(loop, scope))))
                 and name != "asyncio"
                 and not handler.filters
             )

@@ -179,8 +179,9 @@ def _is_known(driver: FrameType) -> bool:
 
 def here() -> Any:
     """The task that runs, or else something that stands for the thread."""
-    if asyncio._get_running_loop() is not None:
-        task = asyncio.current_task()
+    loop = asyncio._get_running_loop()
+    if loop is not None:
+        task = asyncio.current_task(loop)
         if task is not None:
             return task
     try:

@@ -112,8 +112,8 @@ _FORMATTERS: Final = frozenset({"message", "asctime", "exc_text", "taskName"})
 
 DEFAULT_EVIDENCE: Final = frozenset({"job_id"})
 _evidence: frozenset[str] = DEFAULT_EVIDENCE
-# Code objects of shared service loops.
-SERVICES: Final[set[CodeType]] = set()
+# Code objects of shared service loops by their `id`: they hash themselves anew each time, constants and all.
+SERVICES: Final[dict[int, CodeType]] = {}
 # Holds one element while services are declared by name, which may be threads too.
 NAMED: Final[list[LoggerNames]] = []
 # Keys of the truth tests.
@@ -147,7 +147,7 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
     added = record.__dict__
     if len(added) != BARE_LENGTH:
         return _resolve_added(record, added, scope)
-    if scope.closed or (GUARDS and (ALWAYS or _get_running_loop() is not None)):
+    if scope.closed or (GUARDS and (ALWAYS or ((loop := _get_running_loop()) is not None and is_service(loop, scope)))):
         return _resolve_added(record, added, scope) if HOLDING else _check_scope(record, scope)
     return None if name == "asyncio" else scope  # see _ASYNCIO
 
@@ -330,6 +330,15 @@ def _is_in_grace(scope: JobScope) -> bool:
     return closed_at is not None and time.monotonic() - closed_at <= _grace
 
 
+def is_service(loop: asyncio.AbstractEventLoop, scope: JobScope) -> bool:
+    """Whether the task that runs in `loop` is a guarded service's, which has merely inherited `scope`."""
+    task = asyncio.current_task(loop)
+    if task is None or task is getattr(scope, "_home", None):
+        return False
+    get_coroutine = getattr(task, "get_coro", None)  # a task of somebody's own making may have none
+    return get_coroutine is not None and id(getattr(get_coroutine(), "cr_code", None)) in SERVICES
+
+
 def _is_service_loop(scope: JobScope) -> bool:
     runs = here()
     if runs is getattr(scope, "_home", None):
@@ -339,7 +348,7 @@ def _is_service_loop(scope: JobScope) -> bool:
         return bool(NAMED) and _get_running_loop() is None and _is_named_thread()
     coroutine = get_coroutine()
     code = getattr(coroutine, "cr_code", None)
-    if code in SERVICES:
+    if id(code) in SERVICES:
         return True
     if not NAMED or code is None or (frame := coroutine.cr_frame) is None:
         return False
@@ -384,13 +393,14 @@ def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
 
     For clients of other libraries that were opened before they could be instrumented. Gives a function that ends it.
     """
-    mine = frozenset(codes)
+    mine = {id(code): code for code in codes}
     SERVICES.update(mine)
     GUARDS[_CODES] = None
     context._home_of = here
 
     def end() -> None:
-        SERVICES.difference_update(mine)
+        for each in mine:
+            SERVICES.pop(each, None)
         if not SERVICES:
             GUARDS.pop(_CODES, None)
             if not NAMED:

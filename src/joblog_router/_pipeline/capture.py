@@ -13,8 +13,7 @@ from logging import LogRecord
 from marshal import dumps
 from typing import Any, TypeAlias
 
-from .. import context
-from ..context import JobScope
+from . import scopes
 from .channel import Channel
 from .exceptions import CapturedException, capture_exception
 from .generators import ALWAYS, ASK, GUARDS
@@ -23,6 +22,7 @@ from .overflow import LONG
 from .primitives import freeze
 from .report import report_once
 from .resolve import BARE_LENGTH, Captured, extras_of, is_service, put_on, resolve
+from .scopes import JobScope
 from .spool import BODY, FORMAT, NEAR_MASK, RING, ROOM, SLOT, Spool, pack_scope
 from .text import MAX_MESSAGE, clip
 
@@ -37,7 +37,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
 
     A closure, because its variables are found several times faster than attributes.
     """
-    get_scope = context._current.get
+    get_scope = scopes.variable.get
     key = channel.key
     alone = channel.alone
     buffer = channel.buffer

@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from ..context import JobScope
 from .folding import Folder
 from .missing import Missing
 from .naming import LoggerNames
 from .overflow import Bounds, Overflow
 from .rules import Rules, SeveralRules, strictest
+from .scopes import JobScope
 from .spool import Spool
 from .tally import TallyRow
 

@@ -16,10 +16,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from ..context import JobScope
 from ..entry import Entry
 from .capping import Cap
 from .completeness import JobCounts
+from .scopes import JobScope
 from .tally import TallyRow
 from .text import clip
 

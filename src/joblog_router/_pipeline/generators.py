@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .report import report_once
 
 if TYPE_CHECKING:
-    from ..context import JobScope
+    from .scopes import JobScope
 
 _CACHE: Final = dis.opmap.get("CACHE", 0)
 GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR

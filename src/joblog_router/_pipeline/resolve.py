@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import CodeType, FrameType
 from typing import Any, Final
 
-from .. import context
-from ..context import UNKNOWN, JobScope, among_generators, current_job, late_twin, still_open
+from . import lifetime, scopes
 from .generators import ALWAYS, ASK, GUARDS, HOLDING, here
 from .leaks import CONFLICT, GENERATOR, LATE, MARKED, SERVICE, UNADDRESSED, note
+from .namespaces import current_namespace
 from .naming import LoggerNames
 from .primitives import field_name, freeze
 from .report import report_once
+from .scopes import UNKNOWN, JobScope, among_generators, current_job, late_twin, still_open
 from .stats import Tally
 from .text import clean
 
@@ -31,7 +32,7 @@ STAMP: Final = "_joblog"
 # or a callback happens to run in, about any job.
 _ASYNCIO: Final = "asyncio"
 
-_get_scope = context._current.get
+_get_scope = scopes.variable.get
 _get_running_loop = asyncio._get_running_loop
 
 
@@ -221,7 +222,7 @@ def _addressed(value: object, scope: JobScope | None) -> Any:
     if not job_id:
         return NO_JOB
     if scope is None:
-        return JobScope(job_id, namespace=context.current_namespace())
+        return JobScope(job_id, namespace=current_namespace())
     # Within a scope an id is one of its namespace.
     return scope if scope.job_id == job_id else JobScope(job_id, namespace=scope.namespace)
 
@@ -325,6 +326,10 @@ def _answered(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
     return _judged(record, added, scope)
 
 
+def _note_closing(scope: JobScope) -> None:
+    scope._closed_at = time.monotonic()
+
+
 def _is_in_grace(scope: JobScope) -> bool:
     closed_at = getattr(scope, "_closed_at", None)  # closed before there was a policy: nobody knows when
     return closed_at is not None and time.monotonic() - closed_at <= _grace
@@ -381,11 +386,13 @@ def note_unaddressed(record: logging.LogRecord, added: dict[str, Any]) -> None:
             return
 
 
-def use_new_variable() -> None:
-    """Read the scope from the variable that `context` uses now."""
+def _take_variable() -> None:
     global _get_scope, _asking
-    _get_scope = context._current.get
+    _get_scope = scopes.variable.get
     _asking = []
+
+
+scopes.follow(_take_variable)
 
 
 def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
@@ -396,7 +403,7 @@ def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
     mine = {id(code): code for code in codes}
     SERVICES.update(mine)
     GUARDS[_CODES] = None
-    context._home_of = here
+    lifetime.use_home(here)
 
     def end() -> None:
         for each in mine:
@@ -404,7 +411,7 @@ def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
         if not SERVICES:
             GUARDS.pop(_CODES, None)
             if not NAMED:
-                context._home_of = None
+                lifetime.use_home(None)
 
     return end
 
@@ -416,10 +423,10 @@ def use_service_names(names: LoggerNames | None) -> None:
         GUARDS.pop(_NAMES, None)
         ALWAYS.pop(_NAMES, None)
         if not SERVICES:
-            context._home_of = None
+            lifetime.use_home(None)
     else:
         GUARDS[_NAMES] = ALWAYS[_NAMES] = None
-        context._home_of = here
+        lifetime.use_home(here)
 
 
 def use_resolvers(resolvers: Iterable[Callable[[logging.LogRecord], object]]) -> None:
@@ -445,7 +452,7 @@ def use_late_policy(marked_names: set[str], all_names: set[str], grace: float) -
     _grace = grace
     if not marked_names:
         _keeps_late = None
-        context._clock = None
+        lifetime.on_close("late policy", None)
         return
     answers: dict[str, bool] = {}
 
@@ -461,7 +468,7 @@ def use_late_policy(marked_names: set[str], all_names: set[str], grace: float) -
         return answer
 
     _keeps_late = keeps
-    context._clock = time.monotonic
+    lifetime.on_close("late policy", _note_closing)
 
 
 def put_on(attributes: dict[str, Any], scope: JobScope) -> None:

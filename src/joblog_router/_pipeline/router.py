@@ -20,10 +20,10 @@ from logging import LogRecord
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
-from .. import context
-from . import leaks, project, resolve, switch
+from . import leaks, project, resolve, scopes, switch
 from .channel import Channel, Item, Use
 from .dotted import load
+from .namespaces import current_namespace
 from .overflow import Overflow
 from .report import has_waiting, report, report_once, use_writer
 from .sinks import NamedSink
@@ -264,8 +264,7 @@ class Router:
 
     def after_fork_in_child(self) -> None:
         """Start with no job, no waiting line and a new origin: all that is the parent's."""
-        context.forget_all()
-        resolve.use_new_variable()
+        scopes.forget_all()
         self._start_anew()
         self._end_with_multiprocessing()
 
@@ -416,7 +415,7 @@ class Router:
     def completeness(self, job_id: object, namespace: str | None = None) -> dict[str, dict[str, int]]:
         """By sink: what became of a job's lines in this process."""
         job = clean(str(job_id))
-        space = context.current_namespace() if namespace is None else namespace
+        space = current_namespace() if namespace is None else namespace
         return {
             channel.name: channel.completeness(space, job) for channel in self._snapshot() if not channel.is_recovery
         }

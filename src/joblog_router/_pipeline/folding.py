@@ -27,8 +27,6 @@ KEPT = 5  # lines of a run that are stored as they are
 QUIET = 1.0  # seconds after which a run that stopped gets its tally
 AT_MOST = 10.0  # seconds between two tallies of a run that goes on
 _FORGET = 5.0
-# Where neither handler nor setting says otherwise. The Django app sets it from JOBLOG_ROUTER["FOLD"].
-enabled = True
 _FORGET_UNSCOPED = 60.0
 _MAX_RUNS = 10_000
 _LONGEST = 300

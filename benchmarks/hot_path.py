@@ -24,7 +24,7 @@ from typing import Any
 import harness
 
 from joblog_router import JobContextFilter, JobLogHandler, job_context
-from joblog_router._pipeline.resolve import guard_services
+from joblog_router._pipeline.services import guard_services
 
 NO_JOB = "handler, no job open"
 JOB = "handler, inside a job"

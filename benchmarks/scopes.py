@@ -24,7 +24,8 @@ from typing import Any, Self
 import harness
 
 from joblog_router import job_context
-from joblog_router._pipeline.resolve import guard_services, resolve, use_resolvers
+from joblog_router._pipeline.resolve import resolve, use_resolvers
+from joblog_router._pipeline.services import guard_services
 
 READ = "a bare contextvar read"
 RESOLVE = "resolve(), in the job's own task"

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joblog_router import JobContextFilter, JobLogHandler, flush, job_context, stats
-from joblog_router._pipeline.resolve import guard_services, resolve
+from joblog_router._pipeline.resolve import resolve
+from joblog_router._pipeline.services import guard_services
 from joblog_router.sinks import MemorySink
 from tests.helpers import configure, entries, job_handler, messages
 

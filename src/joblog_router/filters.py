@@ -15,11 +15,11 @@ from ._pipeline.resolve import (
     NO_JOB,
     STAMP,
     Captured,
-    is_service,
     note_unaddressed,
     put_on,
     resolve,
 )
+from ._pipeline.services import is_service
 from .exceptions import ConfigurationError
 from .handlers import is_wanted
 

@@ -10,14 +10,12 @@ from importlib.util import find_spec
 from typing import Any, Final, TextIO
 
 from .._pipeline.dotted import load
-from .._pipeline.reading import fold_of
 from .._pipeline.text import printable
-from ..entry import Entry
+from ..entry import TALLY_FIELDS, Entry
 
 __all__ = ["Console", "line_of", "time_of"]
 
 _INDENT: Final = "    "
-_TALLY: Final = frozenset({"fold", "folded", "first", "last"})
 _STYLES: Final = ((40, "red", "31"), (30, "yellow", "33"), (20, "", ""), (0, "dim", "2"))
 
 
@@ -85,14 +83,14 @@ class Console:
 def line_of(entry: Entry) -> str:
     """An entry as text: time, level, logger, message, and of a tally what it stands for."""
     text = f"{time_of(entry.created)} {entry.level_name:<8} {_one_line(entry.logger)}: {entry.message}"
-    if fold_of(entry):
-        text = f"{text} (stands for {entry.fields['folded']} similar lines)"
+    if (tally := entry.tally) is not None:
+        text = f"{text} (stands for {tally.folded} similar lines)"
     return text
 
 
 def _fields_of(entry: Entry) -> str:
     """Its fields as `name=value`; values as JSON unless they are plain words."""
-    left_out = _TALLY if fold_of(entry) else ()
+    left_out = () if entry.tally is None else TALLY_FIELDS
     return " ".join(f"{_one_line(name)}={_value(it)}" for name, it in entry.fields.items() if name not in left_out)
 
 

@@ -21,8 +21,9 @@ from .naming import LoggerNames
 from .overflow import LONG
 from .primitives import freeze
 from .report import report_once
-from .resolve import BARE_LENGTH, Captured, extras_of, is_service, put_on, resolve
+from .resolve import BARE_LENGTH, Captured, extras_of, put_on, resolve
 from .scopes import JobScope
+from .services import is_service
 from .spool import BODY, FORMAT, NEAR_MASK, RING, ROOM, SLOT, Spool, pack_scope
 from .text import MAX_MESSAGE, clip
 

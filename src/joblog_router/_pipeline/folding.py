@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from ..entry import Entry
+from ..entry import Entry, Folded
 from .capping import Cap
 from .completeness import JobCounts
 from .scopes import JobScope
@@ -199,14 +199,8 @@ class Folder:
         last = run.last
         assert last is not None  # noqa: S101 - told runs have folded lines
         run.last = None
-        fields = {
-            **last.fields,
-            "fold": run.fold,
-            "folded": run.folded,
-            "first": run.first,
-            "last": clip(last.message, _MAX_TEXT),
-        }
-        return TallyRow(*last._replace(fields=fields))
+        stands_for = Folded(run.fold, run.folded, run.first, clip(last.message, _MAX_TEXT))
+        return TallyRow(*last._replace(fields={**last.fields, **stands_for.as_fields()}))
 
     def _may_sweep(self) -> bool:
         return bool(self._runs) and time.monotonic() - self._swept_at > _FORGET

@@ -7,23 +7,21 @@ answer wins: what the call says (`extra`), the stamp of an earlier answer, the o
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, Final
 
 from . import lifetime, scopes
-from .generators import ALWAYS, ASK, GUARDS, HOLDING, here
+from .generators import ALWAYS, ASK, GUARDS, HOLDING
 from .leaks import CONFLICT, GENERATOR, LATE, MARKED, SERVICE, UNADDRESSED, note
 from .namespaces import current_namespace
-from .naming import LoggerNames
 from .primitives import field_name, freeze
 from .report import report_once
 from .scopes import UNKNOWN, JobScope, among_generators, current_job, late_twin, still_open
+from .services import NAMED, SERVICES, is_service, is_service_loop
 from .stats import Tally
 from .text import clean
 
@@ -113,16 +111,9 @@ _FORMATTERS: Final = frozenset({"message", "asctime", "exc_text", "taskName"})
 
 DEFAULT_EVIDENCE: Final = frozenset({"job_id"})
 _evidence: frozenset[str] = DEFAULT_EVIDENCE
-# Code objects of shared service loops by their `id`: they hash themselves anew each time, constants and all.
-SERVICES: Final[dict[int, CodeType]] = {}
-# Holds one element while services are declared by name, which may be threads too.
-NAMED: Final[list[LoggerNames]] = []
 # Keys of the truth tests.
-_CODES: Final = "service loops by their code"
-_NAMES: Final = "services by name"
 _RESOLVERS: Final = "resolvers"
 _MAX_ANSWERS: Final = 4096
-_root_of_thread = threading.local()
 # What is asked where no scope is open.
 RESOLVERS: Final[list[Callable[[logging.LogRecord], object]]] = []
 
@@ -258,7 +249,7 @@ def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
             generators.add()
             note(GENERATOR, record, None)
         return None  # `detached()`, or a job without an id
-    if (SERVICES or NAMED) and _is_service_loop(scope):
+    if (SERVICES or NAMED) and is_service_loop(scope):
         foreign_service.add()
         note(SERVICE, record, scope.job_id)
         setattr(record, STAMP, NO_JOB)
@@ -335,48 +326,6 @@ def _is_in_grace(scope: JobScope) -> bool:
     return closed_at is not None and time.monotonic() - closed_at <= _grace
 
 
-def is_service(loop: asyncio.AbstractEventLoop, scope: JobScope) -> bool:
-    """Whether the task that runs in `loop` is a guarded service's, which has merely inherited `scope`."""
-    task = asyncio.current_task(loop)
-    if task is None or task is getattr(scope, "_home", None):
-        return False
-    get_coroutine = getattr(task, "get_coro", None)  # a task of somebody's own making may have none
-    return get_coroutine is not None and id(getattr(get_coroutine(), "cr_code", None)) in SERVICES
-
-
-def _is_service_loop(scope: JobScope) -> bool:
-    runs = here()
-    if runs is getattr(scope, "_home", None):
-        return False
-    get_coroutine = getattr(runs, "get_coro", None)
-    if get_coroutine is None:
-        return bool(NAMED) and _get_running_loop() is None and _is_named_thread()
-    coroutine = get_coroutine()
-    code = getattr(coroutine, "cr_code", None)
-    if id(code) in SERVICES:
-        return True
-    if not NAMED or code is None or (frame := coroutine.cr_frame) is None:
-        return False
-    return NAMED[0].wants(f"{frame.f_globals.get('__name__')}.{code.co_qualname}")
-
-
-def _is_named_thread() -> bool:
-    """Whether this thread's target, or the class of its `run`, is declared. Looked at once a thread."""
-    try:
-        names: LoggerNames
-        names, answer = _root_of_thread.answer
-        if names is NAMED[0]:
-            return bool(answer)
-    except AttributeError:
-        pass
-    thread = threading.current_thread()
-    target = getattr(thread, "_target", None)
-    root = type(thread).run if target is None else inspect.unwrap(target)
-    answer = NAMED[0].wants(f"{getattr(root, '__module__', '')}.{getattr(root, '__qualname__', '')}")
-    _root_of_thread.answer = (NAMED[0], answer)
-    return answer
-
-
 def note_unaddressed(record: logging.LogRecord, added: dict[str, Any]) -> None:
     """Count a record without a scope that names a job in `extra` all the same. Any thread."""
     for key in _evidence:
@@ -393,40 +342,6 @@ def _take_variable() -> None:
 
 
 scopes.follow(_take_variable)
-
-
-def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
-    """Treat tasks whose root coroutine has one of `codes` as nobody's: what they merely inherited does not count.
-
-    For clients of other libraries that were opened before they could be instrumented. Gives a function that ends it.
-    """
-    mine = {id(code): code for code in codes}
-    SERVICES.update(mine)
-    GUARDS[_CODES] = None
-    lifetime.use_home(here)
-
-    def end() -> None:
-        for each in mine:
-            SERVICES.pop(each, None)
-        if not SERVICES:
-            GUARDS.pop(_CODES, None)
-            if not NAMED:
-                lifetime.use_home(None)
-
-    return end
-
-
-def use_service_names(names: LoggerNames | None) -> None:
-    """Treat tasks and threads whose root function has one of `names` the same way; None for no names."""
-    NAMED[:] = [] if names is None else [names]
-    if names is None:
-        GUARDS.pop(_NAMES, None)
-        ALWAYS.pop(_NAMES, None)
-        if not SERVICES:
-            lifetime.use_home(None)
-    else:
-        GUARDS[_NAMES] = ALWAYS[_NAMES] = None
-        lifetime.use_home(here)
 
 
 def use_resolvers(resolvers: Iterable[Callable[[logging.LogRecord], object]]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, Final
 
-from ..._pipeline.resolve import guard_services
+from ..._pipeline.services import guard_services
 from ...exceptions import ConfigurationError, MissingExtraError
 from .acks import acknowledging
 from .connections import connecting, losing, reconnecting

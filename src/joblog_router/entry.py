@@ -1,4 +1,7 @@
-"""The only thing that flows from the writer to sinks and readers."""
+"""The only thing that flows from the writer to sinks and readers, and what a row that stands for folded lines says.
+
+Made on the writer thread, read on any. Imports nothing of this library.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The filter: writes on each record which job it is about, for every handler behind it."""
+"""The filters: `JobContextFilter` writes on each record which job it is about, `JobOnlyFilter` keeps job lines away.
+
+Made by `dictConfig`, called by `logging` on the thread that logs: no lock, no I/O, no exception out.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """From a record to an item in a channel's buffer. The hot path: what stands here is paid on every logging call.
 
-Runs on the logging thread: no lock shared between threads, no I/O, no import, no exception out but that of a filter
-on the handler, as with every other handler.
+Made by `JobLogHandler` for itself, called by `logging` on the thread that logs: no lock shared between threads, no I/O,
+no import, no exception out but that of a filter on the handler, as with every other handler. May import what a record
+meets on its way (`resolve`, `channel`, `spool`), nothing of the writer.
 """
 
 from __future__ import annotations

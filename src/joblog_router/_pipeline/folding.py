@@ -2,9 +2,9 @@
 
 Runs on the writer thread, between records and the sink. Lines are similar if they come from the same call site in the
 same job and their texts differ only in numbers, ids and quoted values; so one helper through which many different
-messages pass is not folded. A tally row carries the message of the last line it stands for and, in its fields, `fold`
-(the run), `folded` (how many lines, beyond those stored as rows of their own), `first` and `last` (their messages).
-Tally rows are added, never changed: readers show the newest of a run.
+messages pass is not folded. A tally row carries the message of the last line it stands for and the fields of
+`Entry.tally`. Tally rows are added, never changed: readers show the newest of a run. Called by the channel; imports
+`capping`, which comes behind it, and nothing of the writer.
 """
 
 from __future__ import annotations

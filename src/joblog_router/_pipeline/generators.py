@@ -1,8 +1,9 @@
 """Scopes that a generator holds open between its items: whose code runs meanwhile?
 
 A generator that opens a scope and then yields leaves it in the context variable of whoever iterates. Such a scope
-counts only while the generator's own frame is on the stack. This module finds the frames; `context` draws the
-conclusions. Runs on the application's threads, takes no lock, raises nothing.
+counts only while the generator's own frame is on the stack. This module finds the frames; `scopes` draws the
+conclusions, `lifetime` tells of scopes that are opened and closed. Runs on the application's threads, takes no lock,
+raises nothing, imports nothing that knows scopes.
 """
 
 from __future__ import annotations

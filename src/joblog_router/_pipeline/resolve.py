@@ -1,7 +1,8 @@
 """Which job is a record about? One function, `resolve(record)`, for filter and handler alike.
 
-Called on the logging thread for every record, so it does no I/O, takes no lock and raises nothing. The rules, first
-answer wins: what the call says (`extra`), the stamp of an earlier answer, the open scope, a resolver's answer.
+Called on the logging thread for every record, so it does no I/O, takes no lock and raises nothing. Imports `scopes` and
+what stands beside it (`services`, `leaks`), nothing of channels. The rules, first answer wins: what the call says
+(`extra`), the stamp of an earlier answer, the open scope, a resolver's answer.
 """
 
 from __future__ import annotations

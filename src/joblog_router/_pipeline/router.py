@@ -1,7 +1,9 @@
 """The one router of a process: channels by sink, their writer, the way out at exit.
 
 A record is captured once per sink however many handlers see it. Handlers come and go with every `dictConfig`; the
-router, its buffers and its writer stay.
+router, its buffers and its writer stay. Called by handlers where logging is configured, by who flushes, counts or ends
+the process, on their threads, and by the writer on its own; a thread that logs comes here to wake the writer only. May
+import all of the pipeline but `capture`, `policy` and what is built on the router.
 """
 
 from __future__ import annotations

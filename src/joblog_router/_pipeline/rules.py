@@ -1,6 +1,7 @@
 """What a handler's settings ask of its entries beyond folding: audience, redaction, length of a job's log.
 
-`finish` runs on the writer thread for every entry on its way to the sink.
+Checked where a handler is made; `finish` runs on the writer thread for every entry on its way to the sink. Imports
+`redaction` and `capping`, nothing of channels.
 """
 
 from __future__ import annotations

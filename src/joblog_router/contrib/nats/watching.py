@@ -114,6 +114,10 @@ class Watch:
             self.followed.pop(next(iter(self.followed)))
         return followed
 
+    def consumers(self) -> list[tuple[str, str]]:
+        """One consumer of each stream."""
+        return list({stream: (stream, consumer) for stream, consumer in self.followed}.values())
+
     def of_stream(self, stream: str) -> list[Followed]:
         """The consumers of a stream."""
         return [followed for (name, _), followed in list(self.followed.items()) if name == stream]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from .._pipeline.dotted import load
 from ..doctor.case import Case, since, span
 from ..doctor.configuration import configured
+from ..doctor.effective import Setting, worded
 from ..doctor.verdict import Verdict, examine
 from ..exceptions import ConfigurationError
 from ..sinks.store import Store
@@ -24,6 +25,9 @@ __all__ = ["add_arguments", "jobs_of", "run", "screen"]
 _ACTIVE: Final = "joblog_router.contrib.django.diagnosis.active_jobs"
 _AT_ONCE: Final = 8
 _WIDTH: Final = 20
+_FEW: Final = 5
+# Those with lines of their own; what a probe of the project's says is shown as it is.
+_SHOWN: Final = frozenset({"job", "nats", "redis", "celery", "log", "pipeline", "rest", "tasks", "workers", "settings"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,9 +95,12 @@ def screen(verdict: Verdict, before: Verdict | None = None) -> Iterator[str]:
         )
         for consumer in stream["consumers"]:
             yield f"            {_consumer(consumer)}"
-            yield f"            {_settings(stream, consumer)}"
+            where = f"{stream['name']}/{consumer['name']}"
+            yield f"            {_settings([one for one in verdict.settings if one.where == where])}"
     if case.knows_nats and not case.streams:
         yield "  nats      no stream"
+        if verdict.settings:
+            yield f"            {', '.join(worded(one) for one in verdict.settings)}"
     if case.redis:
         old = (earlier.redis.get("values") if earlier else None) or {}
         values = ", ".join(
@@ -107,6 +114,7 @@ def screen(verdict: Verdict, before: Verdict | None = None) -> Iterator[str]:
             f"  celery    {len(case.celery['workers'])} workers, {case.celery['busy']} tasks in work "
             f"({len(case.celery['active'])} of this job), waiting: {depth}"
         )
+    yield from _elsewhere(case)
     if "lines" in case.log:
         old_lines = earlier.log.get("lines") if earlier else None
         yield (
@@ -116,8 +124,33 @@ def screen(verdict: Verdict, before: Verdict | None = None) -> Iterator[str]:
         for line in case.log["newest"][-1:]:
             yield f"            {line['message']}"
     for name, result in verdict.results.items():
-        if name not in {"job", "nats", "redis", "celery", "log", "pipeline"} and not result.error:
+        if name not in _SHOWN and not result.error:
             yield f"  {name:<9} {', '.join(f'{key} {value}' for key, value in result.facts.items())}"
+
+
+def _elsewhere(case: Case) -> Iterator[str]:
+    """What the project's interface and workers elsewhere show."""
+    rest, tasks, workers = case.facts("rest"), case.facts("tasks"), case.workers
+    if rest:
+        progress = rest.get("progress")
+        share = f", progress {progress:g}" if isinstance(progress, int | float) else ""
+        yield f"  rest      {rest.get('status')}{share} ({rest['url']})"
+        if case.facts("job") and not case.job.get("stages"):
+            for stage in rest.get("stages") or ():
+                yield f"            {_stage(stage)}"
+    if tasks:
+        yield (
+            f"  tasks     {tasks['count']:,} would be given ({tasks['url']})"
+            if tasks["peeked"]
+            else f"  tasks     cannot be peeked at ({tasks['url']}): {tasks['why']}"
+        )
+    nats = workers.get("nats") or {}
+    if nats.get("is_watched"):
+        seen = f"{nats['workers']} seen, " if nats["workers"] else ""
+        rate = f", {nats['rate']:g} acknowledged/s" if nats["rate"] else ""
+        yield f"  workers   {seen}last sign {since(case.age(nats['last']))}{rate} (NATS monitor)"
+    for worker in workers.get("remote", ())[:_FEW]:
+        yield f"  workers   {worker['worker']}: last line {since(case.age(worker['last']))}: {worker['message']}"
 
 
 def _case(verdict: Verdict) -> Case:
@@ -156,12 +189,10 @@ def _consumer(consumer: Mapping[str, Any]) -> str:
     )
 
 
-def _settings(stream: Mapping[str, Any], consumer: Mapping[str, Any]) -> str:
-    """The settings in force, as the server has them."""
-    return (
-        f"ack_wait {span(consumer['ack_wait'])}, max_deliver {consumer['max_deliver']}, max_ack_pending "
-        f"{consumer['max_ack_pending']}, max_age {span(stream['max_age']) if stream['max_age'] else 'none'} (server)"
-    )
+def _settings(settings: Sequence[Setting]) -> str:
+    """The settings in force, where they come from, and what they should be."""
+    text = ", ".join(worded(one, with_source=False).replace(" (server, as ", " (as ") for one in settings)
+    return f"{text} (server)" if any(one.source == "server" for one in settings) else text
 
 
 def _bar(share: float) -> str:

@@ -32,11 +32,17 @@ class CeleryProbe:
         self._arguments = tuple(arguments)
 
     async def probe(self, job_id: str) -> ProbeResult:
-        """Facts: `workers`, `active` and `reserved` tasks of the job, `busy`, `depth` by queue; `unreachable`."""
+        """Facts: `workers`, `active` and `reserved` tasks of the job, `busy`, `depth` by queue; `unreachable`.
+
+        `depth_moved` is by how much the queues grew while workers were asked, where none answered.
+        """
         app = load(self._app) if isinstance(self._app, str) else self._app or load("celery.current_app")
         try:
             depth = await in_thread(self._depth, app)
         except Exception as error:
+            if _is_refusal(error):
+                # The broker is there; that this account is refused says nothing about the workers'.
+                return ProbeResult(self.name, {}, f"the broker refuses the doctor's account: {type(error).__name__}")
             return ProbeResult(
                 self.name, {"unreachable": True}, f"the broker cannot be reached: {type(error).__name__}: {error}"
             )
@@ -47,9 +53,14 @@ class CeleryProbe:
             "active": self._of_job(active, job_id),
             "reserved": self._of_job(reserved, job_id),
         }
+        moved = 0
+        if not ping and any(depth.values()):
+            later = await in_thread(self._depth, app)
+            moved = sum((later[name] or 0) - (count or 0) for name, count in depth.items())
         return ProbeResult(
             self.name,
             {
+                "depth_moved": moved,
                 "workers": sorted(ping),
                 "depth": depth,
                 "busy": sum(len(tasks) for tasks in active.values()),
@@ -93,3 +104,17 @@ class CeleryProbe:
                 if named or (isinstance(args, list) and args and str(args[0]) == job_id):
                     found.append({"task": task.get("name"), "worker": worker, "started": task.get("time_start")})
         return found[:_MAX_TASKS]
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether the broker said no to who asks."""
+    while error is not None:
+        if any(word in type(error).__name__ for word in ("Auth", "AccessRefused", "NoPermission")):
+            return True
+        if any(
+            word in str(error)
+            for word in ("WRONGPASS", "NOAUTH", "NOPERM", "invalid username-password", "ACCESS_REFUSED")
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

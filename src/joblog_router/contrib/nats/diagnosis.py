@@ -134,6 +134,7 @@ class NatsProbe:
             "streams": streams,
             # A stream of many jobs: its figures are not this job's.
             "shared": [] if any(stream["exists"] for stream in streams) else await self._shared(client, job_id),
+            "account": await self._account(client),
             "is_named": self._is_named,
             "foreign_pulls": taps.foreign(streams),
             "window": self._window,
@@ -169,6 +170,16 @@ class NatsProbe:
                 reply = await self._ask(client, "STREAM.NAMES", {"subject": pattern.format(job_id=job_id) + ">"})
                 found |= set(reply.get("streams") or ())
         return sorted(found)[:_MAX_STREAMS]
+
+    async def _account(self, client: Any) -> dict[str, Any]:
+        """What the account uses and may use at most (-1: no limit); nothing where it may not ask."""
+        try:
+            reply = await self._ask(client, "INFO", {})
+        except Exception:
+            return {}
+        limits = reply.get("limits") or {}
+        used = {name: reply.get(name, 0) for name in ("memory", "storage", "streams")}
+        return {**used, **{name: limits.get(name, -1) for name in ("max_memory", "max_storage", "max_streams")}}
 
     async def _streams(self, client: Any, names: list[str], job_id: str) -> list[dict[str, Any]]:
         return [await self._one(client, name, job_id) for name in names]
@@ -207,6 +218,10 @@ class NatsProbe:
             "queued_subjects": dict(list((state.get("subjects") or {}).items())[:_MAX_CONSUMERS]),
             "retention": config.get("retention"),
             "max_age": seconds(config.get("max_age")),
+            "bytes": state.get("bytes", 0),
+            "max_msgs": config.get("max_msgs", -1),
+            "max_bytes": config.get("max_bytes", -1),
+            "discard": config.get("discard"),
             "missing_replicas": _missing(info.get("cluster")),
             "replicas": config.get("num_replicas", 1),
             "expected_consumer": wanted,

@@ -236,8 +236,9 @@ def test_all_that_a_page_asks_for_goes_by_an_index(sink: DjangoSink, monkeypatch
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {TABLE} (namespace, job_id, created, level, logger, message, exception, fields, path, line,"
-            " audience, origin, seq, n) SELECT '', CASE WHEN x < 39000 THEN '7' ELSE '8' END, 1000000 * CAST(x AS BIGINT),"
-            " CASE WHEN x % 1000 = 0 THEN 40 ELSE 20 END, 'shop.work', 'packed', '', '{}', '', 0, 'all', 'one', x, 1"
+            " audience, origin, seq, n) SELECT '', CASE WHEN x < 39000 THEN '7' ELSE '8' END,"
+            " 1000000 * CAST(x AS BIGINT), CASE WHEN x % 1000 = 0 THEN 40 ELSE 20 END, 'shop.work', 'packed', '', '{}',"
+            " '', 0, 'all', 'one', x, 1"
             f" FROM ({numbers}) AS numbers"
         )
         cursor.execute("ANALYZE")

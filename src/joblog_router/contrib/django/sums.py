@@ -202,8 +202,8 @@ def _make(log: Log, after: int, until: int) -> bool:
     if not counts:
         return False
     oldest, newest = min(count[4] for count in counts), max(count[5] for count in counts)
-    width = max(1, -(-(newest - oldest + 1) // _PARTS))
-    has_errors = any(count[0] >= logging.ERROR for count in counts)
+    width = -(-(newest - oldest + 1) // _PARTS)
+    errors = _errors(part) if any(count[0] >= logging.ERROR for count in counts) else []
     made = JobLogSum(
         namespace=log.namespace,
         job_id=log.job_id,
@@ -216,8 +216,8 @@ def _make(log: Log, after: int, until: int) -> bool:
             "counts": counts,
             "tallies": _tallies(part),
             "errors": {
-                "all": _first_error(part.filter(audience="all")) if has_errors else None,
-                "staff": _first_error(part) if has_errors else None,
+                "all": min((key for *key, audience in errors if audience == "all"), default=None),
+                "staff": min((key for *key, _ in errors), default=None),
             },
             "width": width,
             "parts": _parts(part, width),
@@ -254,15 +254,20 @@ def _tallies(part: JobLogQuerySet) -> list[Any]:
     return [(*key, *sums) for key, sums in found.items()]
 
 
-def _first_error(part: JobLogQuerySet, *, is_whole: bool = False) -> tuple[int, int] | None:
-    errors = part.filter(level__gte=logging.ERROR)
+def _first_error(part: JobLogQuerySet, *, is_whole: bool) -> tuple[int, int] | None:
     if is_whole:
-        return errors.order_by("created", "id").values_list("created", "id").first()
-    # Not sorted by the database, which would go through the whole log by the index that is in that order.
-    return min(errors.order_by().values_list("created", "id").iterator(), default=None)
+        errors = part.filter(level__gte=logging.ERROR).order_by("created", "id")
+        return errors.values_list("created", "id").first()
+    return min(((created, row_id) for created, row_id, _ in _errors(part)), default=None)
+
+
+def _errors(part: JobLogQuerySet) -> Iterable[tuple[int, int, str]]:
+    """Not sorted by the database, which would go through the whole log by the index that is in that order."""
+    return list(part.filter(level__gte=logging.ERROR).order_by().values_list("created", "id", "audience"))
 
 
 def _parts(part: JobLogQuerySet, width: int) -> list[Any]:
+    """Part of the time, level, whether for all, and how many rows."""
     place = ExpressionWrapper(F("created") / width, output_field=IntegerField())
     groups = part.order_by().annotate(place=place).values_list("place", "level", "audience")
     found: dict[tuple[int, int, bool], int] = {}

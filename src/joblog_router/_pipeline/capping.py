@@ -17,9 +17,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
-from ..context import JobScope
 from ..entry import Entry
 from .completeness import JobCounts
+from .scopes import JobScope
 from .tally import TallyRow
 
 FEWEST: Final = 10

@@ -16,10 +16,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from ..context import JobScope
 from ..entry import Entry
 from .capping import Cap
 from .completeness import JobCounts
+from .scopes import JobScope
 from .tally import TallyRow
 from .text import clip
 
@@ -27,8 +27,6 @@ KEPT = 5  # lines of a run that are stored as they are
 QUIET = 1.0  # seconds after which a run that stopped gets its tally
 AT_MOST = 10.0  # seconds between two tallies of a run that goes on
 _FORGET = 5.0
-# Where neither handler nor setting says otherwise. The Django app sets it from JOBLOG_ROUTER["FOLD"].
-enabled = True
 _FORGET_UNSCOPED = 60.0
 _MAX_RUNS = 10_000
 _LONGEST = 300

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .report import report_once
 
 if TYPE_CHECKING:
-    from ..context import JobScope
+    from .scopes import JobScope
 
 _CACHE: Final = dis.opmap.get("CACHE", 0)
 GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
@@ -179,8 +179,9 @@ def _is_known(driver: FrameType) -> bool:
 
 def here() -> Any:
     """The task that runs, or else something that stands for the thread."""
-    if asyncio._get_running_loop() is not None:
-        task = asyncio.current_task()
+    loop = asyncio._get_running_loop()
+    if loop is not None:
+        task = asyncio.current_task(loop)
         if task is not None:
             return task
     try:

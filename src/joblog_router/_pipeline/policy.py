@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from logging import LogRecord
 from typing import Any, Final
 
-from .. import context
 from ..exceptions import ConfigurationError
-from . import resolve
+from . import lifetime, resolve
 from .dotted import load
 from .generators import use_drivers
 from .naming import LoggerNames
@@ -91,7 +90,7 @@ def _apply() -> None:
     if wanted and sys.version_info < (3, 12):
         report_once(("report-tasks",), "report_tasks needs Python 3.12: before, a task does not tell its context")
         wanted = False
-    context.use_closing(report_outliving if wanted else None)
+    lifetime.on_close("report_tasks", report_outliving if wanted else None)
 
 
 def _given(name: str) -> list[Any]:

@@ -20,7 +20,7 @@ from typing import Final
 
 from ..entry import Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
-from . import folding, quarantine, switch
+from . import quarantine, settings, switch
 from .channel import Channel, Item
 from .exceptions import render_exception
 from .overflow import WRITER_NAME, weight
@@ -320,7 +320,7 @@ class Writer:
             return
         entry: Entry | None = _entry_of(record, item, channel.origin)
         channel.missing.saw(item[1])
-        is_folded = folding.enabled if channel.fold is None else channel.fold
+        is_folded = settings.current.fold if channel.fold is None else channel.fold
         if is_folded and entry is not None and not (channel.unfolded and channel.unfolded.wants(record.name)):
             entry = channel.folder.pass_on(entry, item[1])
         if entry is not None and (limit := channel.rules.limit()) and not isinstance(entry, TallyRow):

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Final
 
-from .. import context
+from .._pipeline import scopes
 from .._pipeline.report import report_once
 from ..context import job_context
 from ..exceptions import ConfigurationError, MissingExtraError
@@ -149,7 +149,7 @@ class _Installation:
     @contextmanager
     def _job(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
         job_id = self._find(task, args, kwargs)
-        before = context._get()
+        before = scopes._get()
         try:
             if job_id is None:
                 yield
@@ -158,7 +158,7 @@ class _Installation:
                     yield
         finally:
             # Not what is there now: the task may have opened scopes and never closed them, and a worker goes on.
-            context._set(before)
+            scopes._set(before)
 
     def _find(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         try:

@@ -137,6 +137,7 @@ class _Installation:
     def end(self) -> None:
         """Take the patches back. Where somebody patched over ours, ours stays below it and only passes on."""
         self.state.active = False
+        self.state.last_booking = None
         for owner, name, original, wrapper in reversed(self._patched):
             if vars(owner).get(name) is wrapper:
                 setattr(owner, name, original)

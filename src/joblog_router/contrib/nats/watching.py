@@ -69,6 +69,13 @@ class Watch:
 
     def acknowledged(self, run: list[tuple[bytes, ...]]) -> None:
         """Many plain acknowledgements: stream and consumer, attempt and sequence of each. Never raises."""
+        name = run[0][0]
+        seqs = [int(groups[2]) for groups in run if groups[1] == b"1" and groups[0] == name]
+        if len(seqs) == len(run):  # as mostly
+            followed = self._named(name)
+            if followed is not None:
+                followed.acknowledged(seqs)
+            return
         firsts: dict[bytes, list[int]] = {}
         for name, attempt, seq, *_ in run:
             if attempt == b"1":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ... import aflush
@@ -16,7 +17,7 @@ from ..._pipeline.report import report_once
 from ...context import detached
 from ...exceptions import ConfigurationError, MissingExtraError
 from .lease import Lease
-from .naming import Job, NamePatterns
+from .naming import DEFAULT_HEADER, Job, NamePatterns
 from .questions import Questions
 from .replicas import SUBJECTS, Replicas
 from .state import DEFAULT_TASK_ID_KEYS
@@ -48,6 +49,7 @@ class Monitor:
     - `recorder`: keep what workers do in a stream of its own (`<name>_RECORDER`, servers from 2.10 on), so that nothing
       is missed while no monitor runs: 64 MiB and a day at most (`recorder_bytes`, `recorder_age`).
     - `name`: of the streams that monitors share; monitors of one name never write a line twice.
+    - `shared`: streams of several jobs where no subject shows it; there a message's header (`header`) names its job.
     - anything else goes to nats-py's `connect`.
 
     `async with Monitor(…)`, or `await start()` and `await stop()`. `start` raises what connecting raises; after that
@@ -65,10 +67,14 @@ class Monitor:
         recorder_bytes: int = _MAX_BYTES,
         recorder_age: float = _MAX_AGE,
         name: str = "JOBLOG_MONITOR",
+        shared: Collection[str] = (),
+        header: str = DEFAULT_HEADER,
         **connection: Any,
     ) -> None:
         if not isinstance(interval, int | float) or not interval > 0:
             raise ConfigurationError(f"Monitor: interval must be a number of seconds above 0, not {interval!r}")
+        if isinstance(shared, str):
+            raise ConfigurationError(f"Monitor: shared must be a list of streams' names, not {shared!r}")
         if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
             raise ConfigurationError(f"Monitor: name {name!r} must be of letters, digits, '_' and '-'")
         if importlib.util.find_spec("nats") is None:
@@ -76,6 +82,8 @@ class Monitor:
         self._servers = servers
         self._interval = float(interval)
         self._patterns = NamePatterns() if patterns is None else NamePatterns(patterns)
+        self._shared = frozenset(shared)
+        self._header = header
         self._keys = tuple(task_id_keys)
         self._wants_recorder = recorder
         self._recorder_bytes, self._recorder_age = recorder_bytes, recorder_age
@@ -89,7 +97,7 @@ class Monitor:
         self.is_recording = False
         self._term: Term | None = None
         # Of the last term; what is known of the streams' leaders outlasts it.
-        self._watch = Watch(self._patterns)
+        self._watch = Watch(self._patterns, self._shared)
         self._replicas = Replicas(self._job_of)
 
     async def start(self) -> None:

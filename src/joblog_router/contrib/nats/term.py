@@ -18,10 +18,12 @@ from .events import tell, timestamp
 from .exhaustion import task_of
 from .following import Followed
 from .lease import Lease
+from .names import Names
 from .naming import Job
 from .questions import Questions
 from .recorder import Extent, Recorder
 from .reporting import apply_mark, finish, mark_of, report, tasks_wanted
+from .shares import divide
 from .watching import Watch
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ class Term:
         self._settings = settings
         self._client = client
         self._lease = lease
-        self._watch = Watch(settings._patterns)
+        self._watch = Watch(settings._patterns, settings._shared)
+        self._names = Names(client)
         self._replicas = settings._replicas
         self._questions = Questions()
         self._taps: list[Any] = []
@@ -111,7 +114,8 @@ class Term:
             return False
         if self.recorder is not None and not await self.recorder.keep():
             return False
-        if time.monotonic() - self._reconciled > _RECONCILE:
+        pause = min(self._settings._interval, _RECONCILE) if self._watch.is_stale else _RECONCILE
+        if time.monotonic() - self._reconciled >= pause:
             await self._reconcile()
             if self._waits_for is not None and await self._extent(self._waits_for) is not None:
                 return False  # the recorder's server is back
@@ -121,7 +125,7 @@ class Term:
         due = [found for found in followed if found.is_changed or now >= found.poll_at or found.stream in missing]
         await self._all(self._ask(found) for found in due)
         asked = set(due)
-        return await self._tell(due + [found for found in followed if found.has_news and found not in asked])
+        return await self._tell(due + [found for found in followed if _has_news(found) and found not in asked])
 
     async def finish(self) -> None:
         """The monitor ends: tell what was held back, and let the next one take over."""
@@ -136,6 +140,10 @@ class Term:
 
     async def _tell(self, due: list[Followed], *, is_last: bool = False) -> bool:
         gone, self._gone = self._gone, []
+        unmarked = [(found.stream, "" if is_stream else found.consumer) for found, is_stream in gone]
+        due = await self._divided(due)
+        gone = [(share, is_stream) for found, is_stream in gone for share in await self._divided([found])]
+        await self._names.learn(due)
         wanted = [found for found in [*due, *(found for found, _ in gone)] if tasks_wanted(found)]
         tasks = dict(zip(wanted, await self._all(self._tasks(found) for found in wanted), strict=True))
         # From here to the last line nothing else runs: what is told is what was recorded up to here.
@@ -148,10 +156,10 @@ class Term:
         for sighting in deleted:
             self._sighted(*sighting)
         told = [found for found in due if report(found, tasks.get(found) or {}, is_last=is_last)]
-        for found in told:
+        for found in {found.parent or found for found in told}:
             await self._lease.mark(found.stream, found.consumer, mark_of(found))
-        for found, is_stream in gone:
-            await self._lease.unmark(found.stream, "" if is_stream else found.consumer)
+        for stream, consumer in dict.fromkeys(unmarked):
+            await self._lease.unmark(stream, consumer)
         is_news = self._replicas.report(may_write=True)
         if told or gone or deleted or is_news:
             await aflush(FLUSH)
@@ -159,6 +167,19 @@ class Term:
             await self._lease.release(position)
             return False
         return await self._lease.renew(position)
+
+    async def _divided(self, news: list[Followed]) -> list[Followed]:
+        """What is one job's, and the shares of jobs in what is several jobs'."""
+        found = [followed for followed in news if followed.job]
+        for shared in news:
+            if self._watch.is_shared(shared):
+                found += await divide(shared, self._message, self._settings._patterns, self._settings._header)
+        return found
+
+    async def _message(self, stream: str, seq: int) -> dict[str, Any] | None:
+        body = await self._question(f"$JS.API.STREAM.MSG.GET.{stream}", {"seq": seq})
+        message = (body or {}).get("message")
+        return message if isinstance(message, dict) else None
 
     async def _all(self, questions: Any) -> list[Any]:
         async def one(question: Any) -> Any:
@@ -214,32 +235,26 @@ class Term:
         tokens = subject.split(".")
         about, kind, stream = tokens[3], tokens[4], tokens[5]
         consumer = tokens[6] if about == "CONSUMER" and len(tokens) > 6 else ""
-        if kind == "MAX_DELIVERIES":
-            followed = self._watch.meet(stream, consumer)
-            if followed is not None:
-                followed.give_up(int(advisory["stream_seq"]), int(advisory.get("deliveries") or 0), is_dropped=True)
-                followed.is_changed = True
-            return
         job = self._watch.job_of(stream, consumer)
-        if job is None:
-            return
-        if kind == "PAUSE":
-            followed = self._watch.meet(stream, consumer)
-            if followed is not None:
-                followed.is_changed = True
-            return
         if kind == "DELETED":
             # Told behind what is left to say about its consumers.
             self._forget(stream, consumer)
-            self._deleted.append((job, f"{about}.{kind}", stream, consumer))
+            if job is not None:
+                self._deleted.append((job, f"{about}.{kind}", stream, consumer))
             return
+        followed = self._watch.meet(stream, consumer) if consumer else None
         is_new = advisory.get("action") in {None, "create"}
-        self._sighted(job, f"{about}.{kind}" if is_new or kind != "CREATED" else f"{about}.UPDATED", stream, consumer)
-        if kind == "CREATED" and consumer:
-            followed = self._watch.meet(stream, consumer)
-            if followed is not None:
+        if followed is not None:
+            followed.is_changed = True
+            if kind == "MAX_DELIVERIES":
+                followed.give_up(int(advisory["stream_seq"]), int(advisory.get("deliveries") or 0), is_dropped=True)
+            elif kind == "CREATED":
                 followed.is_seen_whole = followed.is_seen_whole or is_new
-                followed.is_changed = True
+        if job is not None:
+            kind = kind if is_new or kind != "CREATED" else "UPDATED"
+            self._sighted(job, f"{about}.{kind}", stream, consumer)
+        elif not consumer and kind in {"CREATED", "UPDATED"}:
+            self._watch.is_stale = True  # its subjects may say whose it is
 
     def _sighted(self, job: Job, kind: str, stream: str, consumer: str) -> None:
         known = _SIGHTINGS.get(kind)
@@ -273,16 +288,13 @@ class Term:
         if streams is None:
             return
         self._reconciled, self._settings._watch = time.monotonic(), self._watch
-        there: set[str] = set()
-        new: list[str] = []
-        for info in streams:
-            config = info.get("config") or {}
-            name = str(config.get("name") or "")
-            there.add(name)
-            self._replicas.asked(self._client, name, "", info)
-            if self._watch.learn(name, list(config.get("subjects") or ())) is not None:
-                new.append(name)
-        for stream in {stream for stream, _ in self._watch.followed} - there:
+        there = {str((info.get("config") or {}).get("name") or ""): info for info in streams}
+        new = self._watch.learn(
+            {name: list(info["config"].get("subjects") or ()) for name, info in there.items() if name}
+        )
+        for name in new:
+            self._replicas.asked(self._client, name, "", there[name])
+        for stream in {stream for stream, _ in self._watch.followed} - set(there):
             self._forget(stream)
         known = {stream for stream, _ in self._watch.followed}
         await self._all(self._consumers(stream) for stream in new if stream not in known)
@@ -299,9 +311,14 @@ class Term:
             created = timestamp(info.get("created"))
             followed.born = created or 0.0
             followed.is_seen_whole = created is not None and created >= self._watch.since
-            followed.describe(info, time.time())
+            self._describe(followed, info, time.time())
             if not self._is_loud:
                 self._marks[followed] = await self._lease.marked(stream, followed.consumer)
+
+    def _describe(self, followed: Followed, info: dict[str, Any], asked: float) -> None:
+        if not followed.job:
+            self._watch.describe(followed, info.get("config") or {})
+        followed.describe(info, asked)
 
     async def _ask(self, followed: Followed) -> None:
         """Compare a consumer with what the server says of it; ask the less often, the less happens."""
@@ -316,7 +333,7 @@ class Term:
             if is_gone and (followed.stream, followed.consumer) in self._watch.followed:
                 self._forget(followed.stream, followed.consumer)
             return
-        followed.describe(body, asked)
+        self._describe(followed, body, asked)
         followed.infer(_GRACE)
         known = followed.described
         if was_changed or before is None or known is None or known.counters != before.counters:
@@ -344,3 +361,7 @@ class Term:
                 if task is not None:
                     found[seq] = task
         return found
+
+
+def _has_news(followed: Followed) -> bool:
+    return followed.has_news or any(share.has_news for share in followed.shares.values())

@@ -10,7 +10,6 @@ from celery import Celery
 
 from joblog_router.doctor.probing import ProbeResult, ask
 from tests.contrib.celery.valkey import ValkeyServer
-from tests.contrib.celery.worker import Worker
 from tests.faults.laboratory import Laboratory
 from tests.faults.test_queue import is_cause, settle
 
@@ -100,29 +99,6 @@ async def test_broker_unreachable(lab: Laboratory, own_valkey: ValkeyServer) -> 
     verdict = await lab.examine()
     app.close()
     is_cause(verdict, "broker_unreachable")
-
-
-async def test_celery_worker_and_its_failing_task(lab: Laboratory, tmp_path: Path, valkey: ValkeyServer) -> None:
-    """A worker answers, its task fails: the error is quoted."""
-    with Worker(valkey.database(), tmp_path, "-P", "solo") as worker:
-        app = worker.client
-        lab.configuration["CELERY"] = {"app": app, "queues": ["celery"]}
-        await lab.row(total=9, done=3)
-        await lab.queue(9)
-        await lab.work(9)
-        lab.log("started")
-        lab.log(
-            "Task save raised unexpected: OperationalError",
-            age=5,
-            level=40,
-            logger="celery.app.trace",
-            exception="Traceback\ndjango.db.utils.OperationalError: disk I/O error",
-        )
-        await settle()
-        verdict = await lab.examine()
-    assert verdict.results["celery"].facts["workers"], verdict.results
-    is_cause(verdict, "celery_task_failing", certainly=False)
-    assert "disk I/O error" in verdict.diagnosis.sentence
 
 
 async def test_never_started_without_a_worker(lab: Laboratory, valkey: ValkeyServer) -> None:

@@ -70,6 +70,7 @@ def broker_away(case: Case) -> Diagnosis | None:
         "Celery's broker cannot be reached: no task is sent or taken.",
         "Start the broker or correct its address.",
         (Evidence("celery", reason, 0.0),),
+        LIKELY if case.failed("celery", "is_late") else SURE,
     )
 
 
@@ -183,6 +184,9 @@ def redis_lost(case: Case) -> Diagnosis | None:
     progress = case.progress
     if progress == 1 or not (case.is_old(case.running_for) or was_queued(case)):
         return None
+    began = was_queued(case) or bool(case.log.get("events")) or bool(case.job.get("done") or case.job.get("progress"))
+    if not began and (case.knows_nats or not case.log.get("lines")):
+        return None  # it has none yet
     uptime: float | None = case.redis.get("uptime")
     restarted = uptime is not None and case.running_for is not None and uptime < case.running_for
     why = f"Redis was started {since(uptime)}, after the job" if restarted else "it was flushed, evicted or has expired"
@@ -196,7 +200,7 @@ def redis_lost(case: Case) -> Diagnosis | None:
             *((Evidence("redis", f"up for {span(uptime)}", 0.0),) if uptime is not None else ()),
             *job_evidence(case),
         ),
-        SURE if restarted or (case.redis.get("is_expected") and case.is_old(case.running_for)) else LIKELY,
+        SURE if began and (restarted or (case.redis.get("is_expected") and case.is_old(case.running_for))) else LIKELY,
     )
 
 

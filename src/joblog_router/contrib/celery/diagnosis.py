@@ -16,17 +16,27 @@ __all__ = ["CeleryProbe"]
 
 _REPLY_TIMEOUT: Final = 1.0
 _CONNECT_TIMEOUT: Final = 1.0
+# Less than the doctor has in all, so that it can say which of both it is.
+_BROKER_TIMEOUT: Final = 2.0
 _MAX_TASKS: Final = 20
 
 
 class CeleryProbe:
-    """`app` is the Celery application or its dotted path (default: the current one), `queues` those that matter."""
+    """`app` is the Celery application or its dotted path (default: the current one), `queues` those that matter.
+
+    Workers have `timeout` seconds to answer.
+    """
 
     name = "celery"
 
     def __init__(
-        self, app: Any = None, queues: Sequence[str] | None = None, arguments: Sequence[str] = ("job_id", "job")
+        self,
+        app: Any = None,
+        queues: Sequence[str] | None = None,
+        arguments: Sequence[str] = ("job_id", "job"),
+        timeout: float = _REPLY_TIMEOUT,
     ) -> None:
+        self._timeout = timeout
         self._app = app
         self._queues = list(queues) if queues is not None else None
         self._arguments = tuple(arguments)
@@ -38,8 +48,12 @@ class CeleryProbe:
         """
         app = load(self._app) if isinstance(self._app, str) else self._app or load("celery.current_app")
         try:
-            depth = await in_thread(self._depth, app)
+            async with asyncio.timeout(_BROKER_TIMEOUT) as limit:
+                depth = await in_thread(self._depth, app)
         except Exception as error:
+            if limit.expired():
+                words = f"the broker gives no answer within {_BROKER_TIMEOUT:g} s"
+                return ProbeResult(self.name, {"unreachable": True, "is_late": True}, words)
             if _is_refusal(error):
                 # The broker is there; that this account is refused says nothing about the workers'.
                 return ProbeResult(self.name, {}, f"the broker refuses the doctor's account: {type(error).__name__}")
@@ -85,10 +99,9 @@ class CeleryProbe:
                     channel.close()
         return found
 
-    @staticmethod
-    def _ask(app: Any, what: str) -> dict[str, Any]:
+    def _ask(self, app: Any, what: str) -> dict[str, Any]:
         with app.connection_for_read(connect_timeout=_CONNECT_TIMEOUT) as connection:
-            inspect = app.control.inspect(timeout=_REPLY_TIMEOUT, connection=connection)
+            inspect = app.control.inspect(timeout=self._timeout, connection=connection)
             return getattr(inspect, what)() or {}
 
     def _of_job(self, tasks: Mapping[str, Any], job_id: str) -> list[dict[str, Any]]:

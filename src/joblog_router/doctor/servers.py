@@ -22,10 +22,19 @@ def nats_away(case: Case) -> Diagnosis | None:
             (Evidence("nats", reason, 0.0), *log_evidence(case)),
         )
     reason = case.failed("nats", "no_jetstream")
+    if reason and case.failed("nats", "is_off"):
+        return Diagnosis(
+            "jetstream_off",
+            "NATS can be reached, but has no JetStream for the doctor's account: nobody answers its requests.",
+            "Start the server with JetStream (-js), enable it for the account, or correct address, account and prefix "
+            "(DOCTOR, NATS).",
+            (Evidence("nats", reason, 0.0), *log_evidence(case)),
+            LIKELY,
+        )
     if reason:
         return Diagnosis(
             "nats_no_quorum",
-            "NATS can be reached, but JetStream does not answer: it is switched off or has lost its quorum.",
+            "NATS can be reached, but JetStream does not answer: its cluster has lost its quorum, or it hangs.",
             "Look at the cluster (nats server report jetstream) and bring back the servers that are missing.",
             (Evidence("nats", reason, 0.0),),
             LIKELY,
@@ -37,7 +46,15 @@ def nats_away(case: Case) -> Diagnosis | None:
                 "nats_no_quorum",
                 f"The stream {stream['name']} has no quorum: its numbers are stale and nothing can be added.",
                 "Bring back the servers that are missing (nats server report jetstream).",
-                (Evidence("nats", f"{'no leader' if missing < 0 else f'{missing} of its servers offline'}", 0.0),),
+                (
+                    Evidence(
+                        "nats",
+                        "no leader"
+                        if missing < 0
+                        else f"{missing} of its {stream['replicas']} servers are offline or not heard of",
+                        0.0,
+                    ),
+                ),
             )
     return None
 

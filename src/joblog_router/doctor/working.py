@@ -286,6 +286,11 @@ def exhausted(case: Case) -> Diagnosis | None:
 
 def nobody_polls(case: Case) -> Diagnosis | None:
     """Tasks wait, and no worker asks for them."""
+    # Beside a consumer that is served another one may be left over: it is nobody's to poll.
+    is_beside = len(case.consumers) > 1 and any(
+        is_served(consumer) or (consumer["delivered"] and consumer["ack_floor"] >= consumer["delivered"])
+        for _, consumer in case.consumers
+    )
     for stream, consumer in case.consumers if case.is_open else ():
         if is_polled(consumer) or consumer["acks"] or consumer["in_progress"]:
             continue
@@ -318,6 +323,25 @@ def nobody_polls(case: Case) -> Diagnosis | None:
                 *foreign_evidence(case),
             ),
             # What was taken may be in work for longer than ack_wait.
-            LIKELY if consumer["num_ack_pending"] else SURE,
+            POSSIBLE if is_beside else LIKELY if consumer["num_ack_pending"] else SURE,
+        )
+    return None
+
+
+def several_consumers(case: Case) -> Diagnosis | None:
+    """Two consumers are given the same tasks, and both are served: each task is done twice. Told beside the verdict."""
+    for stream in case.streams if case.is_open else ():
+        served = [consumer for consumer in stream["consumers"] if consumer["delivered"] and is_served(consumer)]
+        filters = [set(consumer["filter_subjects"] or [">"]) for consumer in served]
+        if stream["retention"] != "limits" or len(served) < 2 or not filters[0] & filters[1]:
+            continue
+        names = ", ".join(consumer["name"] for consumer in served)
+        return Diagnosis(
+            "several_consumers",
+            f"The stream {stream['name']} has {len(served)} consumers for the same tasks ({names}), and workers take "
+            "from each: every task is done more than once.",
+            "Have all workers bind to one consumer, and delete the others.",
+            tuple(consumer_evidence(stream, consumer) for consumer in served),
+            POSSIBLE,
         )
     return None

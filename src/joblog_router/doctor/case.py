@@ -87,14 +87,14 @@ class Case:
     @property
     def total(self) -> int | None:
         """How many tasks the job has, if it or its counters say so."""
-        return self._whole("total") or self._counter("total") or None
+        return self._whole("total") or self.counter("total") or None
 
     @property
     def handled(self) -> int | None:
         """How many tasks are done or have failed, if the job says so."""
         done, total = self._whole("done"), self.total
         handled = None if done is None else done + (self._whole("failed") or 0)
-        left = self._counter("results")
+        left = self.counter("results")
         if left is None or total is None or self.redis.get("lost"):
             return handled
         # The row may be written at the end only.
@@ -145,7 +145,7 @@ class Case:
         """Whether that is more than one has patience for; False where it is not known."""
         return seconds is not None and seconds > self.patience
 
-    def _counter(self, name: str) -> int | None:
+    def counter(self, name: str) -> int | None:
         """A number that is kept in Redis. A set that is empty is not there: nothing is left in it."""
         values = self.redis.get("values") or {}
         if name not in values:

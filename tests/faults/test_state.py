@@ -10,6 +10,7 @@ from celery import Celery
 
 from joblog_router.doctor.probing import ProbeResult, ask
 from tests.contrib.celery.valkey import ValkeyServer
+from tests.contrib.celery.worker import Worker
 from tests.faults.laboratory import Laboratory
 from tests.faults.test_queue import is_cause, settle
 
@@ -99,6 +100,29 @@ async def test_broker_unreachable(lab: Laboratory, own_valkey: ValkeyServer) -> 
     verdict = await lab.examine()
     app.close()
     is_cause(verdict, "broker_unreachable")
+
+
+async def test_celery_takes_from_another_queue_and_a_task_hangs(
+    lab: Laboratory, tmp_path: Path, valkey: ValkeyServer
+) -> None:
+    """A real worker: first it takes from another queue than tasks are sent to; then one of its tasks says nothing."""
+    with Worker(valkey.database(), tmp_path, "-c", "1", "-Q", "other") as worker:
+        lab.configuration["CELERY"] = {"app": worker.client, "queues": ["celery"], "timeout": 0.5}
+        await lab.row(total=9, done=3)
+        lab.log("started")
+        worker.send("work", job_id=lab.job_id)
+        await settle()
+        verdict = await lab.examine()
+        is_cause(verdict, "celery_wrong_queue", certainly=False)
+        assert "they take from other" in verdict.diagnosis.sentence
+        worker.client.control.purge()
+        worker.client.send_task("worker_app.hard_limited", kwargs={"job_id": lab.job_id}, queue="other")
+        lab.configuration["PATIENCE"] = 0.05
+        async with asyncio.timeout(10):
+            while (verdict := await lab.examine()).diagnosis.cause == "unknown":
+                await asyncio.sleep(0.1)  # until it is at work
+    is_cause(verdict, "celery_task_silent", certainly=False)
+    assert "worker_app.hard_limited is at work since" in verdict.diagnosis.sentence
 
 
 async def test_never_started_without_a_worker(lab: Laboratory, valkey: ValkeyServer) -> None:

@@ -360,6 +360,23 @@ def test_web_server_hangs(survey: Survey, job: SurveyJob) -> None:
     is_cause(verdict, "api_unreachable", "workers are given nothing")
 
 
+@pytest.mark.postgresql
+@pytest.mark.parametrize("survey", ["postgresql"], indirect=True)
+def test_the_database_is_read_only(survey: Survey, job: SurveyJob, postgres: PostgresServer) -> None:
+    """As after a fail-over: it answers, and nothing is saved, neither results nor lines of the log."""
+    job.run()
+    taken = job.reserve()
+    name = survey.environment["DATABASE_URL"].partition("@/")[2].partition("?")[0]
+    postgres.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    try:
+        job.send(taken)
+        job.settle()
+        verdict = job.doctor()
+    finally:
+        postgres.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+    is_cause(verdict, "database_read_only", "takes no writes")
+
+
 @pytest.mark.parametrize("run", [0, *(pytest.param(run, marks=pytest.mark.soak) for run in range(1, 100))])
 @on("sqlite")
 def test_healthy_and_finished_are_no_findings(survey: Survey, job: SurveyJob, run: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import nats
 import pytest
+import redis
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError
 
@@ -296,6 +297,17 @@ async def test_valkey_is_full(lab: Laboratory, own_valkey: ValkeyServer) -> None
         lab.log("saved", age=5)
         await settle()
         is_cause(await lab.examine(), "redis_refuses_writes", certainly=False)
+
+
+async def test_the_broker_is_full(lab: Laboratory, own_valkey: ValkeyServer) -> None:
+    """Celery's Valkey answers and takes no task: it is not said that nobody started the job."""
+    app = with_celery(lab, f"redis://127.0.0.1:{own_valkey.port}/0")
+    with redis.Redis(port=own_valkey.port) as client:
+        client.config_set("maxmemory", "1")
+    await lab.row(status="PENDING", started_at=None)
+    verdict = await lab.examine()
+    app.close()
+    is_cause(verdict, "broker_refuses_writes", certainly=False)
 
 
 async def test_valkey_refuses_the_doctor(lab: Laboratory, own_valkey: ValkeyServer) -> None:

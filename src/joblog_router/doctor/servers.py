@@ -91,6 +91,20 @@ def broker_away(case: Case) -> Diagnosis | None:
     )
 
 
+def broker_refuses(case: Case) -> Diagnosis | None:
+    """The broker answers and takes no task: results cannot be handed to Celery."""
+    reason = case.failed("celery", "refuses_writes")
+    if not reason or not (case.is_open or case.phase == "created"):
+        return None
+    return Diagnosis(
+        "broker_refuses_writes",
+        "Celery's broker answers, but takes no tasks. Jobs are not started and results not accepted.",
+        "Give the broker room (maxmemory, fewer keys), or write to the primary.",
+        (Evidence("celery", reason, 0.0), *job_evidence(case), *error_evidence(case)),
+        LIKELY,
+    )
+
+
 def redis_away(case: Case) -> Diagnosis | None:
     """Redis cannot be asked: state that seems to be missing may be there."""
     if case.phase in {"done", "failed", "canceled"}:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from .._pipeline.dotted import load
 from .._pipeline.text import clip
+from ..doctor.memory import refuses_writes
 from ..doctor.probing import ProbeResult
 from ..exceptions import ConfigurationError
 
@@ -91,16 +92,9 @@ class RedisProbe:
             info = await client.info()
         except errors.ResponseError:
             return None, ""
-        most, used = info.get("maxmemory") or 0, info.get("used_memory") or 0
-        refuses = ""
-        if info.get("role") == "slave":
-            refuses = "it is a replica, which takes reads only"
-        elif most and used >= most and info.get("maxmemory_policy") == "noeviction":
-            refuses = f"its memory is full (used {used:,} of maxmemory {most:,} bytes, policy noeviction)"
-        elif (
-            info.get("rdb_last_bgsave_status") == "err"
-            and (await _setting(client, "stop-writes-on-bgsave-error")) == "yes"
-        ):
+        refuses = refuses_writes(info)
+        is_failing = info.get("rdb_last_bgsave_status") == "err"
+        if not refuses and is_failing and await _setting(client, "stop-writes-on-bgsave-error") == "yes":
             refuses = "its last snapshot to disk failed (stop-writes-on-bgsave-error)"
         return info.get("uptime_in_seconds"), refuses
 

@@ -160,14 +160,23 @@ def _number(value: object) -> int | float | None:
 
 
 def _line(entry: Entry) -> dict[str, Any]:
-    exception = (entry.exception or "").strip().rpartition("\n")[2]
     return {
         "created": entry.created,
         "level": entry.level,
         "logger": clip(entry.logger, _WIDTH),
         "message": clip(entry.message, _WIDTH),
-        "exception": clip(exception, _WIDTH),
+        "exception": clip(_last_error(entry.exception or ""), _WIDTH),
     }
+
+
+def _last_error(text: str) -> str:
+    """The line of a traceback that names the error: the first behind its last frame, which may be followed by more."""
+    lines = text.strip().splitlines()
+    for index in range(len(lines) - 1, -1, -1):
+        if lines[index].startswith("  File "):
+            found = next((line for line in lines[index + 1 :] if line and not line[0].isspace()), "")
+            return found or lines[-1]
+    return lines[-1] if lines else ""
 
 
 def _events(entries: Iterable[Entry]) -> dict[str, dict[str, Any]]:

@@ -86,14 +86,19 @@ class Case:
 
     @property
     def total(self) -> int | None:
-        """How many tasks the job has, if it says so."""
-        return self._whole("total") or None
+        """How many tasks the job has, if it or its counters say so."""
+        return self._whole("total") or self.counter("total") or None
 
     @property
     def handled(self) -> int | None:
         """How many tasks are done or have failed, if the job says so."""
-        done = self._whole("done")
-        return None if done is None else done + (self._whole("failed") or 0)
+        done, total = self._whole("done"), self.total
+        handled = None if done is None else done + (self._whole("failed") or 0)
+        left = self.counter("results")
+        if left is None or total is None or self.redis.get("lost"):
+            return handled
+        # The row may be written at the end only.
+        return max(handled or 0, total - left)
 
     @property
     def progress(self) -> float | None:
@@ -139,6 +144,14 @@ class Case:
     def is_old(self, seconds: float | None) -> bool:
         """Whether that is more than one has patience for; False where it is not known."""
         return seconds is not None and seconds > self.patience
+
+    def counter(self, name: str) -> int | None:
+        """A number that is kept in Redis. A set that is empty is not there: nothing is left in it."""
+        values = self.redis.get("values") or {}
+        if name not in values:
+            return None
+        value = values[name]
+        return value if isinstance(value, int) else 0 if value is None and not self.redis.get("lost") else None
 
     def _whole(self, name: str) -> int | None:
         value = self.job.get(name)

@@ -23,6 +23,7 @@ from .figures import (
     pending_of,
     quiet_for,
     stream_evidence,
+    tasks_of,
     workers_evidence,
 )
 
@@ -193,24 +194,61 @@ def paused(case: Case) -> Diagnosis | None:
 
 def filter_mismatch(case: Case) -> Diagnosis | None:
     """Messages are there, but the consumer is for other subjects."""
-    for stream, consumer in case.consumers if case.is_open else ():
-        subjects, filters = stream["queued_subjects"], consumer["filter_subjects"]
-        if not subjects or not filters or consumer["num_pending"] or consumer["delivered"]:
+    for stream in case.streams if case.is_open else ():
+        subjects, consumers = stream["queued_subjects"], stream["consumers"]
+        filters = [pattern for consumer in consumers for pattern in consumer["filter_subjects"] or [">"]]
+        missed = {
+            subject: count
+            for subject, count in subjects.items()
+            if not any(matches(subject, pattern) for pattern in filters)
+        }
+        if not missed or not consumers or any(consumer["num_pending"] for consumer in consumers):
             continue
-        if any(matches(subject, pattern) for subject in subjects for pattern in filters):
-            continue
+        count = sum(missed.values())
+        is_all = len(missed) == len(subjects) and not any(consumer["delivered"] for consumer in consumers)
+        # Other messages may be in the stream for another reason: answers, for example.
+        explains = case.total is not None and stream["messages"] - count < case.total <= stream["messages"]
         return Diagnosis(
             "filter_mismatch",
-            f"Workers get nothing: the consumer {consumer['name']} takes {', '.join(filters)}, but the "
-            f"{stream['messages']:,} tasks are published to {', '.join(list(subjects)[:3])}.",
+            f"Workers get {'nothing' if is_all else 'only a part'}: the consumer {consumers[0]['name']} takes "
+            f"{', '.join(filters)}, but {count:,} messages are published to {', '.join(list(missed)[:3])}.",
             "Let consumer and publisher name the same subject, then make the consumer again.",
             (
-                Evidence("nats", f"filter {', '.join(filters)}", consumer["age"]),
+                Evidence("nats", f"filter {', '.join(filters)}", consumers[0]["age"]),
                 Evidence("nats", f"subjects in the stream: {', '.join(f'{k} ({v})' for k, v in subjects.items())}"),
-                consumer_evidence(stream, consumer),
+                *(consumer_evidence(stream, consumer) for consumer in consumers),
             ),
+            SURE if is_all else LIKELY if explains and is_still(case) else POSSIBLE,
         )
     return None
+
+
+def partly_queued(case: Case) -> Diagnosis | None:
+    """Fewer tasks were queued than the job has, all of them are done, and nothing comes any more."""
+    if not case.is_open or case.total is None or len(case.streams) != 1 or not is_still(case):
+        return None
+    stream = case.streams[0]
+    consumers = stream["consumers"]
+    queued = stream["last_seq"]
+    if not queued or queued >= case.total or not consumers:
+        return None
+    if any(one["num_pending"] or one["num_ack_pending"] or one["ack_floor"] < one["delivered"] for one in consumers):
+        return None
+    if not case.is_old(stream["last_published"]):
+        return None
+    return Diagnosis(
+        "partly_queued",
+        f"Only {queued:,} of {case.total:,} tasks were ever queued; these are done, and nothing was published for "
+        f"{span(stream['last_published'])}.",
+        "See in the log why queueing stopped (a crash, a time-out, a limit), and queue the rest.",
+        (
+            stream_evidence(stream),
+            *job_evidence(case),
+            *event_evidence(case, "nats.publish.failed", "nats.publish.summary", "nats.publish.progress"),
+            *error_evidence(case),
+        ),
+        LIKELY,
+    )
 
 
 def wrong_place(case: Case) -> Diagnosis | None:
@@ -279,15 +317,20 @@ def removed(case: Case) -> Diagnosis | None:
             continue
         consumer = stream["consumers"][0]
         filters = consumer["filter_subjects"]
-        takes_all = not filters or set(filters) >= set(stream["subjects"])
+        takes_all = not filters or set(filters) >= set(stream["subjects"]) or case.total == stream["last_seq"]
         first, last = stream["first_seq"], consumer["delivered_stream_seq"]
         lost = first - 1 - last
+        if lost <= 0 and consumer["deliver_policy"] == "all":
+            # A purge takes the consumer along: it went on behind messages that it never delivered.
+            lost = last - consumer["delivered"]
+            if case.total is None or (case.handled or 0) + lost > case.total or not is_still(case):
+                continue
         if not takes_all or lost <= 0 or not stream["last_seq"]:
             continue
         age = f"max_age {span(stream['max_age'])}" if stream["max_age"] else "a limit of the stream"
         return Diagnosis(
             "tasks_removed",
-            f"{lost:,} tasks left the stream {stream['name']} before any worker was given them: {age}, or somebody "
+            f"{tasks_of(lost)} left the stream {stream['name']} before any worker was given them: {age}, or somebody "
             "purged it. The job waits for them in vain.",
             "Queue them again, and let the stream keep tasks for longer than workers may be away.",
             (

@@ -22,10 +22,19 @@ def nats_away(case: Case) -> Diagnosis | None:
             (Evidence("nats", reason, 0.0), *log_evidence(case)),
         )
     reason = case.failed("nats", "no_jetstream")
+    if reason and case.failed("nats", "is_off"):
+        return Diagnosis(
+            "jetstream_off",
+            "NATS can be reached, but has no JetStream for the doctor's account: nobody answers its requests.",
+            "Start the server with JetStream (-js), enable it for the account, or correct address, account and prefix "
+            "(DOCTOR, NATS).",
+            (Evidence("nats", reason, 0.0), *log_evidence(case)),
+            LIKELY,
+        )
     if reason:
         return Diagnosis(
             "nats_no_quorum",
-            "NATS can be reached, but JetStream does not answer: it is switched off or has lost its quorum.",
+            "NATS can be reached, but JetStream does not answer: its cluster has lost its quorum, or it hangs.",
             "Look at the cluster (nats server report jetstream) and bring back the servers that are missing.",
             (Evidence("nats", reason, 0.0),),
             LIKELY,
@@ -37,7 +46,15 @@ def nats_away(case: Case) -> Diagnosis | None:
                 "nats_no_quorum",
                 f"The stream {stream['name']} has no quorum: its numbers are stale and nothing can be added.",
                 "Bring back the servers that are missing (nats server report jetstream).",
-                (Evidence("nats", f"{'no leader' if missing < 0 else f'{missing} of its servers offline'}", 0.0),),
+                (
+                    Evidence(
+                        "nats",
+                        "no leader"
+                        if missing < 0
+                        else f"{missing} of its {stream['replicas']} servers are offline or not heard of",
+                        0.0,
+                    ),
+                ),
             )
     return None
 
@@ -70,6 +87,21 @@ def broker_away(case: Case) -> Diagnosis | None:
         "Celery's broker cannot be reached: no task is sent or taken.",
         "Start the broker or correct its address.",
         (Evidence("celery", reason, 0.0),),
+        LIKELY if case.failed("celery", "is_late") else SURE,
+    )
+
+
+def broker_refuses(case: Case) -> Diagnosis | None:
+    """The broker answers and takes no task: results cannot be handed to Celery."""
+    reason = case.failed("celery", "refuses_writes")
+    if not reason or not (case.is_open or case.phase == "created"):
+        return None
+    return Diagnosis(
+        "broker_refuses_writes",
+        "Celery's broker answers, but takes no tasks. Jobs are not started and results not accepted.",
+        "Give the broker room (maxmemory, fewer keys), or write to the primary.",
+        (Evidence("celery", reason, 0.0), *job_evidence(case), *error_evidence(case)),
+        LIKELY,
     )
 
 
@@ -183,6 +215,9 @@ def redis_lost(case: Case) -> Diagnosis | None:
     progress = case.progress
     if progress == 1 or not (case.is_old(case.running_for) or was_queued(case)):
         return None
+    began = was_queued(case) or bool(case.log.get("events")) or bool(case.job.get("done") or case.job.get("progress"))
+    if not began and (case.knows_nats or not case.log.get("lines")):
+        return None  # it has none yet
     uptime: float | None = case.redis.get("uptime")
     restarted = uptime is not None and case.running_for is not None and uptime < case.running_for
     why = f"Redis was started {since(uptime)}, after the job" if restarted else "it was flushed, evicted or has expired"
@@ -196,7 +231,7 @@ def redis_lost(case: Case) -> Diagnosis | None:
             *((Evidence("redis", f"up for {span(uptime)}", 0.0),) if uptime is not None else ()),
             *job_evidence(case),
         ),
-        SURE if restarted or (case.redis.get("is_expected") and case.is_old(case.running_for)) else LIKELY,
+        SURE if began and (restarted or (case.redis.get("is_expected") and case.is_old(case.running_for))) else LIKELY,
     )
 
 

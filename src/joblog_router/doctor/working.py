@@ -17,6 +17,7 @@ from .figures import (
     celery_evidence,
     consumer_evidence,
     counters_evidence,
+    error_evidence,
     event_evidence,
     foreign_evidence,
     has_work,
@@ -25,7 +26,9 @@ from .figures import (
     is_served,
     is_still,
     job_evidence,
+    log_evidence,
     pending_of,
+    quiet_for,
     quoted,
     results_behind,
     saves_stand,
@@ -41,6 +44,9 @@ _SHARE_TWICE: Final = 0.02
 # So many repeated deliveries, and this share of all, are no matter of one worker that crashed.
 _MANY: Final = 20
 _LARGE_SHARE: Final = 0.25
+
+# For so many times what one has patience for, a task may say nothing.
+_LONG: Final = 10
 
 # So much later than the time that a worker has.
 _CLOCK: Final = 1.5
@@ -64,6 +70,53 @@ def celery_trouble(case: Case) -> Diagnosis | None:
             LIKELY,
         )
     return None
+
+
+def celery_elsewhere(case: Case) -> Diagnosis | None:
+    """Workers answer, and none of them takes from the queue where tasks wait."""
+    taken = case.celery.get("taken")
+    if not case.celery.get("workers") or taken is None or case.phase not in {"created", "queued", "running", "unknown"}:
+        return None
+    missed = {name: count for name, count in case.celery["depth"].items() if count and name not in taken}
+    if not missed or not is_still(case):
+        return None
+    names = ", ".join(missed)
+    return Diagnosis(
+        "celery_wrong_queue",
+        f"{tasks_of(sum(missed.values())).capitalize()} {'waits' if sum(missed.values()) == 1 else 'wait'} in the "
+        f"broker's queue {names}, which no Celery worker takes from: they take from {', '.join(taken) or 'none'}.",
+        f"Start a worker for it (-Q {next(iter(missed))}), or send these tasks elsewhere (task_routes).",
+        (*celery_evidence(case), Evidence("celery", f"queues taken from: {', '.join(taken) or 'none'}", 0.0)),
+        LIKELY,
+    )
+
+
+def celery_silent(case: Case) -> Diagnosis | None:
+    """A task of the job is at work, and nothing is to be seen of it."""
+    tasks = [task for task in case.celery.get("active", ()) if isinstance(task.get("started"), int | float)]
+    if not tasks or not case.is_open or not is_still(case):
+        return None
+    task = min(tasks, key=lambda one: one["started"])
+    age, quiet = age_of(case, task["started"]), quiet_for(case)
+    if age is None or quiet is None or not case.is_old(age):
+        return None
+    is_long = min(age, quiet) > _LONG * case.patience
+    return Diagnosis(
+        "celery_task_silent",
+        f"Celery's task {task['task']} is at work since {span(age)}, and nothing has moved for {span(quiet)}"
+        + (": it hangs, or does not say what it does." if is_long else "."),
+        "See where it stands (py-spy dump --pid of the worker's process); give it a time limit."
+        if is_long
+        else "Wait, or have it log how far it is.",
+        (
+            Evidence("celery", f"{task['worker']}: {task['task']}", age),
+            *celery_evidence(case),
+            *job_evidence(case),
+            *log_evidence(case),
+        ),
+        LIKELY,
+        is_long,
+    )
 
 
 def celery_failing(case: Case) -> Diagnosis | None:
@@ -204,6 +257,7 @@ def crash_loop(case: Case) -> Diagnosis | None:
                 consumer_evidence(stream, consumer),
                 *event_evidence(case, "nats.redelivery", "nats.nak"),
                 *workers_evidence(case),
+                *error_evidence(case),
                 *settings_evidence(case, "ack_wait", "max_deliver"),
             ),
             SURE if not acked and (consumer["naks"] or attempts > 2) else LIKELY,
@@ -286,6 +340,11 @@ def exhausted(case: Case) -> Diagnosis | None:
 
 def nobody_polls(case: Case) -> Diagnosis | None:
     """Tasks wait, and no worker asks for them."""
+    # Beside a consumer that is served another one may be left over: it is nobody's to poll.
+    is_beside = len(case.consumers) > 1 and any(
+        is_served(consumer) or (consumer["delivered"] and consumer["ack_floor"] >= consumer["delivered"])
+        for _, consumer in case.consumers
+    )
     for stream, consumer in case.consumers if case.is_open else ():
         if is_polled(consumer) or consumer["acks"] or consumer["in_progress"]:
             continue
@@ -318,6 +377,25 @@ def nobody_polls(case: Case) -> Diagnosis | None:
                 *foreign_evidence(case),
             ),
             # What was taken may be in work for longer than ack_wait.
-            LIKELY if consumer["num_ack_pending"] else SURE,
+            POSSIBLE if is_beside else LIKELY if consumer["num_ack_pending"] else SURE,
+        )
+    return None
+
+
+def several_consumers(case: Case) -> Diagnosis | None:
+    """Two consumers are given the same tasks, and both are served: each task is done twice. Told beside the verdict."""
+    for stream in case.streams if case.is_open else ():
+        served = [consumer for consumer in stream["consumers"] if consumer["delivered"] and is_served(consumer)]
+        filters = [set(consumer["filter_subjects"] or [">"]) for consumer in served]
+        if stream["retention"] != "limits" or len(served) < 2 or not filters[0] & filters[1]:
+            continue
+        names = ", ".join(consumer["name"] for consumer in served)
+        return Diagnosis(
+            "several_consumers",
+            f"The stream {stream['name']} has {len(served)} consumers for the same tasks ({names}), and workers take "
+            "from each: every task is done more than once.",
+            "Have all workers bind to one consumer, and delete the others.",
+            tuple(consumer_evidence(stream, consumer) for consumer in served),
+            POSSIBLE,
         )
     return None

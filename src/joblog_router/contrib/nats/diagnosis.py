@@ -29,9 +29,12 @@ _MAX_PAGES: Final = 20
 _MAX_STREAMS: Final = 5
 _MAX_CONSUMERS: Final = 20
 _MAX_TAPPED: Final = 20_000
-# Error codes of the API: no such stream, no such consumer, no leader or quorum now.
+# Error codes of the API: no such stream, no such consumer.
 _NOT_FOUND: Final = frozenset({10059, 10014})
-_UNAVAILABLE: Final = frozenset({10008, 10009, 10010})
+# Replicas are heard of every second.
+_UNHEARD: Final = 5.0
+# JetStream is not enabled, for this server or this account.
+_OFF: Final = frozenset({10039, 10076})
 
 
 class _ApiError(Exception):
@@ -118,13 +121,17 @@ class NatsProbe:
             await asyncio.sleep(self._window if any(stream["exists"] for stream in before) else 0)
             streams = await self._streams(client, names, job_id)
         except _ApiError as error:
-            return ProbeResult(self.name, {"no_jetstream": True}, f"JetStream: {error}")
+            return ProbeResult(self.name, {"no_jetstream": True, "is_off": error.code in _OFF}, f"JetStream: {error}")
         except Exception as error:
             kind = type(error).__name__
+            denied = next((text for text in self._errors if "permissions violation" in text.lower()), "")
+            if denied:
+                # JetStream is there; that this account may not ask says nothing about the job's.
+                return ProbeResult(self.name, {}, f"the doctor's account may not ask JetStream: {denied}")
             if kind in {"NoRespondersError", "ServiceUnavailableError", "TimeoutError"}:
                 return ProbeResult(
                     self.name,
-                    {"no_jetstream": True},
+                    {"no_jetstream": True, "is_off": kind == "NoRespondersError"},
                     f"JetStream does not answer ({kind}): it is off, has no quorum, or this account may not ask",
                 )
             raise
@@ -335,6 +342,7 @@ def _consumer(info: Mapping[str, Any]) -> dict[str, Any]:
         "push_bound": bool(info.get("push_bound")),
         "filter_subjects": filters,
         "ack_policy": config.get("ack_policy"),
+        "deliver_policy": config.get("deliver_policy"),
         "ack_wait": seconds(config.get("ack_wait")) or 30.0,
         "max_deliver": config.get("max_deliver", -1),
         "max_ack_pending": config.get("max_ack_pending", 0),
@@ -348,7 +356,11 @@ def _missing(cluster: Mapping[str, Any] | None) -> int:
         return 0
     if not cluster.get("leader"):
         return -1
-    return sum(1 for replica in cluster["replicas"] or [] if replica.get("offline"))
+    return sum(
+        1
+        for replica in cluster["replicas"] or []
+        if replica.get("offline") or (seconds(replica.get("active")) or 0) > _UNHEARD
+    )
 
 
 def _age_of(since: str | None, now: str | None) -> float | None:

@@ -201,6 +201,14 @@ class Booking:
 
     __slots__ = ("booked", "client", "ledger", "owned", "scope", "stream", "subject")
 
+    scope: JobScope
+    client: Any
+    subject: str
+    stream: str | None
+    ledger: Ledger
+    booked: Sum
+    owned: dict[StreamKey, Job]
+
     def __init__(self, state: State, attempt: Attempt, ledger: Ledger, booked: Sum) -> None:
         self.scope = attempt.scope
         self.client = attempt.client

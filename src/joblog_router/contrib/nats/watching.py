@@ -22,6 +22,8 @@ _TOKENS: Final = 9
 class Watch:
     """Stream and consumer to what is known of it. `since`: from when on nothing was missed (seconds, epoch)."""
 
+    since: float
+
     def __init__(self, patterns: NamePatterns) -> None:
         self._patterns = patterns
         self.since = float("inf")

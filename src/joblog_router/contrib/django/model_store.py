@@ -65,9 +65,13 @@ class ModelStore(DjangoSink):
     stored once, and lines for staff can be told from others; without a place for `audience` those are refused.
 
     A line whose job has no row (not committed yet) is parked in memory, `park_lines` of them for `park_seconds` at
-    most: then, or if the job had been there before, it is dropped and counted (`dropped`, and once on stderr).
+    most: then, or if the job had been there before, it is dropped and counted (`dropped`, and once on stderr). With a
+    spool it stays in there meanwhile: a killed process loses none, the next one parks it again.
     `database` and `tests` are as those of the sink "django".
     """
+
+    place: str
+    dropped: int
 
     def __init__(
         self,
@@ -121,6 +125,14 @@ class ModelStore(DjangoSink):
     def parked(self) -> int:
         """How many lines wait for their job's row."""
         return sum(len(lines) for _, lines in list(self._parked.values()))
+
+    def held_from(self, origin: str) -> int | None:
+        """The lowest number of a parked line of `origin`: the spool keeps it, should this process be killed."""
+        if not self._parked or self._pid != os.getpid():
+            return None
+        with self._lock:
+            seqs = (entry.seq for _, lines in self._parked.values() for entry in lines if entry.origin == origin)
+            return min(seqs, default=None)
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Add rows in one transaction, parking those of jobs without a row. Raises as the sink "django" does."""
@@ -212,7 +224,11 @@ class ModelStore(DjangoSink):
         if self.parked >= self._park_lines:
             self._drop(entry.job_id, 1, f"has no row, and {self._park_lines} lines wait for rows already")
             return
-        self._parked.setdefault(entry.job_id, (time.monotonic(), []))[1].append(entry)
+        if entry.job_id not in self._parked:
+            # A line of a process that was killed has waited already; a row that is just being committed gets a second.
+            waited = min(max(time.time() - entry.created, 0.0), self._park_seconds - min(1.0, self._park_seconds))
+            self._parked[entry.job_id] = (time.monotonic() - waited, [])
+        self._parked[entry.job_id][1].append(entry)
         if not self._looks:
             self._looks = True
             threading.Thread(target=Context().run, args=(self._look,), name="joblog-parked", daemon=True).start()

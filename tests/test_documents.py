@@ -36,6 +36,7 @@ _INLINE = re.compile(r"(?<!`)`((?:manage\.py |python manage\.py )?joblog [a-z][^
 NOT_RUN = {
     "from rq import Worker": "run by tests/test_other_tools.py, in a worker of RQ",
     "from opentelemetry import trace": "run by tests/test_other_tools.py, against OpenTelemetry's SDK",
+    "logging.Logger.callHandlers = ": "run by tests/test_other_tools.py, with New Relic's agent",
     "from .resizing import": "the tutorial, typed in by tests/test_tutorial.py",
     'RemoteJobLogHandler("https://example.org': "would send there; tests/contrib/remote sends to a real server",
     "run_logged([": "needs ffmpeg; tests/test_others_output.py runs programs",

@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import json
 import logging
+import pwd
 import sqlite3
 import time
 from pathlib import Path
@@ -214,6 +215,79 @@ def test_a_hundred_forged_and_cross_job_requests_let_nothing_in(receiver: Receiv
     assert counts["forged"] + counts["expired"] + counts["revoked"] == 60
     assert counts["cross_job"] == 40
     assert counts["expired"] == counts["revoked"] == 3
+
+
+STRANGER = """
+import os, stat
+real, real_ns = time.time, time.time_ns
+time.time = lambda: real() + 3600
+time.time_ns = lambda: real_ns() + 3600 * 10**9
+"""
+
+
+@pytest.mark.other_user
+def test_another_user_elsewhere_with_everything_going_wrong(receiver: Receiver, stranger: Worker) -> None:
+    """Of another Unix user, in another folder, an hour ahead; the server and the worker are killed, the token ends."""
+    spool = str(stranger.root / "spool")
+    code = (
+        STRANGER
+        + HANDLER
+        + """
+print(os.geteuid(), flush=True)
+assert os.geteuid() != 0
+with joblog_send.job(sys.argv[2]):
+    for number in range(600):
+        log.info("line %d", number)
+        if number == 200:
+            print("under way", flush=True)
+            sys.stdin.readline()
+            handler.use(sys.argv[4])  # one that has ended
+    print(oct(stat.S_IMODE(os.stat(sys.argv[3]).st_mode)), flush=True)
+    sys.stdin.readline()
+"""
+    )
+    process = stranger.start(code, receiver.url, receiver.token(7), spool, receiver.token(7, expires=0.001))
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == f"{pwd.getpwnam('nobody').pw_uid}\n", process.stderr and process.stderr.read()
+    assert process.stdout.readline() == "under way\n"
+    until = time.monotonic() + 60
+    while len(receiver.rows("7")) < 100:
+        assert time.monotonic() < until
+        time.sleep(0.02)  # the server is killed in the middle of it
+    receiver.stop()
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "0o700\n"
+    process.kill()
+    process.communicate()
+    receiver.start()
+    # The project's own files are not the stranger's, and what waits is of a token that has expired meanwhile.
+    stranger.run(
+        STRANGER
+        + HANDLER
+        + """
+try:
+    open(sys.argv[4])
+except PermissionError:
+    pass
+else:
+    raise AssertionError("could read the project's database")
+assert not handler.flush(1), "an expired token lets nothing in"
+handler.use(sys.argv[2])
+assert handler.flush(20), handler.stats()
+""",
+        receiver.url,
+        receiver.token(7),
+        spool,
+        str(receiver.project.root / "joblog.sqlite3"),
+    )
+    assert receiver.rows("7") == [f"line {number}" for number in range(600)]
+    assert receiver.counters()["expired"] >= 1
+    assert list(Path(spool).iterdir()) == []
+    for created, fields in receiver.rows("7", "created, fields"):
+        assert abs(created / 1e6 - time.time()) < 120
+        assert abs(json.loads(fields)["clock_ahead"] - 3600) < 5
 
 
 def _as_header(token: str | None) -> str | None:

@@ -46,7 +46,6 @@ NOT_RUN = {
 NO_COMMANDS = {
     "README.md": ("logger.info(...)  ", "a picture"),
     "ARCHITECTURE.md": ("logger.info(...)  ", "a picture"),
-    "architecture.md": ("logger.info(...)  ", "a picture"),
     "nats-events.md": ("permissions: {", "configuration of nats-server; tests/contrib/nats starts a server with it"),
 }
 """Blocks without a language that are no commands."""
@@ -281,7 +280,7 @@ def test_the_picture_of_the_architecture_is_current() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     """A page that mkdocs.yml does not name is one that nobody finds, and ends the build of the site."""
     named = set(re.findall(r"([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
-    made = {"index.md", "examples.md", "changelog.md", "architecture.md", "license.md"}
+    made = {"index.md", "examples.md", "changelog.md", "architecture.md", "contributing.md", "license.md"}
     assert {path.name for path in (ROOT / "docs").glob("*.md")} == named - made
 
 

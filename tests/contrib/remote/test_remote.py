@@ -390,6 +390,44 @@ assert handler.flush(30)
     assert receiver.send(receiver.token("x"), line()) == (409, {"error": "no_job"})
 
 
+OWN_TABLE = """
+INSTALLED_APPS = ["own", *INSTALLED_APPS]
+JOBLOG_ROUTER = {"NATS": False, "CELERY": False, "REMOTE": {"sink": "model", "options": {
+    "model": "own.Line", "fields": {"job": "job_id", "message": "text", "context": "context", "at": "created"}}}}
+"""
+
+OWN_MODEL = """
+from django.db import models
+class Line(models.Model):
+    job = models.ForeignKey("shop.Job", models.CASCADE)
+    message = models.TextField()
+    context = models.JSONField()
+    at = models.DateTimeField()
+"""
+
+
+def test_in_a_table_of_the_projects_own_the_same_holds(receiver: Receiver, worker: Worker) -> None:
+    """Lines of a job without a row stay with the worker, not in the server's memory; a second copy is not stored."""
+    receiver.stop()
+    (receiver.project.root / "own").mkdir()
+    (receiver.project.root / "own" / "__init__.py").touch()
+    (receiver.project.root / "own" / "models.py").write_text(OWN_MODEL)
+    receiver.settings(OWN_TABLE)
+    receiver.project.manage("migrate", "--run-syncdb", "--verbosity=0")
+    receiver.start()
+    early = line(1, "early")
+    assert receiver.send(receiver.token(1), early) == (409, {"error": "no_job"})
+    receiver.stop()  # killed: whatever it had kept would be lost
+    receiver.start()
+    receiver.project.run("from shop.models import Job; assert Job.objects.create(name='x').pk == 1")
+    both = early, line(2, "second")
+    assert receiver.send(receiver.token(1), *both) == (200, {"stored": 2, "known": 0, "refused": 0})
+    assert receiver.send(receiver.token(1), *both) == (200, {"stored": 0, "known": 2, "refused": 0})
+    found = receiver.project.run("from own.models import Line; print(list(Line.objects.values_list('job', 'message')))")
+    assert found.stdout.strip() == "[(1, 'early'), (1, 'second')]"
+    assert receiver.send(receiver.token("x"), line())[0] == 409
+
+
 def test_without_its_table_nothing_is_let_in(receiver: Receiver) -> None:
     """A server that cannot tell whether a token was revoked answers 503: the worker is to come again."""
     with contextlib.closing(sqlite3.connect(receiver.project.root / "joblog.sqlite3")) as connection:

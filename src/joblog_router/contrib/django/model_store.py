@@ -144,6 +144,28 @@ class ModelStore(DjangoSink):
                 self._pid, self._parked, self._looks = os.getpid(), {}, False  # the parent has them
             self._store_what_can_be(entries)
 
+    def lacks_job(self, job_id: str) -> bool:
+        """Whether the job has no row (yet): what is written now would be parked. Raises SinkUnavailableError."""
+        if self.is_in_memory():
+            return False
+        model = self._model()
+        field = self._job_field(model)
+        if not isinstance(field, models.ForeignKey):
+            return False
+        connection = self._connection_to(self.alias)
+        with self._lock:
+            self._seen_jobs.pop(job_id, None)
+            try:
+                with connection.in_place():
+                    self._look_up(field, {job_id})
+            except (DatabaseError, InterfaceError) as error:
+                connection.close()
+                raise SinkUnavailableError(
+                    f"the jobs of {self._model_name} in database {connection.alias!r} cannot be read: {error}",
+                    "see that the server runs",
+                ) from error
+            return job_id not in self._seen_jobs
+
     def _store_what_can_be(self, entries: Sequence[Entry]) -> None:
         model = self._model()
         connection = self._connection_to(self.alias)
@@ -276,13 +298,35 @@ class ModelStore(DjangoSink):
                 query.get_compiler(using=own.alias).execute_sql()
         self._sure_origins.update(entry.origin for entry in entries)
 
+    def not_stored(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those that are not there yet, of a process whose earlier lines this one did not write."""
+        if self.is_in_memory():
+            return list(entries)
+        model = self._model()
+        connection = self._connection_to(self.alias)
+        with self._lock:
+            try:
+                with connection.in_place():
+                    return self._unknown(self.alias, model, entries, {entry.origin for entry in entries})
+            except (DatabaseError, InterfaceError) as error:
+                connection.close()
+                raise SinkUnavailableError(
+                    f"the table of {self._model_name} in database {connection.alias!r} cannot be read: {error}",
+                    f"see that the server runs and that {self._model_name} is migrated there",
+                ) from error
+
     def _without_known(self, alias: str, model: type[models.Model], entries: Sequence[Entry]) -> list[Entry]:
         """Those that are not there yet. Asked only for origins that were not written before, or last failed."""
+        return self._unknown(alias, model, entries, {entry.origin for entry in entries} - self._sure_origins)
+
+    def _unknown(
+        self, alias: str, model: type[models.Model], entries: Sequence[Entry], origins: set[str]
+    ) -> list[Entry]:
         found: set[tuple[str, int]] = set()
         names = self._lookup("origin"), self._lookup("seq")
         if names[0] is None or names[1] is None:
             return list(entries)
-        for origin in {entry.origin for entry in entries} - self._sure_origins:
+        for origin in origins:
             seqs = [entry.seq for entry in entries if entry.origin == origin]
             rows = model._base_manager.using(alias).filter(**{names[0]: origin})
             for at in range(0, len(seqs), 500):

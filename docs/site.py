@@ -18,6 +18,7 @@ PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "ARCHITECTURE.md": "architecture.md",
+    "CONTRIBUTING.md": "contributing.md",
     "LICENSE": "license.md",
 }
 
@@ -65,7 +66,9 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Lead links out of docs/ to the site's pages, and indent tables in lists as Python-Markdown wants them."""
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Lead links out of docs/ to the site's pages, and indent what stands in lists as Python-Markdown wants it."""
     markdown = re.sub(r"\]\(\.\./([^)\s]+)\)", lambda found: f"]({page_of(found[1])})", markdown)
-    return re.sub(r"^ {2,3}(?=\|)", "    ", markdown, flags=re.MULTILINE)
+    if page.file.src_uri == "architecture.md":
+        return markdown  # its picture is indented by as much
+    return re.sub(r"^(?: {3}(?=\S)| {2}(?=\|))", "    ", markdown, flags=re.MULTILINE)

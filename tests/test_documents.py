@@ -36,6 +36,7 @@ _INLINE = re.compile(r"(?<!`)`((?:manage\.py |python manage\.py )?joblog [a-z][^
 NOT_RUN = {
     "from rq import Worker": "run by tests/test_other_tools.py, in a worker of RQ",
     "from opentelemetry import trace": "run by tests/test_other_tools.py, against OpenTelemetry's SDK",
+    "logging.Logger.callHandlers = ": "run by tests/test_other_tools.py, with New Relic's agent",
     "from .resizing import": "the tutorial, typed in by tests/test_tutorial.py",
     'RemoteJobLogHandler("https://example.org': "would send there; tests/contrib/remote sends to a real server",
     "run_logged([": "needs ffmpeg; tests/test_others_output.py runs programs",
@@ -45,7 +46,6 @@ NOT_RUN = {
 NO_COMMANDS = {
     "README.md": ("logger.info(...)  ", "a picture"),
     "ARCHITECTURE.md": ("logger.info(...)  ", "a picture"),
-    "architecture.md": ("logger.info(...)  ", "a picture"),
     "nats-events.md": ("permissions: {", "configuration of nats-server; tests/contrib/nats starts a server with it"),
 }
 """Blocks without a language that are no commands."""
@@ -280,7 +280,7 @@ def test_the_picture_of_the_architecture_is_current() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     """A page that mkdocs.yml does not name is one that nobody finds, and ends the build of the site."""
     named = set(re.findall(r"([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
-    made = {"index.md", "examples.md", "changelog.md", "architecture.md", "license.md"}
+    made = {"index.md", "examples.md", "changelog.md", "architecture.md", "contributing.md", "license.md"}
     assert {path.name for path in (ROOT / "docs").glob("*.md")} == named - made
 
 

@@ -47,6 +47,15 @@ _OPEN: Final = frozenset({"queued", "running", "unknown"})
 class Case:
     """One job at one moment. Made from results alone, so that a rule can be tried on any."""
 
+    job: Mapping[str, Any]
+    log: Mapping[str, Any]
+    nats: Mapping[str, Any]
+    redis: Mapping[str, Any]
+    celery: Mapping[str, Any]
+    pipeline: Mapping[str, Any]
+    streams: list[Any]
+    consumers: list[tuple[Any, Any]]
+
     def __init__(self, job_id: str, results: Mapping[str, ProbeResult], now: float, patience: float) -> None:
         self.job_id = job_id
         self.results = results

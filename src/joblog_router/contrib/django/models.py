@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from django.db import connections, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -87,32 +87,38 @@ class JobLogEntry(models.Model):
 
     AUDIENCES: Final = [("all", _("everybody who may see the job")), ("staff", _("staff only"))]
 
-    namespace = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
-    job_id = models.CharField(_("job"), max_length=MAX_KEY)
-    created = models.BigIntegerField(_("created"), help_text=_("Microseconds since 1970-01-01 00:00 UTC."))
-    level = models.SmallIntegerField(_("level"))
-    logger = models.TextField(_("logger"))
-    message = models.TextField(_("message"), blank=True)
-    exception = models.TextField(_("exception"), default="", blank=True)
-    fields = models.JSONField(_("fields"), default=dict, blank=True)
-    path = models.TextField(_("path"), default="", blank=True)
-    line = models.IntegerField(_("line"), default=0)
-    audience = models.CharField(_("audience"), max_length=20, choices=AUDIENCES, default="all")
-    origin = models.CharField(_("origin"), max_length=100, help_text=_("The process that logged the line."))
-    seq = models.BigIntegerField(_("number in the origin"))
-    n = models.BigIntegerField(_("number in the scope"), default=0)
+    namespace: models.CharField[Any, str] = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
+    job_id: models.CharField[Any, str] = models.CharField(_("job"), max_length=MAX_KEY)
+    created: models.BigIntegerField[Any, int] = models.BigIntegerField(
+        _("created"), help_text=_("Microseconds since 1970-01-01 00:00 UTC.")
+    )
+    level: models.SmallIntegerField[Any, int] = models.SmallIntegerField(_("level"))
+    logger: models.TextField[Any, str] = models.TextField(_("logger"))
+    message: models.TextField[Any, str] = models.TextField(_("message"), blank=True)
+    exception: models.TextField[Any, str] = models.TextField(_("exception"), default="", blank=True)
+    fields: models.JSONField[Any, Any] = models.JSONField(_("fields"), default=dict, blank=True)
+    path: models.TextField[Any, str] = models.TextField(_("path"), default="", blank=True)
+    line: models.IntegerField[Any, int] = models.IntegerField(_("line"), default=0)
+    audience: models.CharField[Any, str] = models.CharField(
+        _("audience"), max_length=20, choices=AUDIENCES, default="all"
+    )
+    origin: models.CharField[Any, str] = models.CharField(
+        _("origin"), max_length=100, help_text=_("The process that logged the line.")
+    )
+    seq: models.BigIntegerField[Any, int] = models.BigIntegerField(_("number in the origin"))
+    n: models.BigIntegerField[Any, int] = models.BigIntegerField(_("number in the scope"), default=0)
 
-    objects = JobLogQuerySet.as_manager()
+    objects: ClassVar[models.Manager[JobLogEntry]] = JobLogQuerySet.as_manager()
 
     class Meta:
-        verbose_name = _("job log entry")
-        verbose_name_plural = _("job log entries")
-        default_permissions = ("view", "delete")
-        indexes = [
+        verbose_name: ClassVar[Any] = _("job log entry")
+        verbose_name_plural: ClassVar[Any] = _("job log entries")
+        default_permissions: ClassVar[tuple[str, ...]] = ("view", "delete")
+        indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["namespace", "job_id", "created", "id"], name="joblog_entry_job_created"),
             models.Index(fields=["namespace", "job_id", "id"], name="joblog_entry_job_id"),
         ]
-        constraints = [
+        constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["origin", "seq"], name="joblog_entry_origin_seq"),
         ]
 
@@ -149,16 +155,20 @@ class JobLogEntry(models.Model):
 class RevokedToken(models.Model):
     """A job token that is refused though it has not expired, or with an empty `token_id` all of a job's so far."""
 
-    namespace = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
-    job_id = models.CharField(_("job"), max_length=MAX_KEY)
-    token_id = models.CharField(_("token"), max_length=40, default="", blank=True)
-    revoked = models.BigIntegerField(_("revoked"), help_text=_("Microseconds since 1970-01-01 00:00 UTC."))
+    namespace: models.CharField[Any, str] = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
+    job_id: models.CharField[Any, str] = models.CharField(_("job"), max_length=MAX_KEY)
+    token_id: models.CharField[Any, str] = models.CharField(_("token"), max_length=40, default="", blank=True)
+    revoked: models.BigIntegerField[Any, int] = models.BigIntegerField(
+        _("revoked"), help_text=_("Microseconds since 1970-01-01 00:00 UTC.")
+    )
 
     class Meta:
-        verbose_name = _("revoked job token")
-        verbose_name_plural = _("revoked job tokens")
-        default_permissions = ("view", "add", "delete")
-        indexes = [models.Index(fields=["namespace", "job_id"], name="joblog_revoked_job")]
+        verbose_name: ClassVar[Any] = _("revoked job token")
+        verbose_name_plural: ClassVar[Any] = _("revoked job tokens")
+        default_permissions: ClassVar[tuple[str, ...]] = ("view", "add", "delete")
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["namespace", "job_id"], name="joblog_revoked_job")
+        ]
 
     def __str__(self) -> str:
         return f"{self.job_id} {self.token_id or '*'}"

@@ -92,6 +92,8 @@ class DjangoSink(StoreByDelegation):
     A store, too: what is read is where lines are written.
     """
 
+    place: str
+
     def __init__(self, database: str | None = None, tests: str = "memory") -> None:
         given: object = database
         if given is not None and (not isinstance(given, str) or not given):

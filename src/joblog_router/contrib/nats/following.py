@@ -115,6 +115,29 @@ class Followed:
         "workers",
     )
 
+    pulls: int
+    job: Job
+    stream: str
+    consumer: str
+    born: float
+    acked: int
+    sent_back: int
+    terminated: int
+    in_progress: int
+    redelivered: int
+    given_up_count: int
+    dropped: int
+    unnamed: int
+    answered: Answered
+    finals: int
+    attempts_answered: int
+    is_seen_whole: bool
+    max_deliver: int
+    ack_wait: float
+    is_changed: bool
+    poll_at: float
+    poll_pause: float
+
     def __init__(self, job: Job, stream: str, consumer: str) -> None:
         self.job = job
         self.stream = stream

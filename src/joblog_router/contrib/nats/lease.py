@@ -32,6 +32,9 @@ _PAUSE: Final = 0.5
 class Lease:
     """The right to write, for `lasting` seconds from each renewal."""
 
+    position: int
+    is_possible: bool
+
     def __init__(self, client: Observer, name: str, monitor: str, lasting: float) -> None:
         self._client = client
         self._name = name

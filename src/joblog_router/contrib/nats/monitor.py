@@ -56,6 +56,9 @@ class Monitor:
     nothing is raised: what cannot be done is said once on stderr, and tried again.
     """
 
+    is_leading: bool
+    is_recording: bool
+
     def __init__(
         self,
         servers: str | list[str],

@@ -44,6 +44,8 @@ class Extent(NamedTuple):
 class Recorder:
     """Reads the recorder from a number on, without a gap; opens its consumer again where that went away."""
 
+    position: int
+
     def __init__(self, client: Observer, name: str, record: Record, bulk: RecordBulk) -> None:
         self._client = client
         self.name = name

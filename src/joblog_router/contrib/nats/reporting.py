@@ -33,6 +33,16 @@ class Telling:
         "unnamed",
     )
 
+    paces: dict[str, Pace]
+    acked: int
+    delivered: int
+    unnamed: int
+    lines: int
+    at: float
+    is_drained: bool
+    is_stalled: bool
+    is_paused: bool
+
     def __init__(self) -> None:
         self.paces = {kind: Pace() for kind in _KINDS}
         self.acked = self.delivered = self.unnamed = self.lines = 0

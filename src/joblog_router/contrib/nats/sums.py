@@ -117,6 +117,23 @@ class Sum:
         "unknown",
     )
 
+    job: Job
+    stream: str | None
+    expected: int
+    accepted: int
+    duplicates: int
+    unknown: int
+    pending: int
+    first_seq: int
+    last_seq: Any
+    started: float
+    stopped: float
+    last_stored: float
+    is_told: bool
+    since_first_seq: int
+    since_last_seq: int
+    since_started: float
+
     def __init__(self, job: Job, stream: str | None, expected: int = 0) -> None:
         self.job = job
         self.stream = stream

@@ -14,6 +14,7 @@ from joblog_router._pipeline import report
 from tests.isolation import preserved_logging
 from tests.postgres import PgBouncer, PostgresServer, find_pgbouncer, find_postgres
 from tests.servers import NatsServer
+from tests.strangers import as_nobody
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background by a shell; what the tests start must not inherit it.
@@ -73,6 +74,8 @@ def _missing() -> dict[str, str]:
         missing["postgresql"] = "psycopg is not installed"
     if find_pgbouncer() is None:
         missing["pgbouncer"] = "no pgbouncer was found (apt-get install -y pgbouncer, or set PGBOUNCER_BIN)"
+    if not as_nobody():
+        missing["other_user"] = "only root with setpriv can run a worker as another user, by a Python that it may run"
     if os.environ.get("JOBLOG_TEST_DATABASE") == "postgresql":
         missing["sqlite"] = "JOBLOG_TEST_DATABASE=postgresql"
     return missing
@@ -82,7 +85,7 @@ def _missing() -> dict[str, str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs a server that is not there, and remember it for the end."""
     missing = _missing()
-    if missing.keys() - {"sqlite"} and os.environ.get("JOBLOG_TEST_SERVERS") == "require":
+    if missing.keys() - {"sqlite", "other_user"} and os.environ.get("JOBLOG_TEST_SERVERS") == "require":
         raise pytest.UsageError(f"JOBLOG_TEST_SERVERS=require: {'; '.join(missing.values())}")
     left_out = {mark: [item for item in items if item.get_closest_marker(mark)] for mark in missing}
     config.stash[_LEFT_OUT] = [

@@ -1,4 +1,4 @@
-"""Sentry, OpenTelemetry and RQ beside this library, as docs/other-tools.md has it."""
+"""Sentry, OpenTelemetry, New Relic and RQ beside this library, as docs/other-tools.md has it."""
 
 from __future__ import annotations
 
@@ -110,6 +110,61 @@ def test_opentelemetry_exports_each_record_once_and_traces_go_into_fields() -> N
     assert exported.trace_id == span.get_span_context().trace_id
     (entry,) = entries("7")
     assert entry.fields["trace_id"] == f"{exported.trace_id:032x}"
+
+
+AGENT = """
+[newrelic]
+app_name = tests
+developer_mode = true
+log_file = stderr
+log_level = error
+application_logging.forwarding.context_data.enabled = true
+application_logging.local_decorating.enabled = true
+"""
+
+MONITORED = """
+import json, logging
+import newrelic.agent
+newrelic.agent.initialize("newrelic.ini")
+application = newrelic.agent.register_application(timeout=20)
+import recipe
+from joblog_router import job_context
+from joblog_router.testing import capture_job_logs
+log = logging.getLogger("app.work")
+logging.getLogger().setLevel("INFO")
+with capture_job_logs() as logs:
+    with job_context(7, step="load"):
+        log.info("working on %d", 3)
+        with newrelic.agent.BackgroundTask(application, "job"):
+            log.error("broken")
+    log.info("outside")
+    kept = logs.messages(7)
+from newrelic.core.agent import agent_instance
+events = agent_instance().application("tests")._stats_engine.log_events.samples
+seen = [(e.message, e.attributes.get("context.job_id"), e.attributes.get("context.step")) for e in events]
+print(json.dumps([kept, sorted(seen)]))
+"""
+
+
+def test_new_relic_forwards_each_record_once_with_its_job(tmp_path: Path) -> None:
+    """The agent in developer mode, which sends nothing: what it would forward, in a transaction and outside of one."""
+    (tmp_path / "newrelic.ini").write_text(AGENT)
+    (tmp_path / "recipe.py").write_text(recipe("New Relic"))
+    (tmp_path / "monitored.py").write_text(MONITORED)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEW_RELIC")}
+    done = subprocess.run(
+        [sys.executable, "monitored.py"],
+        cwd=tmp_path,
+        env={**inherited, "PYTHONPATH": str(SRC), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    kept, seen = json.loads(done.stdout.splitlines()[-1])
+    assert kept == ["working on 3", "broken"]
+    assert seen == [["broken", "7", "load"], ["outside", None, None], ["working on 3", "7", "load"]]
 
 
 WORKER = """

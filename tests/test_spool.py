@@ -383,6 +383,33 @@ with job_context(1):
     assert segments(tmp_path) == []
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_daemon_thread_that_logs_while_the_process_ends_loses_nothing(tmp_path: Path, seed: int) -> None:
+    """It goes on after the last exit function; each line whose call returned is there, at the latest by recovery."""
+    code = f"""
+configure()
+file = os.open(sys.argv[1] + "/returned", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+def serve():
+    with job_context(1):
+        number = 0
+        while True:
+            log.info("line %d", number)
+            os.write(file, b"%d\\n" % number)
+            number += 1
+threading.Thread(target=serve, daemon=True).start()
+time.sleep({0.05 + 0.03 * seed})  # it logs meanwhile
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    returned = {f"line {number}" for number in (tmp_path / "returned").read_text().split()}
+    recover(tmp_path)
+    rows = Counter(str(line["message"]) for line in stored(tmp_path))
+    assert returned
+    assert not returned - set(rows)
+    assert set(rows.values()) == {1}
+    assert segments(tmp_path) == []
+
+
 def test_flush_on_sigterm_is_for_the_main_thread() -> None:
     """Python allows signal handlers nowhere else; the error says so."""
     from joblog_router import JobLogError, flush_on_sigterm

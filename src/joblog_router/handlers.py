@@ -102,6 +102,8 @@ class JobLogHandler(logging.Handler):
     `block` hold, and one spool serves all.
     """
 
+    is_open: bool
+
     @_telling
     def __init__(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from .folding import Folder
@@ -175,6 +175,9 @@ class Channel:
         done = self.done()
         owed = self.folder.owed_from(done)
         upto = done if owed is None else min(done, owed - 1)
+        # Where so much waits that lines would find no room in the spool, those that the sink holds give way.
+        if (held := self.held_by_sink()) is not None and not (self.spool and self.spool.is_filling(self.taken)):
+            upto = min(upto, held - 1)
         if self.spool is not None:
             self.spool.acknowledge(upto)
         for old in list(self._old_spools):
@@ -182,9 +185,15 @@ class Channel:
                 self._old_spools.remove(old)
                 self._close_spool(old[0], is_done=True)
 
+    def held_by_sink(self) -> int | None:
+        """The lowest number of a line that the sink has taken and not stored yet, for sinks that do so; or None."""
+        held_from: Callable[[str], int | None] | None = getattr(self.sink, "held_from", None)
+        return None if held_from is None else held_from(self.origin)
+
     def close_spools(self, is_done: bool) -> None:
         """Let go of the segments; their files go if nothing in them is needed any more."""
         self.acknowledge()
+        is_done = is_done and self.held_by_sink() is None
         for spool, _ in self._old_spools:
             self._close_spool(spool, is_done)
         self._old_spools = []

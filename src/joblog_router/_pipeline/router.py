@@ -25,7 +25,7 @@ from . import leaks, resolve, scopes, settings, switch
 from .channel import Channel, Item, Use
 from .dotted import load
 from .namespaces import current_namespace
-from .overflow import Overflow
+from .overflow import WRITER_NAME, Overflow
 from .recovery import Recovery
 from .report import has_waiting, report_once, use_writer
 from .settings import SpoolSetting, Unset
@@ -423,11 +423,20 @@ class Router:
         self._close_spools()
 
     def _close_spools(self) -> None:
-        """Take away segments of which nothing is needed; the others are the next process's."""
+        """Take away segments of which nothing is needed; the others are the next process's.
+
+        Daemon threads go on logging while the interpreter ends: where there are any, all segments stay open.
+        """
         if self._status is not None:
             self._status.remove()
+        here = (threading.main_thread(), threading.current_thread())
+        goes_on = any(thread not in here and thread.name != WRITER_NAME for thread in threading.enumerate())
         for channel in self._snapshot():
-            if not channel.is_recovery:
+            if channel.is_recovery:
+                continue
+            if goes_on:
+                channel.acknowledge()
+            else:
                 channel.close_spools(is_done=channel.is_empty())
 
     def _at_exit(self) -> None:

@@ -199,6 +199,10 @@ class RecoveryChannel(Channel):
         self.ready.extend(map(self.rules.finish, self.folder.due(everything)))
         self.folder.number_rows(self.taken)
 
+    def is_empty(self) -> bool:
+        """Whether nothing is left to do, for the sink either: until then the segment is needed."""
+        return super().is_empty() and self.held_by_sink() is None
+
     def finish(self) -> None:
         """All is stored: take the segment away. One with lines that could not be read is kept aside."""
         segment = self.spool

@@ -39,6 +39,7 @@ _FIRST_BACKOFF = 0.25
 _LAST_BACKOFF = 30.0
 _FLUSH_RETRY = 0.1
 _IDLE = 1.0
+_HELD = 0.25  # how often to look whether a sink has stored what it held
 
 
 class Hurry:
@@ -194,6 +195,8 @@ class Writer:
             for channel in self._channels()
             if not channel.failing and (due := channel.missing.next_due()) is not None
         ]
+        if any(channel.spool is not None and channel.held_by_sink() is not None for channel in self._channels()):
+            times.append(now + _HELD)
         if (ask_at := switch.next_ask()) is not None:
             times.append(ask_at)
         return max(0.0, min(times) - now) if times else None

@@ -12,6 +12,7 @@ from ..sinks.opening import open_store
 from ..sinks.store import Store
 from .case import Case, Diagnosis, Evidence
 from .configuration import Configuration, configured, probes_of
+from .effective import Setting, effective
 from .probing import ProbeResult, ask
 from .rules import RULES
 
@@ -36,6 +37,7 @@ class Verdict:
     diagnosis: Diagnosis
     others: tuple[Diagnosis, ...] = ()
     results: Mapping[str, ProbeResult] = field(default_factory=dict)
+    settings: tuple[Setting, ...] = ()
     at: float = 0.0
     took: float = 0.0
 
@@ -58,6 +60,7 @@ class Verdict:
             **_as_dict(self.diagnosis),
             "others": [_as_dict(one) for one in self.others],
             "failures": self.failures,
+            "settings": [one._asdict() for one in self.settings],
         }
         if with_results:
             found["probes"] = {name: result._asdict() for name, result in self.results.items()}
@@ -80,7 +83,14 @@ def diagnose(job_id: str, results: Mapping[str, ProbeResult], now: float, patien
     if verdict is _UNKNOWN:
         evidence = [Evidence(name, result.error) for name, result in results.items() if result.error]
         verdict = verdict._replace(evidence=tuple(evidence))
-    return Verdict(job_id, verdict, tuple(others[:_FEW]), results, now)
+    return Verdict(job_id, verdict, tuple(others[:_FEW]), results, _settings(case), now)
+
+
+def _settings(case: Case) -> tuple[Setting, ...]:
+    try:
+        return effective(case)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ()  # as for the rules
 
 
 async def examine(

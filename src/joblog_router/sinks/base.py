@@ -19,7 +19,9 @@ class Sink(Protocol):
     that should not keep its connection open meanwhile. And a text `place`, the same for two sinks that write to the
     same place though their options are spelled differently: they then share one buffer and store a line once. One
     that does not notice by itself that an entry comes again after a kill may have `not_stored(entries)`: those of a
-    batch out of a dead process's spool that it does not have yet, which are then all that is written.
+    batch out of a dead process's spool that it does not have yet, which are then all that is written. And one that
+    takes entries before it can store them may have `held_from(origin)`: the lowest `seq` of those of `origin`, or None;
+    the spool keeps them so long.
     """
 
     def write(self, entries: Sequence[Entry]) -> None:

@@ -36,6 +36,8 @@ class JsonLinesSink(JsonLinesReader):
     files are in `<directory>/<escaped namespace>/`.
     """
 
+    place: str
+
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         if not isinstance(directory, str | os.PathLike) or not os.fspath(directory):
             raise ConfigurationError(f"sink 'jsonl': directory must be a path, not {directory!r}")

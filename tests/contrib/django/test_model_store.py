@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from joblog_router import ConfigurationError
 from joblog_router.contrib.django.model_store import ModelStore
 from tests.contrib.django.conftest import ON_POSTGRESQL
-from tests.contrib.django.project import MODELS, Project
+from tests.contrib.django.project import MODELS, PREAMBLE, Project
 from tests.postgres import PostgresServer
 
 LINES = """
@@ -196,6 +197,89 @@ Job.objects.create(pk=1, name="late")
     )
     assert "lines wait for rows already" in done.stderr
     assert project.run(IMPORTS + "print(messages(1))").stdout.strip() == "['early 0', 'early 1']"
+
+
+KILLED = """
+import os, signal
+with job_context(77):
+    for number in range(3):
+        logger.info("early %d", number)
+    for number in range(20):
+        logger.info("similar %d", number)
+flush(10)
+until = time.monotonic() + 10
+while store.held_from(next(iter(store._parked.values()))[1][0].origin) is None:
+    assert time.monotonic() < until
+with job_context(job.pk):
+    for number in range(1_200):
+        logger.warning("of a job with a row %d", number)
+assert flush(20)
+print(store.parked, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def spools(project: Project) -> list[Path]:
+    """Segments that are left, of processes that are gone."""
+    return list(project.root.glob("joblog-router-*/*.spool"))
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_a_kill_loses_no_parked_line(project: Project, fold: bool) -> None:
+    """What is parked stays in the spool: the next process stores it once the row is there, and nothing twice."""
+    project.settings(SETTINGS.replace('"fold": False', f'"fold": {fold}'))
+    killed = project.finish(
+        project.start("-c", PREAMBLE + IMPORTS + 'job = Job.objects.create(name="x")' + KILLED), -signal.SIGKILL
+    )
+    assert int(killed.stdout) >= 8, killed.stderr
+    assert len(spools(project)) == 1
+    found = project.run(
+        IMPORTS
+        + """
+Job.objects.create(pk=77, name="late")
+with job_context(Job.objects.get(name="x").pk):
+    logger.info("starts the writer")
+until = time.monotonic() + 20
+while len(messages(77)) < LINES or stats()["recovered"] == 0:
+    assert time.monotonic() < until, (messages(77), stats())
+    time.sleep(0.02)
+import json
+others = Line.objects.exclude(job=77).filter(message__startswith="of a job with a row").count()
+last = Line.objects.filter(job=77).order_by("pk").last().context.get("folded")
+print(json.dumps([messages(77), others, last]))
+""".replace("LINES", "10" if fold else "23")
+    )
+    lines, others, folded = json.loads(found.stdout)
+    assert lines[:3] == ["early 0", "early 1", "early 2"]
+    assert lines[-1] == "similar 19"
+    assert len(lines) == len(set(lines)) == (10 if fold else 23)
+    assert folded == (15 if fold else None), "counted exactly"
+    assert others == 1_200, "what was stored comes no second time"
+    assert spools(project) == []
+
+
+def test_parked_lines_of_a_killed_process_are_given_up_when_their_time_is_over(tmp_path: Path) -> None:
+    """The row never comes: the next process drops and counts them, and their segment goes."""
+    project = make(tmp_path)
+    project.finish(
+        project.start("-c", PREAMBLE + IMPORTS + 'job = Job.objects.create(name="x")' + KILLED), -signal.SIGKILL
+    )
+    done = project.run(
+        IMPORTS
+        + """
+from pathlib import Path
+until = time.monotonic() + 20
+def left():
+    return list(Path(".").glob("joblog-router-*/*.spool"))
+with job_context(Job.objects.get(name="x").pk):
+    logger.info("starts the writer")
+while store.dropped < 23 or len(left()) > 1:
+    assert time.monotonic() < until, (store.dropped, left())
+    time.sleep(0.02)
+"""
+    )
+    assert "23 lines of job '77' are dropped: the job had no row" in done.stderr
+    assert spools(project) == []
 
 
 @pytest.mark.parametrize(

@@ -436,7 +436,7 @@ async def test_a_finished_job_leaves_nothing_behind(jobs: int, scene: Scene, mon
             await subscription.unsubscribe()
             await js.delete_stream(stream)
             if number % (jobs // 2) == 0:
-                watching = monitor._watching
+                watching = monitor._term
                 assert watching is not None
                 await until(partial(_knows_nobody, watching))
                 await asyncio.sleep(3 * INTERVAL)  # the round in progress holds its own

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from joblog_router.contrib.remote import send
 from joblog_router.contrib.remote.tokens import issue_token
 from tests.contrib.django.project import Project
 from tests.servers import dying_with_parent
+from tests.strangers import as_nobody
 
 URLS = """
 from django.urls import path
@@ -148,16 +150,17 @@ def receiver(tmp_path: Path, migrated_files: Path) -> Iterator[Receiver]:
 class Worker:
     """A folder with a copy of `send.py` and nothing else: workers there have the standard library only."""
 
-    def __init__(self, root: Path) -> None:
-        root.mkdir()
+    def __init__(self, root: Path, python: tuple[str, ...] = ()) -> None:
+        root.mkdir(exist_ok=True)
         self.root = root
+        self._python = python or (sys.executable,)
         shutil.copy(str(send.__file__), root / "joblog_send.py")
 
     def start(self, code: str, *arguments: str) -> subprocess.Popen[str]:
         """Run `code` without site-packages, with `joblog_send` to import."""
         preamble = "import logging, sys, time\nsys.path.insert(0, '.')\nimport joblog_send\nlog = logging.getLogger()\n"
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", preamble + code, *arguments],
+            [*self._python, "-I", "-S", "-c", preamble + code, *arguments],
             cwd=self.root,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -181,3 +184,15 @@ class Worker:
 def worker(tmp_path: Path) -> Worker:
     """A folder for workers."""
     return Worker(tmp_path / "worker")
+
+
+@pytest.fixture
+def stranger() -> Iterator[Worker]:
+    """A folder of another Unix user's, which that user's workers run in."""
+    with tempfile.TemporaryDirectory(prefix="joblog-stranger.") as name:
+        root = Path(name)
+        made = Worker(root, as_nobody())
+        root.chmod(0o700)
+        shutil.chown(root, "nobody", "nogroup")
+        (root / "joblog_send.py").chmod(0o644)
+        yield made

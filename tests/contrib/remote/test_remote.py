@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import json
 import logging
+import pwd
 import sqlite3
 import time
 from pathlib import Path
@@ -216,6 +217,79 @@ def test_a_hundred_forged_and_cross_job_requests_let_nothing_in(receiver: Receiv
     assert counts["expired"] == counts["revoked"] == 3
 
 
+STRANGER = """
+import os, stat
+real, real_ns = time.time, time.time_ns
+time.time = lambda: real() + 3600
+time.time_ns = lambda: real_ns() + 3600 * 10**9
+"""
+
+
+@pytest.mark.other_user
+def test_another_user_elsewhere_with_everything_going_wrong(receiver: Receiver, stranger: Worker) -> None:
+    """Of another Unix user, in another folder, an hour ahead; the server and the worker are killed, the token ends."""
+    spool = str(stranger.root / "spool")
+    code = (
+        STRANGER
+        + HANDLER
+        + """
+print(os.geteuid(), flush=True)
+assert os.geteuid() != 0
+with joblog_send.job(sys.argv[2]):
+    for number in range(600):
+        log.info("line %d", number)
+        if number == 200:
+            print("under way", flush=True)
+            sys.stdin.readline()
+            handler.use(sys.argv[4])  # one that has ended
+    print(oct(stat.S_IMODE(os.stat(sys.argv[3]).st_mode)), flush=True)
+    sys.stdin.readline()
+"""
+    )
+    process = stranger.start(code, receiver.url, receiver.token(7), spool, receiver.token(7, expires=0.001))
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == f"{pwd.getpwnam('nobody').pw_uid}\n", process.stderr and process.stderr.read()
+    assert process.stdout.readline() == "under way\n"
+    until = time.monotonic() + 60
+    while len(receiver.rows("7")) < 100:
+        assert time.monotonic() < until
+        time.sleep(0.02)  # the server is killed in the middle of it
+    receiver.stop()
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "0o700\n"
+    process.kill()
+    process.communicate()
+    receiver.start()
+    # The project's own files are not the stranger's, and what waits is of a token that has expired meanwhile.
+    stranger.run(
+        STRANGER
+        + HANDLER
+        + """
+try:
+    open(sys.argv[4])
+except PermissionError:
+    pass
+else:
+    raise AssertionError("could read the project's database")
+assert not handler.flush(1), "an expired token lets nothing in"
+handler.use(sys.argv[2])
+assert handler.flush(20), handler.stats()
+""",
+        receiver.url,
+        receiver.token(7),
+        spool,
+        str(receiver.project.root / "joblog.sqlite3"),
+    )
+    assert receiver.rows("7") == [f"line {number}" for number in range(600)]
+    assert receiver.counters()["expired"] >= 1
+    assert list(Path(spool).iterdir()) == []
+    for created, fields in receiver.rows("7", "created, fields"):
+        assert abs(created / 1e6 - time.time()) < 120
+        assert abs(json.loads(fields)["clock_ahead"] - 3600) < 5
+
+
 def _as_header(token: str | None) -> str | None:
     return None if token is None else token.encode("latin-1", "replace").decode("latin-1").replace("\x00", " ")
 
@@ -314,6 +388,44 @@ assert handler.flush(30)
     assert process.returncode == 0, err
     assert receiver.rows("1") == ["early"]
     assert receiver.send(receiver.token("x"), line()) == (409, {"error": "no_job"})
+
+
+OWN_TABLE = """
+INSTALLED_APPS = ["own", *INSTALLED_APPS]
+JOBLOG_ROUTER = {"NATS": False, "CELERY": False, "REMOTE": {"sink": "model", "options": {
+    "model": "own.Line", "fields": {"job": "job_id", "message": "text", "context": "context", "at": "created"}}}}
+"""
+
+OWN_MODEL = """
+from django.db import models
+class Line(models.Model):
+    job = models.ForeignKey("shop.Job", models.CASCADE)
+    message = models.TextField()
+    context = models.JSONField()
+    at = models.DateTimeField()
+"""
+
+
+def test_in_a_table_of_the_projects_own_the_same_holds(receiver: Receiver, worker: Worker) -> None:
+    """Lines of a job without a row stay with the worker, not in the server's memory; a second copy is not stored."""
+    receiver.stop()
+    (receiver.project.root / "own").mkdir()
+    (receiver.project.root / "own" / "__init__.py").touch()
+    (receiver.project.root / "own" / "models.py").write_text(OWN_MODEL)
+    receiver.settings(OWN_TABLE)
+    receiver.project.manage("migrate", "--run-syncdb", "--verbosity=0")
+    receiver.start()
+    early = line(1, "early")
+    assert receiver.send(receiver.token(1), early) == (409, {"error": "no_job"})
+    receiver.stop()  # killed: whatever it had kept would be lost
+    receiver.start()
+    receiver.project.run("from shop.models import Job; assert Job.objects.create(name='x').pk == 1")
+    both = early, line(2, "second")
+    assert receiver.send(receiver.token(1), *both) == (200, {"stored": 2, "known": 0, "refused": 0})
+    assert receiver.send(receiver.token(1), *both) == (200, {"stored": 0, "known": 2, "refused": 0})
+    found = receiver.project.run("from own.models import Line; print(list(Line.objects.values_list('job', 'message')))")
+    assert found.stdout.strip() == "[(1, 'early'), (1, 'second')]"
+    assert receiver.send(receiver.token("x"), line())[0] == 409
 
 
 def test_without_its_table_nothing_is_let_in(receiver: Receiver) -> None:

@@ -25,7 +25,7 @@ __all__ = ["FLUSH_TIMEOUT", "Tasks"]
 
 FLUSH_TIMEOUT: Final = 2.0
 
-logger = logging.getLogger("joblog_router.celery")
+logger: logging.Logger = logging.getLogger("joblog_router.celery")
 
 
 class _Running(NamedTuple):

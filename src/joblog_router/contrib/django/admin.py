@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlencode
 
 from django.contrib import admin
@@ -150,16 +150,16 @@ class _NewestFirst(ChangeList):
 class JobLogEntryAdmin(_AdminBase):
     """Lines of job logs, to look at."""
 
-    list_display = ("time", "level_shown", "job", "logger_shown", "message_shown")
-    list_display_links = ("time",)
-    list_filter = (_JobFilter, _LevelFilter, _LoggerFilter)
+    list_display: Any = ("time", "level_shown", "job", "logger_shown", "message_shown")
+    list_display_links: Any = ("time",)
+    list_filter: ClassVar[Any] = (_JobFilter, _LevelFilter, _LoggerFilter)
     list_per_page = _PER_PAGE
     list_max_show_all = 0
     show_full_result_count = False
-    ordering = ("-id",)
-    actions = None
-    sortable_by = ()
-    change_list_template = "joblog_router/admin/change_list.html"
+    ordering: ClassVar[Any] = ("-id",)
+    actions: Any = None
+    sortable_by: ClassVar[Any] = ()
+    change_list_template: ClassVar[Any] = "joblog_router/admin/change_list.html"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Nobody: lines are logged."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
@@ -50,8 +50,8 @@ class JobLogConfig(AppConfig):
 
     name = "joblog_router.contrib.django"
     label = "joblog_router"
-    verbose_name = _("Job logs")
-    default_auto_field = "django.db.models.BigAutoField"
+    verbose_name: Any = _("Job logs")
+    default_auto_field: str = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Raise ConfigurationError for a wrong JOBLOG_ROUTER, MissingExtraError for a package it asks for."""

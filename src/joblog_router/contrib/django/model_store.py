@@ -65,9 +65,13 @@ class ModelStore(DjangoSink):
     stored once, and lines for staff can be told from others; without a place for `audience` those are refused.
 
     A line whose job has no row (not committed yet) is parked in memory, `park_lines` of them for `park_seconds` at
-    most: then, or if the job had been there before, it is dropped and counted (`dropped`, and once on stderr).
+    most: then, or if the job had been there before, it is dropped and counted (`dropped`, and once on stderr). With a
+    spool it stays in there meanwhile: a killed process loses none, the next one parks it again.
     `database` and `tests` are as those of the sink "django".
     """
+
+    place: str
+    dropped: int
 
     def __init__(
         self,
@@ -122,6 +126,14 @@ class ModelStore(DjangoSink):
         """How many lines wait for their job's row."""
         return sum(len(lines) for _, lines in list(self._parked.values()))
 
+    def held_from(self, origin: str) -> int | None:
+        """The lowest number of a parked line of `origin`: the spool keeps it, should this process be killed."""
+        if not self._parked or self._pid != os.getpid():
+            return None
+        with self._lock:
+            seqs = (entry.seq for _, lines in self._parked.values() for entry in lines if entry.origin == origin)
+            return min(seqs, default=None)
+
     def write(self, entries: Sequence[Entry]) -> None:
         """Add rows in one transaction, parking those of jobs without a row. Raises as the sink "django" does."""
         if self.is_in_memory():
@@ -131,6 +143,28 @@ class ModelStore(DjangoSink):
             if self._pid != os.getpid():
                 self._pid, self._parked, self._looks = os.getpid(), {}, False  # the parent has them
             self._store_what_can_be(entries)
+
+    def lacks_job(self, job_id: str) -> bool:
+        """Whether the job has no row (yet): what is written now would be parked. Raises SinkUnavailableError."""
+        if self.is_in_memory():
+            return False
+        model = self._model()
+        field = self._job_field(model)
+        if not isinstance(field, models.ForeignKey):
+            return False
+        connection = self._connection_to(self.alias)
+        with self._lock:
+            self._seen_jobs.pop(job_id, None)
+            try:
+                with connection.in_place():
+                    self._look_up(field, {job_id})
+            except (DatabaseError, InterfaceError) as error:
+                connection.close()
+                raise SinkUnavailableError(
+                    f"the jobs of {self._model_name} in database {connection.alias!r} cannot be read: {error}",
+                    "see that the server runs",
+                ) from error
+            return job_id not in self._seen_jobs
 
     def _store_what_can_be(self, entries: Sequence[Entry]) -> None:
         model = self._model()
@@ -212,7 +246,11 @@ class ModelStore(DjangoSink):
         if self.parked >= self._park_lines:
             self._drop(entry.job_id, 1, f"has no row, and {self._park_lines} lines wait for rows already")
             return
-        self._parked.setdefault(entry.job_id, (time.monotonic(), []))[1].append(entry)
+        if entry.job_id not in self._parked:
+            # A line of a process that was killed has waited already; a row that is just being committed gets a second.
+            waited = min(max(time.time() - entry.created, 0.0), self._park_seconds - min(1.0, self._park_seconds))
+            self._parked[entry.job_id] = (time.monotonic() - waited, [])
+        self._parked[entry.job_id][1].append(entry)
         if not self._looks:
             self._looks = True
             threading.Thread(target=Context().run, args=(self._look,), name="joblog-parked", daemon=True).start()
@@ -260,13 +298,35 @@ class ModelStore(DjangoSink):
                 query.get_compiler(using=own.alias).execute_sql()
         self._sure_origins.update(entry.origin for entry in entries)
 
+    def not_stored(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those that are not there yet, of a process whose earlier lines this one did not write."""
+        if self.is_in_memory():
+            return list(entries)
+        model = self._model()
+        connection = self._connection_to(self.alias)
+        with self._lock:
+            try:
+                with connection.in_place():
+                    return self._unknown(self.alias, model, entries, {entry.origin for entry in entries})
+            except (DatabaseError, InterfaceError) as error:
+                connection.close()
+                raise SinkUnavailableError(
+                    f"the table of {self._model_name} in database {connection.alias!r} cannot be read: {error}",
+                    f"see that the server runs and that {self._model_name} is migrated there",
+                ) from error
+
     def _without_known(self, alias: str, model: type[models.Model], entries: Sequence[Entry]) -> list[Entry]:
         """Those that are not there yet. Asked only for origins that were not written before, or last failed."""
+        return self._unknown(alias, model, entries, {entry.origin for entry in entries} - self._sure_origins)
+
+    def _unknown(
+        self, alias: str, model: type[models.Model], entries: Sequence[Entry], origins: set[str]
+    ) -> list[Entry]:
         found: set[tuple[str, int]] = set()
         names = self._lookup("origin"), self._lookup("seq")
         if names[0] is None or names[1] is None:
             return list(entries)
-        for origin in {entry.origin for entry in entries} - self._sure_origins:
+        for origin in origins:
             seqs = [entry.seq for entry in entries if entry.origin == origin]
             rows = model._base_manager.using(alias).filter(**{names[0]: origin})
             for at in range(0, len(seqs), 500):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from django.db import models
+from django.db import connections, models, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.translation import gettext_lazy as _
 
 from ..._pipeline.text import clean, printable
@@ -14,9 +15,28 @@ from ...context import current_namespace
 from ...exceptions import JobLogError
 from .keys import MAX_KEY, stored_key
 
-__all__ = ["JobLogEntry", "JobLogQuerySet", "RevokedToken"]
+__all__ = ["JobLogEntry", "JobLogQuerySet", "JobLogSum", "RevokedToken", "has_sums", "lock_sums"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_SUMS_LOCK: Final = 1_583_216_097  # CRC-32 of "joblog_router.sums"
+
+
+def has_sums(alias: str) -> bool:
+    """Whether there is the table of sums: migrations may be behind the code. Asks the database."""
+    return JobLogSum._meta.db_table in connections[alias].introspection.table_names()
+
+
+def lock_sums(connection: BaseDatabaseWrapper, *, shared: bool = False) -> bool:
+    """Keep those who delete single rows and those who make sums apart until the end of the transaction.
+
+    Makers share the lock and do not wait for it: whether it was had. On other databases one writes at a time.
+    """
+    if connection.vendor != "postgresql":
+        return True
+    function = "pg_try_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pg_catalog.{function}(%s)", [_SUMS_LOCK])
+        return cursor.fetchone()[0] is not False
 
 
 class JobLogQuerySet(models.QuerySet["JobLogEntry"]):
@@ -36,6 +56,26 @@ class JobLogQuerySet(models.QuerySet["JobLogEntry"]):
         """Raise JobLogError: entries are never changed."""
         raise JobLogError("JobLogEntry is append-only: rows are added and deleted, never updated")
 
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete the rows, and the sums over their jobs' logs, which do not hold any more."""
+        with transaction.atomic(using=self.db):
+            if has_sums(self.db):
+                lock_sums(connections[self.db])
+                keys = list(self.order_by().values_list("namespace", "job_id").distinct())
+                for namespace, job_id in keys:
+                    JobLogSum.objects.using(self.db).filter(namespace=namespace, job_id=job_id).delete()
+            return super().delete()
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def delete_oldest(self) -> int:
+        """Delete the rows, which are the oldest of their jobs: how many. That their sums do not hold is then seen."""
+        return super().delete()[0]
+
+    delete_oldest.alters_data = True  # type: ignore[attr-defined]
+    delete_oldest.queryset_only = True  # type: ignore[attr-defined]
+
 
 class JobLogEntry(models.Model):
     """One line of one job's log; the fields are those of `joblog_router.Entry`.
@@ -47,32 +87,38 @@ class JobLogEntry(models.Model):
 
     AUDIENCES: Final = [("all", _("everybody who may see the job")), ("staff", _("staff only"))]
 
-    namespace = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
-    job_id = models.CharField(_("job"), max_length=MAX_KEY)
-    created = models.BigIntegerField(_("created"), help_text=_("Microseconds since 1970-01-01 00:00 UTC."))
-    level = models.SmallIntegerField(_("level"))
-    logger = models.TextField(_("logger"))
-    message = models.TextField(_("message"), blank=True)
-    exception = models.TextField(_("exception"), default="", blank=True)
-    fields = models.JSONField(_("fields"), default=dict, blank=True)
-    path = models.TextField(_("path"), default="", blank=True)
-    line = models.IntegerField(_("line"), default=0)
-    audience = models.CharField(_("audience"), max_length=20, choices=AUDIENCES, default="all")
-    origin = models.CharField(_("origin"), max_length=100, help_text=_("The process that logged the line."))
-    seq = models.BigIntegerField(_("number in the origin"))
-    n = models.BigIntegerField(_("number in the scope"), default=0)
+    namespace: models.CharField[Any, str] = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
+    job_id: models.CharField[Any, str] = models.CharField(_("job"), max_length=MAX_KEY)
+    created: models.BigIntegerField[Any, int] = models.BigIntegerField(
+        _("created"), help_text=_("Microseconds since 1970-01-01 00:00 UTC.")
+    )
+    level: models.SmallIntegerField[Any, int] = models.SmallIntegerField(_("level"))
+    logger: models.TextField[Any, str] = models.TextField(_("logger"))
+    message: models.TextField[Any, str] = models.TextField(_("message"), blank=True)
+    exception: models.TextField[Any, str] = models.TextField(_("exception"), default="", blank=True)
+    fields: models.JSONField[Any, Any] = models.JSONField(_("fields"), default=dict, blank=True)
+    path: models.TextField[Any, str] = models.TextField(_("path"), default="", blank=True)
+    line: models.IntegerField[Any, int] = models.IntegerField(_("line"), default=0)
+    audience: models.CharField[Any, str] = models.CharField(
+        _("audience"), max_length=20, choices=AUDIENCES, default="all"
+    )
+    origin: models.CharField[Any, str] = models.CharField(
+        _("origin"), max_length=100, help_text=_("The process that logged the line.")
+    )
+    seq: models.BigIntegerField[Any, int] = models.BigIntegerField(_("number in the origin"))
+    n: models.BigIntegerField[Any, int] = models.BigIntegerField(_("number in the scope"), default=0)
 
-    objects = JobLogQuerySet.as_manager()
+    objects: ClassVar[models.Manager[JobLogEntry]] = JobLogQuerySet.as_manager()
 
     class Meta:
-        verbose_name = _("job log entry")
-        verbose_name_plural = _("job log entries")
-        default_permissions = ("view", "delete")
-        indexes = [
+        verbose_name: ClassVar[Any] = _("job log entry")
+        verbose_name_plural: ClassVar[Any] = _("job log entries")
+        default_permissions: ClassVar[tuple[str, ...]] = ("view", "delete")
+        indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["namespace", "job_id", "created", "id"], name="joblog_entry_job_created"),
             models.Index(fields=["namespace", "job_id", "id"], name="joblog_entry_job_id"),
         ]
-        constraints = [
+        constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["origin", "seq"], name="joblog_entry_origin_seq"),
         ]
 
@@ -85,6 +131,15 @@ class JobLogEntry(models.Model):
         if not self._state.adding:
             raise JobLogError("JobLogEntry is append-only: rows are added and deleted, never updated")
         super().save(*args, **kwargs)
+
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Delete the row, and the sums over its job's log, which do not hold any more."""
+        alias = using or router.db_for_write(type(self), instance=self)
+        with transaction.atomic(using=alias):
+            if has_sums(alias):
+                lock_sums(connections[alias])
+                JobLogSum.objects.using(alias).filter(namespace=self.namespace, job_id=self.job_id).delete()
+            return super().delete(alias, keep_parents)
 
     @property
     def created_at(self) -> dt.datetime:
@@ -100,16 +155,47 @@ class JobLogEntry(models.Model):
 class RevokedToken(models.Model):
     """A job token that is refused though it has not expired, or with an empty `token_id` all of a job's so far."""
 
-    namespace = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
-    job_id = models.CharField(_("job"), max_length=MAX_KEY)
-    token_id = models.CharField(_("token"), max_length=40, default="", blank=True)
-    revoked = models.BigIntegerField(_("revoked"), help_text=_("Microseconds since 1970-01-01 00:00 UTC."))
+    namespace: models.CharField[Any, str] = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
+    job_id: models.CharField[Any, str] = models.CharField(_("job"), max_length=MAX_KEY)
+    token_id: models.CharField[Any, str] = models.CharField(_("token"), max_length=40, default="", blank=True)
+    revoked: models.BigIntegerField[Any, int] = models.BigIntegerField(
+        _("revoked"), help_text=_("Microseconds since 1970-01-01 00:00 UTC.")
+    )
 
     class Meta:
-        verbose_name = _("revoked job token")
-        verbose_name_plural = _("revoked job tokens")
-        default_permissions = ("view", "add", "delete")
-        indexes = [models.Index(fields=["namespace", "job_id"], name="joblog_revoked_job")]
+        verbose_name: ClassVar[Any] = _("revoked job token")
+        verbose_name_plural: ClassVar[Any] = _("revoked job tokens")
+        default_permissions: ClassVar[tuple[str, ...]] = ("view", "add", "delete")
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["namespace", "job_id"], name="joblog_revoked_job")
+        ]
 
     def __str__(self) -> str:
         return f"{self.job_id} {self.token_id or '*'}"
+
+
+class JobLogSum(models.Model):
+    """Sums over the rows of one job with ids after `after`, up to `until`: see `sums`.
+
+    `oldest` and `newest` are times in microseconds, `oldest_id` the row at the first of them.
+    """
+
+    namespace = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
+    job_id = models.CharField(_("job"), max_length=MAX_KEY)
+    after = models.BigIntegerField(_("after"))
+    until = models.BigIntegerField(_("until"))
+    oldest = models.BigIntegerField(_("oldest"))
+    newest = models.BigIntegerField(_("newest"))
+    oldest_id = models.BigIntegerField(_("oldest row"))
+    sums = models.JSONField(_("sums"), default=dict, blank=True)
+
+    class Meta:
+        verbose_name = _("sums of a job log")
+        verbose_name_plural = _("sums of job logs")
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(fields=["namespace", "job_id", "after"], name="joblog_sum_block"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.job_id} {self.after}-{self.until}"

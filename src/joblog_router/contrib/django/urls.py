@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from django.urls import path, register_converter
+from django.urls import URLPattern, path, register_converter
 
 from ..._pipeline.escaping import escape_job_id, unescape_job_id
 from ..._pipeline.text import clean
@@ -33,7 +33,7 @@ class JobIdConverter:
 
 register_converter(JobIdConverter, "joblog_job_id")
 
-urlpatterns = [
+urlpatterns: list[URLPattern] = [
     path("<joblog_job_id:job_id>/", views.page, name="page"),
     path("<joblog_job_id:job_id>/entries/", views.entries, name="entries"),
     path("<joblog_job_id:job_id>/stream/", views.stream, name="stream"),

@@ -18,6 +18,9 @@ class Answered:
 
     __slots__ = ("_bits", "base", "is_complete")
 
+    base: int
+    is_complete: bool
+
     def __init__(self) -> None:
         self.base = 0
         self._bits = bytearray()

@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pattern", action="append", metavar="NAME", help="how names carry a job's id, as job_{job_id}"
     )
+    parser.add_argument(
+        "--shared", action="append", metavar="STREAM", help="a stream whose messages name their jobs by a header"
+    )
     parser.add_argument("--name", default="JOBLOG_MONITOR", help="of the streams that monitors share (JOBLOG_MONITOR)")
     parser.add_argument("--no-recorder", action="store_true", help="listen only; miss what happens while none runs")
     parser.add_argument("--quiet", action="store_true", help="do not print what is written")
@@ -59,6 +62,7 @@ def run(options: argparse.Namespace, console: Any) -> int:
         interval=options.interval,
         patterns=options.pattern,
         name=options.name,
+        shared=options.shared or (),
         recorder=not options.no_recorder,
         **extra,
     )

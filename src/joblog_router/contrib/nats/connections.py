@@ -29,6 +29,12 @@ class Refusals:
 
     __slots__ = ("client", "count", "is_over", "last", "place", "scope")
 
+    client: Any
+    scope: JobScope | None
+    count: int
+    place: str
+    is_over: bool
+
     def __init__(self, client: Any, scope: JobScope | None) -> None:
         self.client = client
         self.scope = scope

@@ -90,6 +90,27 @@ class Consumption:
         "worker",
     )
 
+    job: Job
+    key: StreamKey
+    consumer: str
+    worker: str
+    client: int
+    fetches: int
+    fetches_of_client: int
+    told_steps: int
+    messages: int
+    pushed: int
+    acked: int
+    naked: int
+    terminated: int
+    failed_acks: int
+    redelivered: int
+    redelivery_pace: Pace
+    given_up_pace: Pace
+    asked: float
+    ask_after: float
+    shortage: str
+
     def __init__(self, job: Job, key: StreamKey, consumer: str) -> None:
         self.job = job
         self.key = key

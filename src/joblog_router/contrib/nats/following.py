@@ -25,9 +25,12 @@ IN_PROGRESS: Final = "in progress"
 class Worker:
     """One subscription of a worker, by the inbox that it asks with."""
 
-    __slots__ = ("batch", "is_told", "pulls")
+    __slots__ = ("batch", "is_told", "name", "pulls", "reply")
 
-    def __init__(self) -> None:
+    def __init__(self, reply: str) -> None:
+        self.reply = reply
+        # What its client calls itself, once that was asked.
+        self.name = ""
         self.pulls = self.batch = 0
         self.is_told = False
 
@@ -70,7 +73,7 @@ class Described(NamedTuple):
 
 
 class Followed:
-    """One consumer of a job's stream."""
+    """One consumer of a job's stream, or (`job` false) of one that several jobs share."""
 
     __slots__ = (
         "_acked",
@@ -94,6 +97,7 @@ class Followed:
         "job",
         "max_deliver",
         "naks",
+        "parent",
         "poll_at",
         "poll_pause",
         "progress",
@@ -101,6 +105,7 @@ class Followed:
         "redelivered",
         "redeliveries",
         "sent_back",
+        "shares",
         "stream",
         "telling",
         "terminated",
@@ -110,10 +115,36 @@ class Followed:
         "workers",
     )
 
+    pulls: int
+    job: Job
+    stream: str
+    consumer: str
+    born: float
+    acked: int
+    sent_back: int
+    terminated: int
+    in_progress: int
+    redelivered: int
+    given_up_count: int
+    dropped: int
+    unnamed: int
+    answered: Answered
+    finals: int
+    attempts_answered: int
+    is_seen_whole: bool
+    max_deliver: int
+    ack_wait: float
+    is_changed: bool
+    poll_at: float
+    poll_pause: float
+
     def __init__(self, job: Job, stream: str, consumer: str) -> None:
         self.job = job
         self.stream = stream
         self.consumer = consumer
+        # Of a shared one what is told to each job, and the other way round.
+        self.shares: dict[Job, Followed] = {}
+        self.parent: Followed | None = None
         # When the consumer was created, in seconds since the epoch; 0 where that is not known.
         self.born = 0.0
         self.workers: dict[str, Worker] = {}
@@ -165,11 +196,11 @@ class Followed:
         self.is_changed = True
         self.dropped = self.given_up_count
 
-    def seen(self, inbox: str, batch: int) -> None:
-        """Which worker that was. `inbox`: where it wants the messages, one name for each subscription."""
+    def seen(self, inbox: str, batch: int, reply: str = "") -> None:
+        """Which worker that was. `inbox`: one name for each subscription; `reply`: where it wants the messages."""
         worker = self.workers.get(inbox)
         if worker is None:
-            worker = self.workers[inbox] = Worker()
+            worker = self.workers[inbox] = Worker(reply)
             while len(self.workers) > _MAX_WORKERS:
                 self.workers.pop(next(iter(self.workers)))
         worker.pulls += 1

@@ -23,6 +23,8 @@ class MessageScope(job_context_in):
 
     __slots__ = ("creator",)
 
+    creator: JobScope | None
+
     def __init__(self, job: Job, creator: JobScope | None) -> None:
         super().__init__(*job)
         self.creator = creator
@@ -37,6 +39,10 @@ class Ledger:
     """
 
     __slots__ = ("at_close", "clients", "closed", "job", "lasting", "run", "said", "subjects", "sums")
+
+    job: Job
+    lasting: bool
+    closed: bool
 
     def __init__(self, job: Job, lasting: bool) -> None:
         self.job = job

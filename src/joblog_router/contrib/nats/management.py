@@ -194,6 +194,7 @@ def _stream(state: State, call: Call, scope: JobScope | None, body: dict[str, An
     config = body.get("config") or {}
     if is_new and scope is not None and is_ownable(config, scope.job_id, state.settings.patterns):
         state.owners.learn(call.key, Job.of(scope))
+        state.last_booking = None
     subjects = list(config.get("subjects") or ())
     if is_new:
         vanished(state, call.key, "was created again")

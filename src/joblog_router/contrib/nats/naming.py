@@ -7,7 +7,7 @@ cache. Imports neither nats-py nor a running state.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -74,6 +74,8 @@ class NamePatterns:
     """
 
     __slots__ = ("jobs_in", "patterns")
+
+    jobs_in: Callable[[str], frozenset[str]]
 
     def __init__(self, patterns: Iterable[str] = DEFAULT_PATTERNS) -> None:
         if isinstance(patterns, str) or not isinstance(patterns, list | tuple):

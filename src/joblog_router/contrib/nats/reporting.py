@@ -33,6 +33,16 @@ class Telling:
         "unnamed",
     )
 
+    paces: dict[str, Pace]
+    acked: int
+    delivered: int
+    unnamed: int
+    lines: int
+    at: float
+    is_drained: bool
+    is_stalled: bool
+    is_paused: bool
+
     def __init__(self) -> None:
         self.paces = {kind: Pace() for kind in _KINDS}
         self.acked = self.delivered = self.unnamed = self.lines = 0
@@ -162,6 +172,9 @@ def _tell_workers(followed: Followed) -> None:
         worker.is_told = True
     batches = sorted({worker.batch for worker in new.values()})
     several = len(new) > 1
+    names = [worker.name or inbox for inbox, worker in new.items()]
+    if len(set(names)) < len(names):  # subscriptions of one client, or clients of one name
+        names = [f"{worker.name} ({inbox})" if worker.name else inbox for inbox, worker in new.items()]
     _line(
         followed,
         logging.INFO,
@@ -172,8 +185,8 @@ def _tell_workers(followed: Followed) -> None:
         "ask" if several else "asks",
         "-".join(map(str, batches[:1] + batches[-1:] if len(batches) > 1 else batches)),
         f" ({followed.described.waiting} waiting)" if followed.described and followed.described.waiting else "",
-        shown(list(new)),
-        worker=listed(list(new)),
+        shown(names),
+        worker=listed(names),
         count=len(new),
         batch=batches[-1],
         waiting=followed.described.waiting if followed.described else None,

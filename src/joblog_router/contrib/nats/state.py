@@ -66,6 +66,12 @@ class State:
         "unanswered",
     )
 
+    settings: Settings
+    active: bool
+    owners: Owners
+    ledgers: Ledgers
+    questions: Questions
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.active = True

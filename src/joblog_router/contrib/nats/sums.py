@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections import Counter
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from .events import duration, tell
@@ -44,6 +44,47 @@ class Progress(NamedTuple):
     since: int
 
 
+class Run:
+    """Messages of one client that are each stored after all before, as most are: counted with next to no work.
+
+    Between two publishes the server and everything else runs, and whatever is touched here costs anew: one function
+    that calls nothing of ours, one object, no lock. Only the client's own event loop calls `add`.
+    """
+
+    __slots__ = ("booked", "last_seq", "left", "since", "stopped", "stream", "taken", "taken_over")
+
+    def __init__(self, booked: Sum, left: int) -> None:
+        self.booked = booked
+        self.stream = booked.stream
+        # How many it may take.
+        self.left = left
+        self.last_seq = booked.last_seq
+        self.since = booked.since_started
+        self.stopped = booked.stopped
+        self.taken = self.taken_over = 0
+
+    def add(self, ack: Any, started: float) -> bool:
+        """Count a message; False, and not counted, where there is more to it. Never raises."""
+        try:
+            seq = ack.seq
+            if (
+                seq <= self.last_seq
+                or self.taken >= self.left
+                or ack.duplicate
+                or ack.stream != self.stream
+                or started < self.since
+            ):
+                return False
+            self.last_seq = seq
+            self.stopped = monotonic()
+            self.taken += 1
+        except Exception:
+            return False
+        if not self.left:  # another thread has ended it in this very moment
+            self.booked.take_over(self)
+        return True
+
+
 class Sum:
     """What one scope published into one stream for one job. `expected`: how many messages it will be, 0 if unknown.
 
@@ -54,6 +95,7 @@ class Sum:
         "_lock",
         "_next",
         "_plain_below",
+        "_run",
         "_told_accepted",
         "_told_duplicates",
         "accepted",
@@ -75,6 +117,23 @@ class Sum:
         "unknown",
     )
 
+    job: Job
+    stream: str | None
+    expected: int
+    accepted: int
+    duplicates: int
+    unknown: int
+    pending: int
+    first_seq: int
+    last_seq: Any
+    started: float
+    stopped: float
+    last_stored: float
+    is_told: bool
+    since_first_seq: int
+    since_last_seq: int
+    since_started: float
+
     def __init__(self, job: Job, stream: str | None, expected: int = 0) -> None:
         self.job = job
         self.stream = stream
@@ -88,6 +147,7 @@ class Sum:
         self.since_started = 0.0
         self._next = milestone_after(0, expected)
         self._plain_below = 0
+        self._run: Run | None = None
         self._lock = threading.Lock()  # a scope may be carried into a thread with a loop of its own
 
     @property
@@ -104,18 +164,32 @@ class Sum:
         """Count the time of one message."""
         self.started = min(self.started, started) if self.started else started
         self.since_started = min(self.since_started, started) if self.since_started else started
-        self.stopped = time.monotonic()
+        self.stopped = monotonic()
 
-    def add_next(self, seq: int, started: float) -> bool:
-        """Count a message stored after all others, as most are. False, and not counted, where there is more to it."""
+    def begin_run(self) -> Run | None:
+        """Where the next messages are counted, as long as there is nothing to look at; None if there is now."""
+        self.end_run()
+        left = self._plain_below - self.accepted - 1
+        if left <= 0 or self.is_told:
+            return None
+        self._run = Run(self, left)
+        return self._run
+
+    def end_run(self) -> None:
+        """Take over what was counted there; no more is."""
+        run, self._run = self._run, None
+        if run is not None:
+            run.left = 0
+            self.take_over(run)
+
+    def take_over(self, run: Run) -> None:
+        """Count what a run counted and that is not counted here yet."""
         with self._lock:
-            accepted = self.accepted + 1
-            if accepted >= self._plain_below or seq <= self.last_seq or started < self.since_started or self.is_told:
-                return False
-            self.accepted = accepted
-            self.last_seq = self.since_last_seq = seq
-            self.stopped = self.last_stored = time.monotonic()
-            return True
+            fresh, run.taken_over = run.taken - run.taken_over, run.taken
+            if fresh:
+                self.accepted += fresh
+                self.last_seq = self.since_last_seq = run.last_seq
+                self.stopped = self.last_stored = run.stopped
 
     def add_accepted(self, ack: Any, started: float) -> Progress | None:
         """Count a message that the stream acknowledged. What to tell, if it is time for that."""
@@ -189,6 +263,7 @@ class Sum:
 
     def tell(self) -> None:
         """The summary line; nothing where nothing was published, and never a second one."""
+        self.end_run()
         with self._lock:
             if self.is_told or not (self.accepted or self.errors or self.pending):
                 return

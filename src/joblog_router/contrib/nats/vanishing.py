@@ -27,6 +27,7 @@ def vanished(state: State, key: StreamKey, again: str = "") -> None:
     """The stream is not the one that open scopes published into: one line for each of them."""
     for ledger in state.ledgers.open_ones():
         for booked in list(ledger.sums.values()):
+            booked.end_run()
             if booked.stream == key.stream and booked.accepted:
                 replaced(ledger, booked, again)
 
@@ -34,6 +35,7 @@ def vanished(state: State, key: StreamKey, again: str = "") -> None:
 def replaced(ledger: Ledger, booked: Sum, again: str) -> None:
     """Close the sum of a stream that is gone, and say what went with it."""
     ledger.sums.pop((booked.job, booked.stream), None)
+    booked.end_run()
     stored = booked.accepted - booked.duplicates
     booked.tell()
     tell(

@@ -330,8 +330,15 @@ def _store(entries: list[Entry], limits: Limits) -> tuple[int, int, int]:
         raise SinkUnavailableError("other workers' lines are being stored for long", "see whether the store is slow")
     try:
         named = _sink(limits)
-        known = _known(named, entries)
-        new = [entry for entry in entries if (entry.origin, entry.seq) not in known]
+        lacks_job = getattr(named.sink, "lacks_job", None)
+        if lacks_job is not None and lacks_job(entries[0].job_id):
+            # They would wait here in memory, and the worker would think them stored.
+            raise _Refusal("no_job", 409, 5)
+        if (not_stored := getattr(named.sink, "not_stored", None)) is not None:
+            new = not_stored(entries)
+        else:
+            known = _known(named, entries)
+            new = [entry for entry in entries if (entry.origin, entry.seq) not in known]
         unfit = _write(named, new)
         return len(new) - unfit, len(entries) - len(new), unfit
     finally:
@@ -346,9 +353,9 @@ def _sink(limits: Limits) -> NamedSink:
 
 
 def _known(named: NamedSink, entries: list[Entry]) -> set[tuple[str, int]]:
-    """Those that are there already: for the counters. The table itself refuses them, too."""
+    """Those that are in the app's own table already: for the counters. Sinks refuse them, too."""
     sink = named.sink
-    if not isinstance(sink, DjangoSink) or sink.is_in_memory():
+    if type(sink) is not DjangoSink or sink.is_in_memory():
         return set()
     from ..django.models import JobLogEntry
 

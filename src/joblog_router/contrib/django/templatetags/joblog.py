@@ -11,7 +11,7 @@ from ..texts import texts_as_json
 
 __all__ = ["job_log"]
 
-register = template.Library()
+register: template.Library = template.Library()
 
 
 @register.inclusion_tag("joblog_router/embed.html")

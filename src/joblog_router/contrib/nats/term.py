@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ... import aflush
 from ..._pipeline.report import report_once
-from .events import tell, timestamp
+from . import told
+from .events import timestamp
 from .exhaustion import task_of
 from .following import Followed
 from .lease import Lease
@@ -24,6 +24,7 @@ from .questions import Questions
 from .recorder import Extent, Recorder
 from .reporting import apply_mark, finish, mark_of, report, tasks_wanted
 from .shares import divide
+from .told import tell
 from .watching import Watch
 
 if TYPE_CHECKING:
@@ -39,14 +40,6 @@ _RECONCILE: Final = 60.0
 _MAX_TASKS: Final = 1_000
 _PARALLEL: Final = 8
 FLUSH: Final = 5.0
-_SIGHTINGS: Final = {
-    "STREAM.CREATED": ("nats.stream.created", "was created", logging.INFO),
-    "STREAM.UPDATED": ("nats.stream.updated", "was changed", logging.INFO),
-    "STREAM.DELETED": ("nats.stream.deleted", "was deleted", logging.INFO),
-    "CONSUMER.CREATED": ("nats.consumer.created", "was created", logging.INFO),
-    "CONSUMER.UPDATED": ("nats.consumer.updated", "was changed", logging.INFO),
-    "CONSUMER.DELETED": ("nats.consumer.deleted", "was deleted", logging.INFO),
-}
 
 
 class Term:
@@ -155,13 +148,13 @@ class Term:
             finish(found, tasks.get(found) or {})
         for sighting in deleted:
             self._sighted(*sighting)
-        told = [found for found in due if report(found, tasks.get(found) or {}, is_last=is_last)]
-        for found in {found.parent or found for found in told}:
+        reported = [found for found in due if report(found, tasks.get(found) or {}, is_last=is_last)]
+        for found in {found.parent or found for found in reported}:
             await self._lease.mark(found.stream, found.consumer, mark_of(found))
         for stream, consumer in dict.fromkeys(unmarked):
             await self._lease.unmark(stream, consumer)
         is_news = self._replicas.report(may_write=True)
-        if told or gone or deleted or is_news:
+        if reported or gone or deleted or is_news:
             await aflush(FLUSH)
         if is_last:
             await self._lease.release(position)
@@ -257,12 +250,11 @@ class Term:
             self._watch.is_stale = True  # its subjects may say whose it is
 
     def _sighted(self, job: Job, kind: str, stream: str, consumer: str) -> None:
-        known = _SIGHTINGS.get(kind)
-        if known is None or not self._lease.is_held:
+        sentence = told.SEEN_CHANGES.get(kind)
+        if sentence is None or not self._lease.is_held:
             return
-        event, words, level = known
         name = f"Consumer {consumer} of NATS stream {stream}" if consumer else f"NATS stream {stream}"
-        tell(job, level, event, "%s %s", name, words, stream=stream, consumer=consumer or None, source="monitor")
+        tell(job, sentence, name, stream=stream, consumer=consumer or None, source="monitor")
 
     # Questions to the server.
 

@@ -442,7 +442,7 @@ async def test_a_finished_job_leaves_nothing_behind(jobs: int, scene: Scene, mon
                 await asyncio.sleep(3 * INTERVAL)  # the round in progress holds its own
                 assert not watching._watch._strangers
                 assert not watching._watch._by_subjects
-                monitor._patterns.jobs_in.cache_clear()
+                monitor._settings.patterns.jobs_in.cache_clear()
                 gc.collect()
                 only = [tracemalloc.Filter(inclusive=True, filename_pattern="*joblog_router*")]
                 found = tracemalloc.take_snapshot().filter_traces(only).statistics("filename")

@@ -1,6 +1,6 @@
-"""The sentences about streams and consumers that stand in a job's log.
+"""Streams and consumers that were created, reused, refused or deleted: the lines about them, with their numbers.
 
-Called by `management` on the event loop, with the server's own descriptions.
+Called by `management` on the event loop, with the server's own descriptions, once for each event.
 """
 
 from __future__ import annotations

@@ -135,6 +135,9 @@ class Replicas:
         return lines > 0
 
     def _elected(self, stream: str, consumer: str, leader: str) -> None:
+        job = self._job_of(stream, consumer)
+        if job is None:
+            return
         before = self._leaders.get((stream, consumer))
         self._leaders[stream, consumer] = leader
         _shrink(self._leaders)
@@ -143,8 +146,7 @@ class Replicas:
         # The first one is no news, and whoever leads after a time without any is told as that.
         if before in {None, leader} or (missing is not None and missing.job is not None):
             return
-        job = self._job_of(stream, consumer)
-        if job is not None and len(self._news) < _MAX_NEWS:
+        if len(self._news) < _MAX_NEWS:
             self._news.append((job, stream, consumer, leader))
 
     def _lacks(self, stream: str, consumer: str, *, is_certain: bool) -> None:

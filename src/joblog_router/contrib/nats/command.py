@@ -15,8 +15,8 @@ from typing import Any, Final
 from ...exceptions import ConfigurationError, SinkUnavailableError
 from ...handlers import JobLogHandler, is_wanted
 from ...sinks.opening import ENVIRONMENT, open_store
-from .events import LOGGER
 from .monitor import Monitor
+from .told import LOGGER
 
 __all__ = ["add_arguments", "run"]
 

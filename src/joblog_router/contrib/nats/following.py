@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from .answered import Answered
 from .events import consumer_counters, seconds, timestamp
 from .naming import Job
+from .told import attempt_of
 
 _MAX_WORKERS: Final = 200
 _MAX_FRESH: Final = 10_000
@@ -188,7 +189,7 @@ class Followed:
 
     def of_max(self, attempt: int) -> str:
         """An attempt in words."""
-        return f"attempt {attempt} of {self.max_deliver}" if self.max_deliver > 0 else f"attempt {attempt}"
+        return attempt_of(attempt, self.max_deliver)
 
     def pull(self) -> None:
         """Some worker asks for messages."""

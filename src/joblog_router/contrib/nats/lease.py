@@ -37,7 +37,7 @@ class Lease:
 
     def __init__(self, client: Observer, name: str, monitor: str, lasting: float) -> None:
         self._client = client
-        self._name = name
+        self.name = name
         self._subject = f"joblog.monitor.{name}"
         self._monitor = monitor
         self._lasting = lasting
@@ -64,7 +64,7 @@ class Lease:
     async def prepare(self) -> None:
         """Create the stream, or find it. In a cluster on three of its servers, and not before it has a leader."""
         config = {
-            "name": self._name,
+            "name": self.name,
             "subjects": [self._subject, f"{self._subject}.>"],
             "storage": "file",
             "retention": "limits",
@@ -78,10 +78,10 @@ class Lease:
         }
         clustered = is_clustered(self._client)
         for _ in range(_TRIES if clustered else 1):
-            body = await self._ask(f"$JS.API.STREAM.INFO.{self._name}", None)
+            body = await self._ask(f"$JS.API.STREAM.INFO.{self.name}", None)
             for replicas in (_REPLICAS, 1) if clustered else (1,):
                 if body is None or body.get("error"):
-                    body = await self._ask(f"$JS.API.STREAM.CREATE.{self._name}", {**config, "num_replicas": replicas})
+                    body = await self._ask(f"$JS.API.STREAM.CREATE.{self.name}", {**config, "num_replicas": replicas})
             self.is_possible = body is not None and not body.get("error")
             if self.is_possible or (body is not None and not _is_unavailable(body)):
                 return
@@ -142,7 +142,7 @@ class Lease:
         """A consumer is gone, or a stream with all its consumers."""
         if self.is_possible:
             subject = f"{self._subject}.{stream}.{consumer or '>'}"
-            await self._ask(f"$JS.API.STREAM.PURGE.{self._name}", {"filter": subject})
+            await self._ask(f"$JS.API.STREAM.PURGE.{self.name}", {"filter": subject})
 
     async def _write(self, holder: str, position: int) -> bool:
         if not self.is_possible:
@@ -165,7 +165,7 @@ class Lease:
         return True
 
     async def _read(self, subject: str) -> tuple[int, dict[str, Any]] | None:
-        body = await self._ask(f"$JS.API.STREAM.MSG.GET.{self._name}", {"last_by_subj": subject})
+        body = await self._ask(f"$JS.API.STREAM.MSG.GET.{self.name}", {"last_by_subj": subject})
         if body is None:
             return None
         if body.get("error"):

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from ...context import JobScope, current_job
 from .acks import confirmed
 from .drift import found, is_watched
-from .events import LOGGER, timestamp
+from .events import timestamp
 from .fetching import ending, limits_of
 from .ledger import Ledger, open_part
 from .lifecycle import (
@@ -37,6 +37,7 @@ from .ownership import StreamKey, is_monitor, is_ownable, server_of
 from .publishing import settle
 from .questions import MAX_WAIT
 from .state import CONFLICT, Coroutine, State, alike, quietly, report_failure
+from .told import LOGGER
 from .vanishing import is_missing, vanished
 
 _CALL: Final = re.compile(

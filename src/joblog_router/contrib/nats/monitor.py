@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ... import aflush
@@ -21,7 +21,7 @@ from .naming import DEFAULT_HEADER, Job, NamePatterns
 from .questions import Questions
 from .replicas import SUBJECTS, Replicas
 from .state import DEFAULT_TASK_ID_KEYS
-from .term import FLUSH, Term
+from .term import FLUSH, Settings, Term
 from .watching import Watch
 
 if TYPE_CHECKING:
@@ -83,14 +83,17 @@ class Monitor:
         if importlib.util.find_spec("nats") is None:
             raise MissingExtraError("nats-py", "nats")
         self._servers = servers
-        self._interval = float(interval)
-        self._patterns = NamePatterns() if patterns is None else NamePatterns(patterns)
-        self._shared = frozenset(shared)
-        self._header = header
-        self._keys = tuple(task_id_keys)
-        self._wants_recorder = recorder
-        self._recorder_bytes, self._recorder_age = recorder_bytes, recorder_age
-        self._name = name
+        self._settings = Settings(
+            interval=float(interval),
+            patterns=NamePatterns() if patterns is None else NamePatterns(patterns),
+            keys=tuple(task_id_keys),
+            name=name,
+            recorder=recorder,
+            recorder_bytes=recorder_bytes,
+            recorder_age=recorder_age,
+            shared=frozenset(shared),
+            header=header,
+        )
         self._connection = connection
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -100,7 +103,7 @@ class Monitor:
         self.is_recording = False
         self._term: Term | None = None
         # Of the last term; what is known of the streams' leaders outlasts it.
-        self._watch = Watch(self._patterns, self._shared)
+        self._watch = Watch(self._settings.patterns, self._settings.shared)
         self._replicas = Replicas(self._job_of)
 
     async def start(self) -> None:
@@ -149,13 +152,14 @@ class Monitor:
         )
 
     async def _run(self, client: Observer) -> None:
-        lasting = max(self._interval * _LEASE, _MIN_LEASE)
-        lease = Lease(client, self._name, client.new_inbox(), lasting)
-        await lease.prepare()
+        lasting = max(self._settings.interval * _LEASE, _MIN_LEASE)
+        lease = Lease(client, self._settings.name, client.new_inbox(), lasting)
+        if not await self._unless_stopping(lease.prepare()):
+            return
         if not lease.is_possible:
             report_once(
                 ("nats-monitor", "lease"),
-                f"NATS monitor: the stream {self._name} cannot be had; a second monitor would write every line again",
+                f"NATS monitor: the stream {lease.name} cannot be had; a second monitor would write every line again",
             )
         for subject in SUBJECTS:
             await client.tap(subject, self._replicas.advised)
@@ -168,10 +172,10 @@ class Monitor:
             except Exception as error:
                 report_once(("nats-monitor", type(error)), f"NATS monitor: {error!r}; it goes on. Please report it")
             self.is_leading = False
-            await self._pause(min(self._interval, lasting / 4))
+            await self._pause(min(self._settings.interval, lasting / 4))
 
     async def _lead(self, client: Observer, lease: Lease) -> None:
-        term = self._term = Term(self, client, lease)
+        term = self._term = Term(self._settings, client, lease, self._replicas, self._know)
         keeping = asyncio.ensure_future(lease.keep())
         try:
             await term.begin()
@@ -180,7 +184,7 @@ class Monitor:
                 if self._stopping.is_set():
                     await term.finish()
                     return
-                await self._pause(self._interval)
+                await self._pause(self._settings.interval)
         finally:
             keeping.cancel()
             self._term = None
@@ -193,8 +197,20 @@ class Monitor:
         if self._replicas.report(may_write=lease.is_orphaned):
             await aflush(FLUSH)
 
+    def _know(self, watch: Watch) -> None:
+        self._watch = watch
+
     def _job_of(self, stream: str, consumer: str) -> Job | None:
         return self._watch.job_of(stream, consumer)
+
+    async def _unless_stopping(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether `work` ended before this monitor is to."""
+        working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        is_done = working.done()
+        for task in (working, stopping):
+            task.cancel()
+        return is_done
 
     async def _pause(self, seconds: float) -> None:
         try:

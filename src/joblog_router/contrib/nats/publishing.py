@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from ...context import JobScope, current_job
+from . import told
 from .consumption import is_milestone
-from .events import tell
 from .headers import matches, with_header
 from .ledger import Ledger, open_part
 from .naming import Job, job_in_header
 from .ownership import StreamKey, server_of
 from .state import CONFLICT, Coroutine, State, quietly
 from .sums import Failure, Run, Sum, expected_of
+from .told import tell
 from .vanishing import look_for, replaced, starts_over
 
 _MAX_SUMS: Final = 1_000
@@ -298,23 +298,15 @@ def _expected_key(state: State, attempt: Attempt) -> StreamKey:
 def _tell_failure(booked: Sum, failure: Failure, count: int) -> None:
     error = failure.error
     description = getattr(error, "description", None) or str(error)
-    message = "Publishing to %s failed: %s"
-    if failure.is_unknown:
-        message = "Publishing to %s: no acknowledgement in time, outcome unknown: %s"
     name = type(error).__name__
-    args: list[Any] = [failure.subject, f"{name} ({description})" if description else name]
-    if booked.stream is not None:
-        message = message.replace("to %s", "to %s (NATS stream %s)", 1)
-        args.insert(1, booked.stream)
-    if count > 1:
-        message += ", %d times so far"
-        args.append(count)
     tell(
         booked.job,
-        logging.WARNING,
-        "nats.publish.failed",
-        message,
-        *args,
+        told.PUBLISH_FAILED,
+        failure.subject,
+        f" (NATS stream {booked.stream})" if booked.stream is not None else "",
+        ": no acknowledgement in time, outcome unknown" if failure.is_unknown else " failed",
+        f"{name} ({description})" if description else name,
+        f", {count} times so far" if count > 1 else "",
         error=error,
         stream=booked.stream,
         subject=failure.subject,

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from .consumption import listed
-from .events import duration, tell
+from . import told
 from .naming import Job
+from .told import duration, listed, tell
 
 if TYPE_CHECKING:
     from .observer import Observer
@@ -136,6 +135,9 @@ class Replicas:
         return lines > 0
 
     def _elected(self, stream: str, consumer: str, leader: str) -> None:
+        job = self._job_of(stream, consumer)
+        if job is None:
+            return
         before = self._leaders.get((stream, consumer))
         self._leaders[stream, consumer] = leader
         _shrink(self._leaders)
@@ -144,8 +146,7 @@ class Replicas:
         # The first one is no news, and whoever leads after a time without any is told as that.
         if before in {None, leader} or (missing is not None and missing.job is not None):
             return
-        job = self._job_of(stream, consumer)
-        if job is not None and len(self._news) < _MAX_NEWS:
+        if len(self._news) < _MAX_NEWS:
             self._news.append((job, stream, consumer, leader))
 
     def _lacks(self, stream: str, consumer: str, *, is_certain: bool) -> None:
@@ -169,9 +170,7 @@ def is_clustered(client: Any) -> bool:
 def _tell_elected(job: Job, stream: str, consumer: str, leader: str) -> None:
     tell(
         job,
-        logging.INFO,
-        "nats.leader.elected",
-        "%s has a new leader in its cluster: %s",
+        told.LEADER_ELECTED,
         f"Consumer {consumer} of NATS stream {stream}" if consumer else f"NATS stream {stream}",
         leader,
         stream=stream,
@@ -184,9 +183,7 @@ def _tell_elected(job: Job, stream: str, consumer: str, leader: str) -> None:
 def _tell_lost(job: Job, stream: str, consumers: list[str]) -> None:
     tell(
         job,
-        logging.ERROR,
-        "nats.quorum.lost",
-        "NATS stream %s has no leader, too few servers of its cluster answer: nothing is stored or delivered",
+        told.QUORUM_LOST,
         stream,
         stream=stream,
         consumers=listed(consumers) or None,
@@ -197,9 +194,7 @@ def _tell_lost(job: Job, stream: str, consumers: list[str]) -> None:
 def _tell_restored(job: Job, stream: str, leader: str | None, waited: float) -> None:
     tell(
         job,
-        logging.INFO,
-        "nats.quorum.restored",
-        "NATS stream %s has a leader again%s, after %s",
+        told.QUORUM_RESTORED,
         stream,
         f" ({leader})" if leader else "",
         duration(waited),

@@ -7,14 +7,14 @@ tenth of the total where the scope says `expected`.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections import Counter
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
-from .events import duration, tell
+from . import told
 from .naming import Job
+from .told import duration, tell
 
 _FIRST_PROGRESS: Final = 100
 # With a total: not oftener than this many messages.
@@ -244,9 +244,7 @@ class Sum:
         rate = round(progress.since / progress.seconds) if progress.seconds > 0 else None
         tell(
             self.job,
-            logging.INFO,
-            "nats.publish.progress",
-            "Queued %s%s messages to %s so far%s%s",
+            told.PUBLISHING,
             counted,
             of,
             self.stream,
@@ -269,43 +267,25 @@ class Sum:
                 return
             self.is_told = True
         failed, total = self.failed, self.accepted + self.failed + self.pending
-        if failed or self.pending:
-            text = f"Published {self.accepted:,} of {total:,} messages"
-        else:
-            text = f"Published {total:,} message" + ("s" if total != 1 else "")
-        args: list[Any] = [text]
-        text = "%s"
-        if self.stream is not None:
-            text += " to NATS stream %s"
-            args.append(self.stream)
+        is_whole = not (failed or self.pending)
+        of = "" if is_whole else f"{self.accepted:,} of "
         seconds = self.stopped - self.started if self.started else None
-        text += "%s"
-        args.append(_range(self.first_seq, self.last_seq, self.accepted - self.duplicates))
-        if seconds is not None:
-            text += " in %s"
-            args.append(duration(seconds))
-        if self.duplicates:
-            text += ", %s of them stored before"
-            args.append(f"{self.duplicates:,}")
-        if failed > self.unknown:
-            text += "; %s failed"
-            args.append(f"{failed - self.unknown:,}")
-        if self.unknown:
-            text += "; %s without an acknowledgement in time, outcome unknown"
-            args.append(f"{self.unknown:,}")
-        if self.pending:
-            text += "; %s without an acknowledgement so far, outcome unknown"
-            args.append(f"{self.pending:,}")
+        counts = [
+            (failed - self.unknown, "failed"),
+            (self.unknown, "without an acknowledgement in time, outcome unknown"),
+            (self.pending, "without an acknowledgement so far, outcome unknown"),
+        ]
+        rest = f", {self.duplicates:,} of them stored before" if self.duplicates else ""
+        rest += "".join(f"; {count:,} {what}" for count, what in counts if count)
         errors = ", ".join(f"{name} {count}" for name, count in self.errors.most_common())
-        if errors:
-            text += " (%s)"
-            args.append(errors)
         tell(
             self.job,
-            logging.WARNING if failed or self.pending else logging.INFO,
-            "nats.publish.summary",
-            text,
-            *args,
+            told.PUBLISHED if is_whole else told.PUBLISHED_SOME,
+            f"{of}{total:,} message" + ("s" if total != 1 or of else ""),
+            f" to NATS stream {self.stream}" if self.stream is not None else "",
+            _range(self.first_seq, self.last_seq, self.accepted - self.duplicates),
+            "" if seconds is None else f" in {duration(seconds)}",
+            rest + (f" ({errors})" if errors else ""),
             stream=self.stream,
             accepted=self.accepted,
             expected=self.expected or None,

@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import json
-import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ... import aflush
 from ..._pipeline.report import report_once
-from .events import tell, timestamp
+from . import told
+from .clients import ClientNames
+from .events import timestamp
 from .exhaustion import task_of
 from .following import Followed
 from .lease import Lease
-from .names import Names
-from .naming import Job
+from .naming import Job, NamePatterns
 from .questions import Questions
 from .recorder import Extent, Recorder
+from .replicas import Replicas
 from .reporting import apply_mark, finish, mark_of, report, tasks_wanted
 from .shares import divide
+from .told import tell
 from .watching import Watch
 
 if TYPE_CHECKING:
-    from .monitor import Monitor
     from .observer import Observer
 
 _PULLS: Final = "$JS.API.CONSUMER.MSG.NEXT.>"
@@ -39,26 +42,41 @@ _RECONCILE: Final = 60.0
 _MAX_TASKS: Final = 1_000
 _PARALLEL: Final = 8
 FLUSH: Final = 5.0
-_SIGHTINGS: Final = {
-    "STREAM.CREATED": ("nats.stream.created", "was created", logging.INFO),
-    "STREAM.UPDATED": ("nats.stream.updated", "was changed", logging.INFO),
-    "STREAM.DELETED": ("nats.stream.deleted", "was deleted", logging.INFO),
-    "CONSUMER.CREATED": ("nats.consumer.created", "was created", logging.INFO),
-    "CONSUMER.UPDATED": ("nats.consumer.updated", "was changed", logging.INFO),
-    "CONSUMER.DELETED": ("nats.consumer.deleted", "was deleted", logging.INFO),
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The options of `Monitor`."""
+
+    interval: float
+    patterns: NamePatterns
+    keys: tuple[str, ...]
+    name: str
+    recorder: bool
+    recorder_bytes: int
+    recorder_age: float
+    shared: frozenset[str]
+    header: str
 
 
 class Term:
-    """One term of leading: from taking the lease to losing it."""
+    """One term of leading: from taking the lease to losing it. `known`: told when all streams are known."""
 
-    def __init__(self, settings: Monitor, client: Observer, lease: Lease) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: Observer,
+        lease: Lease,
+        replicas: Replicas,
+        known: Callable[[Watch], None],
+    ) -> None:
         self._settings = settings
         self._client = client
         self._lease = lease
-        self._watch = Watch(settings._patterns, settings._shared)
-        self._names = Names(client)
-        self._replicas = settings._replicas
+        self._watch = Watch(settings.patterns, settings.shared)
+        self._names = ClientNames(client)
+        self._replicas = replicas
+        self._known = known
         self._questions = Questions()
         self._taps: list[Any] = []
         self._limit = asyncio.Semaphore(_PARALLEL)
@@ -81,8 +99,8 @@ class Term:
             self._taps.append(await client.tap(subject, self._advised))
         self._taps.append(await client.tap(_PULLS, self._pulled))
         extent = None
-        if settings._wants_recorder:
-            recorder = Recorder(client, f"{settings._name}_RECORDER", self._recorded, self._recorded_run)
+        if settings.recorder:
+            recorder = Recorder(client, f"{settings.name}_RECORDER", self._recorded, self._recorded_run)
             extent = await self._extent(recorder)
             self._waits_for = recorder if extent is None and not recorder.is_refused else None
         await client.flush()
@@ -106,7 +124,7 @@ class Term:
 
     async def _extent(self, recorder: Recorder) -> Extent | None:
         settings = self._settings
-        return await recorder.prepare(max_bytes=settings._recorder_bytes, max_age=settings._recorder_age)
+        return await recorder.prepare(max_bytes=settings.recorder_bytes, max_age=settings.recorder_age)
 
     async def look(self) -> bool:
         """One round: ask about what has changed, tell it. False once this monitor may not write any more."""
@@ -114,7 +132,7 @@ class Term:
             return False
         if self.recorder is not None and not await self.recorder.keep():
             return False
-        pause = min(self._settings._interval, _RECONCILE) if self._watch.is_stale else _RECONCILE
+        pause = min(self._settings.interval, _RECONCILE) if self._watch.is_stale else _RECONCILE
         if time.monotonic() - self._reconciled >= pause:
             await self._reconcile()
             if self._waits_for is not None and await self._extent(self._waits_for) is not None:
@@ -155,13 +173,13 @@ class Term:
             finish(found, tasks.get(found) or {})
         for sighting in deleted:
             self._sighted(*sighting)
-        told = [found for found in due if report(found, tasks.get(found) or {}, is_last=is_last)]
-        for found in {found.parent or found for found in told}:
+        reported = [found for found in due if report(found, tasks.get(found) or {}, is_last=is_last)]
+        for found in {found.parent or found for found in reported}:
             await self._lease.mark(found.stream, found.consumer, mark_of(found))
         for stream, consumer in dict.fromkeys(unmarked):
             await self._lease.unmark(stream, consumer)
         is_news = self._replicas.report(may_write=True)
-        if told or gone or deleted or is_news:
+        if reported or gone or deleted or is_news:
             await aflush(FLUSH)
         if is_last:
             await self._lease.release(position)
@@ -173,7 +191,7 @@ class Term:
         found = [followed for followed in news if followed.job]
         for shared in news:
             if self._watch.is_shared(shared):
-                found += await divide(shared, self._message, self._settings._patterns, self._settings._header)
+                found += await divide(shared, self._message, self._settings.patterns, self._settings.header)
         return found
 
     async def _message(self, stream: str, seq: int) -> dict[str, Any] | None:
@@ -257,12 +275,11 @@ class Term:
             self._watch.is_stale = True  # its subjects may say whose it is
 
     def _sighted(self, job: Job, kind: str, stream: str, consumer: str) -> None:
-        known = _SIGHTINGS.get(kind)
-        if known is None or not self._lease.is_held:
+        sentence = told.SEEN_CHANGES.get(kind)
+        if sentence is None or not self._lease.is_held:
             return
-        event, words, level = known
         name = f"Consumer {consumer} of NATS stream {stream}" if consumer else f"NATS stream {stream}"
-        tell(job, level, event, "%s %s", name, words, stream=stream, consumer=consumer or None, source="monitor")
+        tell(job, sentence, name, stream=stream, consumer=consumer or None, source="monitor")
 
     # Questions to the server.
 
@@ -287,7 +304,8 @@ class Term:
         streams = await self._pages("$JS.API.STREAM.LIST", "streams")
         if streams is None:
             return
-        self._reconciled, self._settings._watch = time.monotonic(), self._watch
+        self._reconciled = time.monotonic()
+        self._known(self._watch)
         there = {str((info.get("config") or {}).get("name") or ""): info for info in streams}
         new = self._watch.learn(
             {name: list(info["config"].get("subjects") or ()) for name, info in there.items() if name}
@@ -325,7 +343,7 @@ class Term:
         was_changed, followed.is_changed = followed.is_changed, False
         asked, before = time.time(), followed.described
         body = await self._question(f"$JS.API.CONSUMER.INFO.{followed.stream}.{followed.consumer}")
-        pause = self._settings._interval
+        pause = self._settings.interval
         self._replicas.asked(self._client, followed.stream, followed.consumer, body)
         if body is None or body.get("error"):
             followed.poll_at = time.monotonic() + pause
@@ -348,7 +366,7 @@ class Term:
 
     async def _tasks(self, followed: Followed) -> dict[int, str]:
         """The ids of the tasks that were given up, from their payloads; as far as the account may read them."""
-        if not self._settings._keys:
+        if not self._settings.keys:
             return {}
         found: dict[int, str] = {}
         for seq in tasks_wanted(followed)[:_MAX_TASKS]:
@@ -357,7 +375,7 @@ class Term:
                 break
             data = (body.get("message") or {}).get("data")
             if isinstance(data, str):
-                task = task_of(base64.b64decode(data), self._settings._keys)
+                task = task_of(base64.b64decode(data), self._settings.keys)
                 if task is not None:
                     found[seq] = task
         return found

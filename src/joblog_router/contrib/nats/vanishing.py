@@ -6,14 +6,14 @@ and finds none, the stream is created again, or its sequence numbers start over.
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final
 
-from .events import tell
+from . import told
 from .ledger import Ledger
 from .ownership import StreamKey
 from .state import State, report_failure
 from .sums import Sum
+from .told import tell
 
 _NO_STREAM: Final = 10059
 
@@ -40,9 +40,7 @@ def replaced(ledger: Ledger, booked: Sum, again: str) -> None:
     booked.tell()
     tell(
         booked.job,
-        logging.ERROR,
-        "nats.stream.vanished",
-        "NATS stream %s %s: the %s message%s that this job had published into it %s gone, unless delivered before",
+        told.STREAM_VANISHED,
         booked.stream,
         again or "is gone",
         f"{stored:,}",

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from .following import ACK, IN_PROGRESS, NAK, TERM, Followed
 from .naming import Job, NamePatterns
+from .told import reason_of
 
 _MAX_FOLLOWED: Final = 10_000
 _MAX_STRANGERS: Final = 20_000
-_MAX_REASON: Final = 200
 # Of a consumer that several jobs share, or of whose stream nothing is known yet.
 NOBODY: Final = Job("", "")
 _TOKENS: Final = 9
@@ -206,9 +206,7 @@ def _answer(followed: Followed, seq: int, attempt: int, payload: bytes) -> None:
     if payload.startswith(b"-NAK"):
         followed.answer(NAK, seq, attempt)
     elif payload.startswith(b"+TERM"):
-        reason = payload[5:].decode(errors="replace")
-        plain = " ".join("".join(sign if sign.isprintable() else " " for sign in reason).split())
-        followed.answer(TERM, seq, attempt, plain[:_MAX_REASON])
+        followed.answer(TERM, seq, attempt, reason_of(payload[5:]))
     elif payload.startswith(b"+WPI"):
         followed.answer(IN_PROGRESS, seq, attempt)
     else:

@@ -22,7 +22,7 @@ _MAX_ASKED: Final = 20
 _MAX_NAME: Final = 64
 
 
-class Names:
+class ClientNames:
     """Asks a server what it knows; no more once it refused, or said nothing."""
 
     def __init__(self, client: Observer) -> None:

@@ -393,7 +393,7 @@ def test_healthy_and_finished_are_no_findings(survey: Survey, job: SurveyJob, ru
 
     worker = threading.Thread(target=work)
     worker.start()
-    found = []
+    found: list[dict[str, Any]] = []
     deadline = time.monotonic() + 30
     while not found or survey.do("row", job=job.id)["status"] != "SUCCESS":
         assert time.monotonic() < deadline, survey.log("celery")

@@ -121,6 +121,17 @@ def test_a_stream_that_the_job_itself_deleted() -> None:
     assert (found.cause, found.sure) == ("not_marked", "likely")
 
 
+def test_a_job_in_the_middle_of_its_end_is_no_finding() -> None:
+    """Its queue is gone, what tells that it was its own doing is not stored yet; the last line is a second old."""
+    nats = ProbeResult("nats", {"streams": [{"name": "job_7", "exists": False, "consumers": []}]})
+    created = {"nats.stream.created": {"times": 1, "count": 1, "last": NOW - 60, "message": ""}}
+    found = verdict(job(total=9, done=8), log(events=created, last=NOW - 1, calm=NOW - 1), nats)
+    assert not found.diagnosis.is_finding, found
+    assert [(one.cause, one.sure) for one in found.others] == [("stream_deleted", "possible")]
+    found = verdict(job(total=9, done=8), log(events=created, last=NOW - 90, calm=NOW - 90), nats)
+    assert (found.diagnosis.cause, found.diagnosis.sure) == ("stream_deleted", "certain")
+
+
 def test_an_idle_celery_is_no_cause() -> None:
     """It is told apart from one that is behind."""
     found = verdict(job(progress=0.5), log(), celery()).diagnosis

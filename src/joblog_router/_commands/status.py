@@ -13,7 +13,7 @@ from typing import Any, Final
 from .._pipeline.dotted import load
 from ..doctor.case import Case, since, span
 from ..doctor.configuration import configured
-from ..doctor.effective import Setting, worded
+from ..doctor.effective import Setting, shortened
 from ..doctor.verdict import Verdict, examine
 from ..exceptions import ConfigurationError
 from ..sinks.store import Store
@@ -104,7 +104,7 @@ def screen(verdict: Verdict, before: Verdict | None = None, paces: Paces | None 
     if case.knows_nats and not case.streams:
         yield "  nats      no stream"
         if verdict.settings:
-            yield f"            {', '.join(worded(one) for one in verdict.settings)}"
+            yield f"            {_settings(verdict.settings)}"
     if case.redis:
         old = (earlier.redis.get("values") if earlier else None) or {}
         values = ", ".join(
@@ -115,7 +115,7 @@ def screen(verdict: Verdict, before: Verdict | None = None, paces: Paces | None 
     if case.celery:
         depth = ", ".join(f"{name} {0 if count is None else count:,}" for name, count in case.celery["depth"].items())
         yield (
-            f"  celery    {len(case.celery['workers'])} workers, {case.celery['busy']} tasks in work "
+            f"  celery    {len(case.celery['workers'])} workers answer, {case.celery['busy']} tasks in work "
             f"({len(case.celery['active'])} of this job), waiting: {depth}"
         )
     yield from _elsewhere(case)
@@ -196,9 +196,8 @@ def _consumer(consumer: Mapping[str, Any]) -> str:
 
 
 def _settings(settings: Sequence[Setting]) -> str:
-    """The settings in force, where they come from, and what they should be."""
-    text = ", ".join(worded(one, with_source=False).replace(" (server, as ", " (as ") for one in settings)
-    return f"{text} (server)" if any(one.source == "server" for one in settings) else text
+    """The settings in force, who asked for them, and where the server has others."""
+    return ", ".join(map(shortened, settings)) + (" (server)" if settings and settings[0].where else "")
 
 
 def _delta(now: object, before: object) -> str:

@@ -11,7 +11,7 @@ from ..exceptions import ConfigurationError
 from .case import Case, Evidence, span
 from .probing import ProbeResult
 
-__all__ = ["NAMES", "Setting", "SettingsProbe", "effective", "settings_evidence", "worded"]
+__all__ = ["NAMES", "Setting", "SettingsProbe", "effective", "settings_evidence", "shortened", "worded"]
 
 # As NATS calls them, and in other words.
 NAMES: Final = ("ack_wait", "max_deliver", "max_ack_pending", "max_age")
@@ -107,15 +107,26 @@ def settings_evidence(case: Case, *names: str) -> tuple[Evidence, ...]:
     )
 
 
-def worded(setting: Setting, with_source: bool = True) -> str:
-    """A setting in words: `ack_wait 30 s (server; environment NATS_TASK_TTR asks for 5 min 0 s)`."""
+def worded(setting: Setting) -> str:
+    """A setting in words: `ack_wait 30 s (server; drift: environment NATS_TASK_TTR asks for 5 min 0 s)`."""
     text = f"{setting.name} {_said(setting.name, setting.value)}"
     if setting.drift:
         asked = f"{setting.wanted_source} asks for {_said(setting.name, setting.wanted)}"
         return f"{text} ({setting.source}; drift: {asked})"
     if setting.wanted_source:
         return f"{text} ({setting.source}, as {setting.wanted_source})"
-    return f"{text} ({setting.source})" if with_source else text
+    return f"{text} ({setting.source})"
+
+
+def shortened(setting: Setting) -> str:
+    """The same without the server: `ack_wait 30 s [NATS_TASK_TTR: 5 min 0 s, drift], max_deliver 5 [code]`."""
+    text = f"{setting.name} {_said(setting.name, setting.value)}"
+    by = setting.wanted_source if setting.where else setting.source
+    kind, _, name = by.partition(" ")
+    by = name if kind == "environment" else kind
+    if setting.drift:
+        return f"{text} [{by}: {_said(setting.name, setting.wanted)}, drift]"
+    return f"{text} [{by}]" if by else text
 
 
 def _wanted(sources: Mapping[str, Any]) -> list[Any] | None:

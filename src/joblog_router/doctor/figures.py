@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from .case import Case, Evidence
+
+_JUST_NOW: Final = 5.0
 
 Stream = Mapping[str, Any]
 Consumer = Mapping[str, Any]
@@ -54,6 +56,11 @@ def is_still(case: Case) -> bool:
     return case.is_old(quiet_for(case)) and not any(
         consumer["moved"] or consumer["acks"] or consumer["newly_delivered"] for _, consumer in case.consumers
     )
+
+
+def is_lively(case: Case) -> bool:
+    """Whether the job said something just now: it may be in the middle of its end."""
+    return case.calm_for is not None and case.calm_for < min(_JUST_NOW, case.patience)
 
 
 def has_work(case: Case) -> bool:

@@ -15,6 +15,7 @@ from .figures import (
     error_evidence,
     event_evidence,
     foreign_evidence,
+    is_lively,
     is_polled,
     is_still,
     job_evidence,
@@ -123,7 +124,11 @@ def no_stream(case: Case) -> Diagnosis | None:
             "a store on disk that was restarted.",
             evidence,
             # Without a word of the log the job's stream may have another name.
-            POSSIBLE if not (was_there or case.event("nats.stream.vanished")) else SURE if is_still(case) else LIKELY,
+            POSSIBLE
+            if not (was_there or case.event("nats.stream.vanished")) or is_lively(case)
+            else SURE
+            if is_still(case)
+            else LIKELY,
         )
     if not case.is_old(case.running_for) or not is_still(case):
         return None
@@ -174,7 +179,7 @@ def consumer_missing(case: Case) -> Diagnosis | None:
                 *event_evidence(case, "nats.consumer.created", "nats.fetch.first", "nats.consumer.final"),
                 *foreign_evidence(case),
             ),
-            SURE if case.event("nats.consumer.created") and is_still(case) else LIKELY,
+            POSSIBLE if is_lively(case) else SURE if case.event("nats.consumer.created") and is_still(case) else LIKELY,
         )
     return None
 

@@ -6,7 +6,7 @@ Each gives a diagnosis or None, from what the probes saw alone.
 from __future__ import annotations
 
 from .case import LIKELY, POSSIBLE, SURE, Case, Diagnosis, Evidence, since, span
-from .figures import counters_evidence, error_evidence, is_still, job_evidence, log_evidence, was_queued
+from .figures import counters_evidence, error_evidence, is_lively, is_still, job_evidence, log_evidence, was_queued
 
 
 def nats_away(case: Case) -> Diagnosis | None:
@@ -231,7 +231,11 @@ def redis_lost(case: Case) -> Diagnosis | None:
             *((Evidence("redis", f"up for {span(uptime)}", 0.0),) if uptime is not None else ()),
             *job_evidence(case),
         ),
-        SURE if began and (restarted or (case.redis.get("is_expected") and case.is_old(case.running_for))) else LIKELY,
+        SURE
+        if began
+        and not is_lively(case)
+        and (restarted or (case.redis.get("is_expected") and case.is_old(case.running_for)))
+        else LIKELY,
     )
 
 

@@ -27,6 +27,10 @@ _UNKNOWN: Final = Diagnosis(
     POSSIBLE,
 )
 _FEW: Final = 3
+# Something is gone: looked at once more, with what the row and the log say then.
+_FLEETING: Final = frozenset({"stream_deleted", "consumer_deleted", "redis_lost"})
+_QUICK: Final = frozenset({"job", "log"})
+_MOMENT: Final = 0.4
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,12 @@ async def examine(
     probes = probes_of(configuration, store or open_store(), namespace)
     results = await ask(probes, job_id, configuration.TIMEOUT)
     verdict = diagnose(job_id, results, time.time(), configuration.PATIENCE)
+    if verdict.diagnosis.cause in _FLEETING:
+        # A job that just ends takes its queue away first, and says so a moment later.
+        await asyncio.sleep(_MOMENT)
+        later = [probe for probe in probes if probe.name in _QUICK]
+        results = {**results, **await ask(later, job_id, configuration.TIMEOUT)}
+        verdict = diagnose(job_id, results, time.time(), configuration.PATIENCE)
     return Verdict(**{**verdict.__dict__, "took": round(time.monotonic() - clock, 3)})
 
 

@@ -310,7 +310,7 @@ def exhausted(case: Case) -> Diagnosis | None:
         return Diagnosis(
             "exhausted",
             f"{tasks_of(count or told)} {were(count or told)} given up after {consumer['max_deliver']} attempts: "
-            "they are never delivered again and the job waits for them in vain.",
+            "what was given up is never delivered again, and the job waits in vain.",
             "Look at what these tasks have in common (the log names them where workers write to it), correct it, and "
             "publish them again or count them as failed.",
             (

@@ -98,7 +98,7 @@ class PipelineProbe:
     async def probe(self, job_id: str) -> ProbeResult:
         """Facts: `stats` as `joblog_router.stats()`, `audit` as text, `time`."""
         seen = await in_thread(snapshot)
-        audit = [str(finding.get("message", finding)) for finding in seen["audit"]]
+        audit = [str(finding["text"]) for finding in seen["audit"]]
         return ProbeResult(self.name, {"stats": seen["stats"], "audit": audit, "time": time.time()})
 
 

@@ -24,11 +24,13 @@ from typing import Any
 import harness
 
 from joblog_router import JobContextFilter, JobLogHandler, job_context
-from joblog_router._pipeline.resolve import guard_services
+from joblog_router._pipeline.services import guard_services
 
 NO_JOB = "handler, no job open"
 JOB = "handler, inside a job"
 SPOOLED = "handler with a spool, inside a job"
+FILTER = "JobContextFilter alone, no job"
+FIELDS = "JobContextFilter alone, inside a job with 2 fields"
 LIMITS = {NO_JOB: 1.10, JOB: 1.25, SPOOLED: 1.60}
 
 
@@ -37,6 +39,20 @@ class TextbookHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep nothing."""
+
+
+def asking(question: Callable[[logging.LogRecord], object]) -> logging.Handler:
+    """A handler that does nothing but ask `question(record)`."""
+    handler = logging.NullHandler()
+    handler.handle = question  # type: ignore[method-assign, assignment]
+    return handler
+
+
+def two_attributes(record: logging.LogRecord) -> bool:
+    """What a filter that adds two values of the project's cannot be cheaper than."""
+    record.stage = "process"
+    record.attempt = 1
+    return True
 
 
 def make_logger(name: str, *handlers: logging.Handler) -> logging.Logger:
@@ -110,11 +126,19 @@ def variants(folder: str) -> list[harness.Variant]:
     filtered = job_handler()
     filtered.addFilter(JobContextFilter())
     add("handler with JobContextFilter, inside a job", make_logger("jobfilter", filtered), filtered, job_with_fields)
-    stamped = logging.NullHandler()
-    filter_only = JobContextFilter()
-    stamped.handle = filter_only.filter  # type: ignore[method-assign]
-    add("JobContextFilter alone, no job", make_logger("filter-nojob", stamped))
-    add("JobContextFilter alone, inside a job with 2 fields", make_logger("filter-job", stamped), None, job_with_fields)
+    stamping = JobContextFilter()
+    add("a further handler that does nothing", make_logger("further", asking(lambda record: True)))
+    add(FILTER, make_logger("filter-nojob", asking(stamping.filter)))
+    add("JobContextFilter alone, inside a job", make_logger("filter-job", asking(stamping.filter)), None, job)
+    add(FIELDS, make_logger("filter-fields", asking(stamping.filter)), None, job_with_fields)
+    add("two attributes of their own on each record, by hand", make_logger("by-hand", asking(two_attributes)))
+    handler = job_handler()
+    add(
+        "JobContextFilter on a handler before the JobLogHandler, inside a job",
+        make_logger("before", asking(stamping.filter), handler),
+        handler,
+        job,
+    )
     narrowed = JobLogHandler(sink="memory", loggers=["shop"], capacity=1_000_000)
     add("handler for other loggers, inside a job", make_logger("narrow", narrowed), narrowed, job)
     add("textbook emit() handler", make_logger("textbook", TextbookHandler()))

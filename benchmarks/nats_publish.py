@@ -2,14 +2,18 @@
 
     python benchmarks/nats_publish.py            exit status 0: kept; 1: over; 3: the control says nothing
 
-Needs a nats-server. Wrapped and bare publishes alternate on one connection. A round trip varies by more than the
-wrappers cost: what counts is their own time, of all three that a publish passes (`JetStreamContext.publish`,
-`Client.request`, `Client.publish`), around methods that do nothing.
+Needs a nats-server. Two figures, of all three wrappers that a publish passes (`JetStreamContext.publish`,
+`Client.request`, `Client.publish`):
+
+- whole round trips, on three connections in random order: two bare ones (their difference is the control) and one whose
+  methods are wrapped. Between two publishes the server runs, and all else: what is measured is cold.
+- the wrappers alone, around methods that do nothing, thousands in a row: hot, and free of the round trip's noise.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import statistics
 import sys
 import time
@@ -18,8 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import nats
-from harness import pin_to_one_cpu
+from nats.aio.client import Client
 from nats.js.api import PubAck
 from nats.js.client import JetStreamContext
 
@@ -31,8 +34,9 @@ from joblog_router.contrib.nats.state import Settings, State
 from tests.servers import NatsServer
 
 LIMIT = 0.02
-ROUNDS = 60
-CALLS = 50
+PUBLISHES = 8_000
+WARM_UP = 200
+ROUNDS = 40
 BATCH = 2_000
 
 
@@ -71,51 +75,73 @@ def wrapped(state: State) -> type[Hollow]:
     )
 
 
-async def timed(publish: Any, jetstream: Any, subject: str, calls: int) -> float:
-    """Seconds for one call."""
+def client_of(**methods: Any) -> Client:
+    """A client of a class of its own: the interpreter treats classes that it meets less often worse."""
+    client: Client = type("Client", (Client,), methods)()
+    return client
+
+
+async def round_trips(url: str) -> tuple[float, float, float]:
+    """Median seconds of a bare publish, and the ratios to it: of the control, of a wrapped one."""
+    state = State(Settings())
+    bare = vars(JetStreamContext)["publish"]
+    methods = {"publish": acknowledging(state, Client.publish), "request": requesting(state, Client.request)}
+    clients = [client_of(), client_of(), client_of(**methods)]
+    for client in clients:
+        await client.connect(url)
+    ways = list(zip([bare, bare, publishing(state, bare)], [each.jetstream() for each in clients], strict=True))
+    await ways[0][1].add_stream(name="job_7", subjects=["job.7.tasks"], storage="memory")
+    times: list[list[float]] = [[], [], []]
+    order = [0, 1, 2]
+    shuffle = random.Random(1).shuffle
+    for number in range(PUBLISHES + WARM_UP):
+        shuffle(order)
+        for way in order:
+            publish, jetstream = ways[way]
+            started = time.perf_counter()
+            await publish(jetstream, "job.7.tasks", b"x" * 100)
+            if number >= WARM_UP:
+                times[way].append(time.perf_counter() - started)
+    for client in clients:
+        await client.close()
+    one, two, ours = map(statistics.median, times)
+    return (one + two) / 2, one / two, ours / ((one + two) / 2)
+
+
+async def timed(publish: Any, jetstream: Any) -> float:
+    """Seconds for one call, of many in a row."""
     started = time.perf_counter()
-    for _ in range(calls):
-        await publish(jetstream, subject, b"x" * 100)
-    return (time.perf_counter() - started) / calls
+    for _ in range(BATCH):
+        await publish(jetstream, "job.7.tasks", b"x" * 100)
+    return (time.perf_counter() - started) / BATCH
+
+
+async def alone() -> float:
+    """Seconds that the wrappers alone take for one publish."""
+    bare, ours = Hollow(), wrapped(State(Settings()))()
+    extra = []
+    for _ in range(ROUNDS):
+        before, with_us = await timed(Hollow.publish, bare), await timed(type(ours).publish, ours)
+        extra.append(with_us - (before + await timed(Hollow.publish, bare)) / 2)
+    return statistics.median(extra)
 
 
 async def measure(url: str) -> int:
     """Print the figures; the exit status."""
-    client = await nats.connect(url)
-    jetstream = client.jetstream()
-    await jetstream.add_stream(name="job_7", subjects=["job.7.tasks"], storage="memory")
-    bare = vars(JetStreamContext)["publish"]
-    ours = publishing(State(Settings()), bare)
-    hollow, hollow_ours = Hollow(), wrapped(State(Settings()))()
-    trips, control, added, extra = [], [], [], []
     with job_context("7"):
-        for _ in range(ROUNDS):
-            for way in (bare, ours):  # warm up
-                await timed(way, jetstream, "job.7.tasks", CALLS // 2)
-            times = [await timed(way, jetstream, "job.7.tasks", CALLS) for way in (bare, ours, bare, ours, bare)]
-            first, one, middle, two, last = times
-            trips.append(middle)
-            control.append(middle / ((first + last) / 2))
-            added.append((one + two) / ((first + last) / 2 + middle))
-            before = await timed(Hollow.publish, hollow, "job.7.tasks", BATCH)
-            with_us = await timed(type(hollow_ours).publish, hollow_ours, "job.7.tasks", BATCH)
-            after = await timed(Hollow.publish, hollow, "job.7.tasks", BATCH)
-            extra.append(with_us - (before + after) / 2)
-    await client.close()
-    trip, cost = statistics.median(trips), statistics.median(extra)
-    print(f"JetStream publish, round trip       {trip * 1e6:8.1f} us")
-    ratio, aa = statistics.median(added), statistics.median(control)
-    print(f"wrapped / bare, round trips         {ratio:8.3f}   (control {aa:.3f})")
-    print(f"the wrappers alone                  {cost * 1e6:8.2f} us")
-    share = cost / trip
-    print(f"share of the round trip             {share:8.2%}   limit {LIMIT:.0%}: {'ok' if share <= LIMIT else 'OVER'}")
-    if abs(aa - 1) > 0.05:
-        print("inconclusive: two bare publishes differ by more than 5 %")
+        trip, control, ratio = await round_trips(url)
+        cost = await alone()
+    print(f"JetStream publish, round trip        {trip * 1e6:8.1f} us")
+    print(f"wrapped / bare, whole round trips    {ratio:8.4f}   control {control:.4f}   limit {1 + LIMIT:.2f}")
+    print(f"the wrappers alone, hot              {cost * 1e6:8.2f} us = {cost / trip:.2%} of the round trip")
+    if abs(control - 1) > LIMIT / 4:
+        print("inconclusive: two bare connections differ by more than a quarter of what is to be measured")
         return 3
-    return 0 if share <= LIMIT else 1
+    is_kept = ratio <= 1 + LIMIT and cost / trip <= LIMIT
+    print("kept" if is_kept else "OVER")
+    return 0 if is_kept else 1
 
 
 if __name__ == "__main__":
-    pin_to_one_cpu()
     with NatsServer() as server:
         sys.exit(asyncio.run(measure(server.url)))

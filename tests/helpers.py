@@ -8,10 +8,14 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from joblog_router import Entry, JobLogHandler, flush
+from joblog_router._pipeline import settings
+from joblog_router._pipeline.handing_over import hand_over
+from joblog_router._pipeline.rules import Rules
 from joblog_router.sinks import MemorySink
 
 SRC = Path(__file__).parents[1] / "src"
@@ -35,6 +39,11 @@ def configure(level: str = "DEBUG", handlers: dict[str, Any] | None = None, **jo
 def job_handler() -> JobLogHandler:
     """The job handler on the root logger."""
     return next(handler for handler in logging.getLogger().handlers if isinstance(handler, JobLogHandler))
+
+
+def use_rules(rules: Rules) -> None:
+    """Have these rules count where handlers say nothing; the other settings stay."""
+    hand_over(replace(settings.current, rules=rules))
 
 
 def entries(job_id: object = None) -> list[Entry]:

@@ -67,7 +67,7 @@ import sys, time
 from tests.spool_trials import configure
 configure(sys.argv[1], sys.argv[2] == "fold")
 from joblog_router._pipeline.router import router
-sys.exit(0 if router.recover(20) else 1)
+sys.exit(0 if router.recovery.run(20) else 1)
 """
 
 

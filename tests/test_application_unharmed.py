@@ -183,6 +183,23 @@ def test_exceptions_are_rendered_with_chain_notes_and_groups() -> None:
     assert "Stack (most recent call last)" in stack
 
 
+def test_groups_of_groups_are_kept_in_part() -> None:
+    """Each level has twenty times as many exceptions as the one above it, or the same one twenty times."""
+    configure()
+    wide: Exception = ValueError("at the bottom")
+    for _ in range(9):
+        wide = ExceptionGroup("group", [wide] * 20)
+    many = ExceptionGroup("top", [ExceptionGroup("inner", [ValueError("x") for _ in range(20)]) for _ in range(20)])
+    with job_context(1):
+        for error in (wide, many):
+            log.error("failed", exc_info=error)
+    texts = [entry.exception or "" for entry in entries()]
+    assert "at the bottom" in texts[0]
+    assert texts[0].count("ValueError") == 1
+    assert texts[1].count("ValueError: x") > 90
+    assert all(len(text) < 100_000 for text in texts)
+
+
 def test_other_handlers_see_the_record_unchanged() -> None:
     """A handler behind ours finds the message, arguments and exception it would have found without us."""
     seen: list[dict[str, Any]] = []

@@ -14,8 +14,8 @@ import pytest
 
 from joblog_router import ConfigurationError, Entry, JobLogHandler, flush, job_context
 from joblog_router._pipeline import report
-from joblog_router._pipeline.rules import Rules, use_defaults
-from tests.helpers import configure, entries, job_handler
+from joblog_router._pipeline.rules import Rules
+from tests.helpers import configure, entries, job_handler, use_rules
 
 log = logging.getLogger("app")
 taken: list[Entry] = []
@@ -30,7 +30,7 @@ def take(batch: list[Entry]) -> None:
 def _nothing_taken() -> Iterator[None]:
     taken.clear()
     yield
-    use_defaults(Rules())
+    use_rules(Rules())
 
 
 def speak() -> None:
@@ -107,7 +107,7 @@ def test_whole_loggers_may_be_for_staff() -> None:
         "app.billings": "all",
         "app": "all",
     }
-    use_defaults(Rules.of(None, ["app"], None))
+    use_rules(Rules.of(None, ["app"], None))
     configure()
     speak()
     assert set(audiences(entries(1)).values()) == {"staff"}

@@ -154,3 +154,16 @@ def test_the_snapshot_is_plain_data() -> None:
     assert "captured" in told["stats"]
     assert ("disabled", "audited") in {(finding["kind"], finding["logger"]) for finding in told["audit"]}
     assert isinstance(job_handler(), JobLogHandler)
+
+
+async def test_the_doctors_probe_quotes_the_sentences() -> None:
+    """Text for people, not data."""
+    from joblog_router.doctor.builtin import PipelineProbe
+
+    configure()
+    logging.disable(logging.INFO)
+    try:
+        result = await PipelineProbe().probe("1")
+    finally:
+        logging.disable(logging.NOTSET)
+    assert any(text.startswith("logging.disable(INFO) was called") for text in result.facts["audit"])

@@ -13,10 +13,10 @@ import pytest
 from joblog_router import ConfigurationError, Entry, JobLogHandler, flush, job_context, stats
 from joblog_router._pipeline import capping
 from joblog_router._pipeline.capping import Cap
-from joblog_router._pipeline.rules import Rules, use_defaults
+from joblog_router._pipeline.rules import Rules
 from joblog_router.context import JobScope
 from joblog_router.sinks import MemorySink
-from tests.helpers import configure, entries, run_python
+from tests.helpers import configure, entries, run_python, use_rules
 
 log = logging.getLogger("app")
 
@@ -65,7 +65,7 @@ def test_by_default_nothing_is_left_out() -> None:
         for _ in range(3000):
             log.info("line")
     assert len(entries(1)) == 3000
-    use_defaults(Rules.of(None, None, 10))
+    use_rules(Rules.of(None, None, 10))
     try:
         with job_context(2):
             for _ in range(100):
@@ -77,7 +77,7 @@ def test_by_default_nothing_is_left_out() -> None:
                 log.info("line")
         assert len(entries(3)) == 100
     finally:
-        use_defaults(Rules())
+        use_rules(Rules())
 
 
 def test_warnings_are_kept_longer() -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -105,6 +106,19 @@ def test_several_jobs_are_told_apart(directory: Path) -> None:
     """Each line begins with its job."""
     ran = Ran("tail", "1", "2", "-n", 1, "--store", f"jsonl:{directory}")
     assert [one.split(" ")[0] for one in ran.lines] == ["[1]", "[2]"]
+
+
+def test_each_of_several_jobs_has_a_colour_of_its_own_on_a_terminal(directory: Path) -> None:
+    """Its name alone: the line keeps that of its level. Elsewhere, and with NO_COLOR, there is none."""
+    given = ("tail", "1", "2", "-n", 1, "--store", f"jsonl:{directory}")
+    shown = _on_a_terminal(*given)
+    first, second = (re.search(rf"\x1b\[([\d;]+)m\[{job}\]\x1b\[0m ", shown) for job in (1, 2))
+    assert first
+    assert second
+    assert first[1] != second[1]
+    assert re.search(r"\[1\]\x1b\[0m \x1b\[31m2023-", shown)  # the ERROR itself is red
+    assert "\x1b" not in _on_a_terminal(*given, NO_COLOR="1")
+    assert "\x1b" not in Ran(*given).out
 
 
 def test_no_text_of_a_log_commands_the_terminal_or_forges_a_line(directory: Path) -> None:

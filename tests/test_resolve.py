@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joblog_router import JobContextFilter, JobLogHandler, flush, job_context, stats
-from joblog_router._pipeline.resolve import guard_services, resolve
+from joblog_router._pipeline.resolve import resolve
+from joblog_router._pipeline.services import guard_services
 from joblog_router.sinks import MemorySink
 from tests.helpers import configure, entries, job_handler, messages
 
@@ -204,6 +205,50 @@ def test_evidence_is_compared_by_its_text_and_never_raises() -> None:
         record = log.makeRecord("x", 20, "f", 1, "m", (), None, extra={"job_id": _Odd()})
         assert JobContextFilter().filter(record)
     assert messages() == ["equal"]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_job_filter_on_the_job_handler_stamps_and_adds_nothing_to_the_entry(alone: bool) -> None:
+    """Alone or beside another filter: the record carries the job, the entry the scope's fields and the call's extra."""
+    seen: list[logging.LogRecord] = []
+    handler = configure()
+    handler.addFilter(JobContextFilter())
+    if not alone:
+        handler.addFilter(lambda record: True)
+    behind = logging.NullHandler()
+    behind.handle = lambda record: bool(seen.append(record))  # type: ignore[method-assign]
+    logging.getLogger().addHandler(behind)
+    with job_context(7, stage="process", name="not the logger's"):
+        log.info("plain")
+        log.info("with extra", extra={"k": 1, "stage": "own"})
+        log.info("another's", extra={"job_id": 8})
+    log.info("outside")
+    assert [(record.job_id, record.name) for record in seen[:2]] == [("7", log.name)] * 2  # type: ignore[attr-defined]
+    assert [record.stage for record in seen[:2]] == ["process", "own"]  # type: ignore[attr-defined]
+    assert not hasattr(seen[3], "job_id")
+    assert [dict(entry.fields) for entry in entries(7)] == [
+        {"stage": "process", "name": "not the logger's"},
+        {"stage": "own", "name": "not the logger's", "k": 1},
+    ]
+    assert len(entries()) == 2
+
+
+def test_a_record_that_refuses_attributes_passes_the_filter() -> None:
+    """A project's own class of records may raise where ours sets its attributes; they are set past that."""
+
+    class Closed(logging.LogRecord):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name in {"job_id", "_joblog"}:
+                raise RuntimeError("closed")
+            super().__setattr__(name, value)
+
+    outside = Closed("a", logging.INFO, "p", 1, "m", (), None)
+    assert JobContextFilter().filter(outside)
+    assert outside.__dict__["job_id"] is None
+    with job_context(7, stage="x"):
+        inside = Closed("a", logging.INFO, "p", 1, "m", (), None)
+        assert JobContextFilter().filter(inside)
+    assert (inside.__dict__["job_id"], inside.__dict__["stage"]) == ("7", "x")
 
 
 def test_a_filter_on_the_handler_may_add_fields() -> None:

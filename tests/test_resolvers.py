@@ -112,6 +112,27 @@ def test_resolvers_that_fail_or_log_harm_nobody(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().err.count("ValueError('no such thing')") == 1
 
 
+def test_who_asks_in_one_thread_keeps_nobody_from_asking_in_another() -> None:
+    """While a resolver runs (and logs) in one thread, records of others find their job all the same."""
+    asking, go_on = threading.Event(), threading.Event()
+
+    def slow(record: logging.LogRecord) -> str:
+        if record.getMessage() == "slow":
+            log.info("by the resolver")
+            asking.set()
+            go_on.wait(10)
+        return record.getMessage()
+
+    configure(resolvers=[slow])
+    thread = threading.Thread(target=log.info, args=("slow",))
+    thread.start()
+    assert asking.wait(10)
+    log.info("quick")
+    go_on.set()
+    thread.join(10)
+    assert sorted(entry.job_id for entry in entries()) == ["quick", "slow"]
+
+
 def test_they_end_with_their_handler() -> None:
     """A later configuration without resolvers asks none."""
     global answer

@@ -10,8 +10,9 @@ import pytest
 
 from joblog_router import JobLogHandler, flush, job_context
 from joblog_router._pipeline.overflow import Bounds
-from joblog_router._pipeline.rules import Rules, use_defaults
+from joblog_router._pipeline.rules import Rules
 from joblog_router.sinks import MemorySink
+from tests.helpers import use_rules
 
 log = logging.getLogger("app")
 STRICT: dict[str, Any] = {"redact": [r"PAT-\d+"], "staff": ["app.billing"], "max_lines": 20, "fold": False}
@@ -22,7 +23,7 @@ def sink() -> Iterator[MemorySink]:
     """A sink for both handlers."""
     log.setLevel(logging.DEBUG)
     yield MemorySink()
-    use_defaults(Rules())
+    use_rules(Rules())
 
 
 def speak(sink: MemorySink) -> dict[str, str]:
@@ -60,7 +61,7 @@ def test_a_plain_handler_beside_a_strict_one_undoes_none_of_its_rules(sink: Memo
 
 def test_a_handler_that_says_nothing_brings_the_projects_rules_along(sink: MemorySink) -> None:
     """Where one handler has patterns of its own and the other leaves it to the settings both count."""
-    use_defaults(Rules.of([r"KEY-\d+"], ["app.payroll"], None))
+    use_rules(Rules.of([r"KEY-\d+"], ["app.payroll"], None))
     handlers = [JobLogHandler(sink=sink, **STRICT), JobLogHandler(sink=sink)]
     log.addHandler(handlers[0])
     with job_context(1):

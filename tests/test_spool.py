@@ -56,7 +56,7 @@ def segments(folder: Path) -> list[Path]:
 
 def recover(folder: Path, code: str = "configure()") -> str:
     """Run a process that recovers; what it said on stderr."""
-    result = run_python(SETUP + code + "\nsys.exit(0 if router.recover(10) else 1)", str(folder))
+    result = run_python(SETUP + code + "\nsys.exit(0 if router.recovery.run(10) else 1)", str(folder))
     assert result.returncode == 0, result.stderr
     return result.stderr
 
@@ -150,7 +150,7 @@ def test_lines_that_may_be_stored_are_not_counted_by_a_recovery_that_folds(tmp_p
     assert run_python(SETUP + code, str(tmp_path)).returncode == -9
     if killed == "recovery":
         code = KILLED_AT_COMMIT + "from joblog_router._pipeline import writer\nwriter.BATCH = 20\nconfigure()\n"
-        assert run_python(SETUP + code + "router.recover(10)", str(tmp_path)).returncode == -9
+        assert run_python(SETUP + code + "router.recovery.run(10)", str(tmp_path)).returncode == -9
     assert len(stored(tmp_path)) == 20
     recover(tmp_path, FOLDING)
     lines = stored(tmp_path)
@@ -163,7 +163,7 @@ def test_a_run_that_a_killed_recovery_goes_on_counting_has_the_exact_sum(tmp_pat
     code = FOLDING + "router._writer._write_some = lambda channel: (router._writer._make_entries(channel), False)[1]\n"
     code += LINES + "flush(1)\n" + KILLED
     assert run_python(SETUP + code, str(tmp_path)).returncode == -9
-    assert run_python(SETUP + KILLED_AT_COMMIT + FOLDING + "router.recover(10)", str(tmp_path)).returncode == -9
+    assert run_python(SETUP + KILLED_AT_COMMIT + FOLDING + "router.recovery.run(10)", str(tmp_path)).returncode == -9
     recover(tmp_path)
     lines = stored(tmp_path)
     whole = [line for line in lines if "folded" not in line["fields"]]
@@ -234,7 +234,7 @@ def test_lines_for_a_callable_and_a_logger_come_at_least_once(tmp_path: Path) ->
         result = run_python(logged + KILLED, str(tmp_path), env={**env, "AWAY": "1"})
         assert result.returncode == -9
         attach = "import app_logs; logging.getLogger('kept').addHandler(app_logs.Keep())\n"
-        result = run_python(start + attach + "sys.exit(0 if router.recover(10) else 1)", str(tmp_path), env=env)
+        result = run_python(start + attach + "sys.exit(0 if router.recovery.run(10) else 1)", str(tmp_path), env=env)
         assert result.returncode == 0, result.stderr
         assert set(kept.read_text().splitlines()) >= {f"1 line {number}" for number in range(50)}
         assert segments(tmp_path) == []
@@ -265,7 +265,7 @@ with job_context(1):
     assert run_python(setup + code + KILLED, str(tmp_path)).returncode == -9
     before = stored(tmp_path)
     assert 50 <= len(before) < 100
-    result = run_python(setup + "configure()\nsys.exit(0 if router.recover(10) else 1)", str(tmp_path))
+    result = run_python(setup + "configure()\nsys.exit(0 if router.recovery.run(10) else 1)", str(tmp_path))
     assert result.returncode == 0, result.stderr
     newest: dict[str, int] = {}
     lines = stored(tmp_path)
@@ -299,7 +299,7 @@ from joblog_router import JobLogHandler
 real = router.open_channel
 def slow(*args):
     channel = real(*args)
-    assert router.recover(10)
+    assert router.recovery.run(10)
     return channel
 router.open_channel = slow
 JobLogHandler(sink="jsonl", options={"directory": sys.argv[1] + "/logs"}, spool=sys.argv[1] + "/spool",
@@ -321,7 +321,7 @@ def test_recovery_while_the_store_is_away_keeps_the_segment(tmp_path: Path) -> N
         path.unlink()
     (tmp_path / "logs").rmdir()
     (tmp_path / "logs").write_text("in the way")
-    result = run_python(SETUP + "configure()\nsys.exit(0 if router.recover(0.5) else 1)", str(tmp_path))
+    result = run_python(SETUP + "configure()\nsys.exit(0 if router.recovery.run(0.5) else 1)", str(tmp_path))
     assert result.returncode == 1
     assert len(segments(tmp_path)) == 1
     (tmp_path / "logs").unlink()
@@ -380,6 +380,33 @@ with job_context(1):
         assert len(stored(tmp_path)) == expected
     recover(tmp_path)
     assert Counter(str(line["message"]) for line in stored(tmp_path)) == {f"line {n}": 1 for n in range(expected)}
+    assert segments(tmp_path) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_daemon_thread_that_logs_while_the_process_ends_loses_nothing(tmp_path: Path, seed: int) -> None:
+    """It goes on after the last exit function; each line whose call returned is there, at the latest by recovery."""
+    code = f"""
+configure()
+file = os.open(sys.argv[1] + "/returned", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+def serve():
+    with job_context(1):
+        number = 0
+        while True:
+            log.info("line %d", number)
+            os.write(file, b"%d\\n" % number)
+            number += 1
+threading.Thread(target=serve, daemon=True).start()
+time.sleep({0.05 + 0.03 * seed})  # it logs meanwhile
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    returned = {f"line {number}" for number in (tmp_path / "returned").read_text().split()}
+    recover(tmp_path)
+    rows = Counter(str(line["message"]) for line in stored(tmp_path))
+    assert returned
+    assert not returned - set(rows)
+    assert set(rows.values()) == {1}
     assert segments(tmp_path) == []
 
 
@@ -470,7 +497,7 @@ if __name__ == "__main__":
     for process in processes: process.start()
     for process in processes: process.join()
     configure()
-    sys.exit(0 if router.recover(20) else 1)
+    sys.exit(0 if router.recovery.run(20) else 1)
 """
     )
     result = run_script(script, str(tmp_path), timeout=50)
@@ -785,7 +812,7 @@ def test_recovery_of_this_process_ignores_its_own_segment(gate: Gate) -> None:
     """A look for dead processes' segments while lines wait does not take them twice."""
     with job_context(1):
         log.info("one")
-    assert router.recover(2)
+    assert router.recovery.run(2)
     gate.is_open = True
     assert flush(10)
     assert gate.messages == ["one"]

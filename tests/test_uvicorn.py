@@ -12,7 +12,8 @@ from tests.uvicorn import Uvicorn
 
 APPLICATION = """
 import logging, logging.config, os
-from joblog_router import context, current_job, job_context, stats
+from joblog_router import current_job, job_context, stats
+from joblog_router._pipeline import scopes
 logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
     "handlers": {"job": {"class": "joblog_router.JobLogHandler", "fold": False, "sink": "jsonl",
                          "options": {"directory": os.environ["JOBLOG_DIRECTORY"]}}},
@@ -23,7 +24,7 @@ async def application(scope, receive, send):
     if scope["type"] != "http":
         return
     # What a plain context variable would show: the scope of an earlier request, closed by now.
-    inherited = context._get()
+    inherited = scopes._get()
     log.info("a request begins")
     assert current_job() is None
     number = scope["path"].strip("/")

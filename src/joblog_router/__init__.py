@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ._pipeline.leaks import CallSite, LeakReport, leak_report
 from ._pipeline.lifecycle import flush_on_sigterm
-from ._pipeline.router import aflush, completeness, flush, stats
+from ._pipeline.public import aflush, completeness, flush, stats
 from ._pipeline.secrets import register_secret
 from .context import JobScope, carry, current_job, detached, job_context, serves_everybody, wrap_stream
 from .entry import Entry

@@ -1,4 +1,7 @@
-"""The only thing that flows from the writer to sinks and readers."""
+"""The only thing that flows from the writer to sinks and readers, and what a row that stands for folded lines says.
+
+Made on the writer thread, read on any. Imports nothing of this library.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,33 @@ __all__ = ["Entry"]
 
 # Levels whose names mean the same in every process.
 _STANDARD: Final = frozenset({10, 20, 30, 40, 50})
+
+
+class Folded(NamedTuple):
+    """What a tally row stands for: lines that were counted and not stored.
+
+    `fold` is the run's id, `folded` how many lines of it were counted so far, beyond those stored as rows of their own;
+    the newest tally of a run counts. `first` and `last` are the texts of its ends. `left_out` is of the marker that a
+    log with `max_lines` has between its ends: counts by the names of levels. Nobody else knows the names of the fields.
+    """
+
+    fold: str
+    folded: int
+    first: str
+    last: str
+    left_out: Mapping[str, int] | None = None
+
+    def as_fields(self) -> dict[str, Any]:
+        """As the fields of the row."""
+        fields = self._asdict()
+        if self.left_out is None:
+            del fields["left_out"]
+        return fields
+
+
+# The fields by which a row is known to be a tally, and all that its line is about, before those of the line itself.
+TALLY_MARKS: Final = ("fold", "folded")
+TALLY_FIELDS: Final = ("fold", "folded", "first", "last")
 
 
 class Entry(NamedTuple):
@@ -36,6 +66,21 @@ class Entry(NamedTuple):
     n: int
     namespace: str = ""
     audience: str = "all"
+
+    @property
+    def tally(self) -> Folded | None:
+        """What this row stands for if it is a tally of folded lines; None for a line of its own."""
+        fields = self.fields
+        if "fold" not in fields or "folded" not in fields or not isinstance(fold := fields["fold"], str) or not fold:
+            return None
+        folded, left_out = fields["folded"], fields.get("left_out")
+        return Folded(
+            fold,
+            folded if type(folded) is int else 0,
+            str(fields.get("first", "")),
+            str(fields.get("last", "")),
+            left_out if isinstance(left_out, Mapping) else None,
+        )
 
     @property
     def level_name(self) -> str:

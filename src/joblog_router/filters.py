@@ -1,16 +1,35 @@
-"""The filter: writes on each record which job it is about, for every handler behind it."""
+"""The filters: `JobContextFilter` writes on each record which job it is about, `JobOnlyFilter` keeps job lines away.
+
+Made by `dictConfig`, called by `logging` on the thread that logs: no lock, no I/O, no exception out.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
+from ._pipeline import resolve as resolving
+from ._pipeline.generators import ALWAYS, ASK, GUARDS
 from ._pipeline.naming import LoggerNames
-from ._pipeline.resolve import BARE_LENGTH, NO_JOB, STAMP, Captured, note_unaddressed, resolve
+from ._pipeline.resolve import (
+    BARE_LENGTH,
+    DEFAULT_EVIDENCE,
+    NO_JOB,
+    STAMP,
+    Captured,
+    note_unaddressed,
+    put_on,
+    resolve,
+)
+from ._pipeline.services import is_service
 from .exceptions import ConfigurationError
 from .handlers import is_wanted
 
 __all__ = ["JobContextFilter", "JobOnlyFilter"]
+
+
+_get_running_loop = asyncio._get_running_loop
 
 
 class JobContextFilter(logging.Filter):
@@ -22,8 +41,42 @@ class JobContextFilter(logging.Filter):
     `_joblog`. Runs on the logging thread and never raises.
     """
 
+    # Read from the class by the handler's capture, which then need not ask whether anything else was changed.
+    only_stamps = True
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Stamp `record`; always True."""
+        try:
+            scope = resolving._get_scope()
+            # The beginning of resolve() for most records. Not by __dict__, which would have to be made first.
+            if not (
+                hasattr(record, "_joblog")
+                or hasattr(record, "job_id")
+                or hasattr(record, "job_log_id")
+                or resolving._evidence is not DEFAULT_EVIDENCE
+            ):
+                if scope is None:
+                    if not ASK:
+                        record.job_id = None
+                        record._joblog = NO_JOB
+                        return True
+                elif not (
+                    hasattr(record, "job_log")
+                    or scope.closed
+                    or (GUARDS and (ALWAYS or ((loop := _get_running_loop()) is not None and is_service(loop, scope))))
+                    or record.name == "asyncio"
+                ):
+                    record.job_id = scope.job_id
+                    record._joblog = scope
+                    fields = scope.fields
+                    if fields:
+                        attributes = record.__dict__
+                        for name in fields:
+                            if name not in attributes:
+                                attributes[name] = fields[name]
+                    return True
+        except Exception:
+            pass  # a record of a class of its own; what follows asks and sets in other ways
         try:
             scope = resolve(record)
         except Exception:
@@ -35,10 +88,7 @@ class JobContextFilter(logging.Filter):
             attributes.setdefault("job_id", None)
             attributes.setdefault(STAMP, NO_JOB)
             return True
-        attributes.setdefault("job_id", scope.job_id)
-        attributes.setdefault(STAMP, scope)
-        for name, value in scope.fields.items():
-            attributes.setdefault(name, value)
+        put_on(attributes, scope)
         return True
 
 

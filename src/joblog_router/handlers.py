@@ -22,8 +22,9 @@ from ._pipeline.channel import Channel, Use
 from ._pipeline.naming import LoggerNames
 from ._pipeline.overflow import Bounds
 from ._pipeline.report import report
-from ._pipeline.router import UNSET, Unset, router
+from ._pipeline.router import router
 from ._pipeline.rules import Rules
+from ._pipeline.settings import UNSET, Unset
 from ._pipeline.sinks import make_sink
 from .exceptions import ConfigurationError
 from .sinks.base import Sink

@@ -13,7 +13,8 @@ import pytest
 
 from ._pipeline.dotted import load
 from ._pipeline.leaks import leak_report
-from ._pipeline.router import flush, router, stats
+from ._pipeline.public import flush, stats
+from ._pipeline.router import router
 from .context import current_job
 from .filters import JobContextFilter
 from .testing import JobLogs, _attached, capture_job_logs

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ._pipeline.router import flush
+from ._pipeline.public import flush
 from .entry import Entry
 from .handlers import JobLogHandler
 from .sinks import MemorySink

@@ -15,8 +15,8 @@ def may_see(request: HttpRequest, job_id: str) -> bool | str:
 
 
 def header(request: HttpRequest, job_id: str) -> dict[str, Any] | None:
-    """Of one job only."""
-    if job_id != "failed":
+    """Of two jobs only."""
+    if job_id not in ("failed", "staff-failed"):
         return None
     stages = [{"name": "collect", "progress": 1.0}, {"name": "process", "progress": 0.25, "status": "stopped"}]
     verdict = "The disk was full."

@@ -314,6 +314,46 @@ def test_what_the_project_tells_of_a_job(site: Site, tab: Tab) -> None:
     page.get_by_text("The disk was full.").wait_for()
 
 
+def test_staff_may_ask_the_doctor(site: Site, tab: Tab) -> None:
+    """Asked when somebody opens it, and once of a failure; what it quotes is text; others are not offered it."""
+    asked: list[str] = []
+    tab.page.on("request", lambda request: asked.append(request.url) if "verdict=1" in request.url else None)
+    for job in ("staff-stuck", "staff-failed", "plain"):
+        site.say(job, "No space left on <img src=x onerror=alert(1)> \u202e", level=40)
+    page = tab.visit(site, "staff-stuck")
+    page.get_by_text("1 line", exact=True).wait_for()
+    assert asked == []
+    page.get_by_text("Diagnosis", exact=True).click()
+    page.get_by_text("What to do:").wait_for()
+    page.get_by_text("As of").wait_for()
+    assert len(asked) == 1
+    page.get_by_role("button", name="Look again").click()
+    tab.until(lambda: len(asked) == 2)
+    tab.visit(site, "staff-failed")
+    page.get_by_text("What to do:").wait_for()
+    assert len(asked) == 3
+    assert page.locator(".jl-doctor img").count() == 0
+    assert "\u202e" not in (page.locator(".jl-doctor").text_content() or "")
+    tab.visit(site, "plain")
+    page.get_by_text("1 line", exact=True).wait_for()
+    assert not page.locator(".jl-doctor").is_visible()
+
+
+def test_in_a_narrow_column(site: Site, tab: Tab) -> None:
+    """What counts is the room that the log has, not the window's: nothing is cut off or overlaps."""
+    site.say("column", "The image of the third camera was not taken: the disk is full", level=40)
+    tab.page.goto(f"{site.url}/embedding/?job=column&width=320px")
+    tab.page.locator('.jl-status[data-state="live"]').wait_for()
+    row = tab.page.locator(".jl-row").first
+    row.wait_for()
+    assert row.bounding_box()["height"] == 40
+    assert tab.page.get_by_role("button", name="Filters").is_visible()
+    assert tab.page.evaluate("document.querySelector('.jl').scrollWidth") <= 320
+    tab.page.evaluate("document.querySelector('main').style.width = '1000px'")
+    tab.until(lambda: tab.page.locator(".jl-row").first.bounding_box()["height"] == 20)
+    assert tab.page.get_by_label("Level").is_visible()
+
+
 def test_a_restarted_server_costs_no_line(chromium: Any, tmp_path: Path) -> None:
     """Killed and started again while lines are logged: afterwards each is on the page, once, in order."""
     site = Site(tmp_path)
@@ -462,10 +502,12 @@ def test_nothing_keeps_anybody_out(site: Site, chromium: Any, scheme: str) -> No
     """axe finds nothing, in light and dark, wide and narrow, with a line opened."""
     from axe_playwright_python.sync_playwright import Axe
 
-    _story(site, "axe")
+    _story(site, "staff-axe")
     for width in (1100, 400):
-        tab = Tab(chromium, color_scheme=scheme, viewport={"width": width, "height": 650}, bypass_csp=True)
-        page = tab.visit(site, "axe")
+        tab = Tab(chromium, color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
+        page = tab.visit(site, "staff-axe")
+        page.get_by_text("Diagnosis", exact=True).click()
+        page.get_by_text("As of").wait_for()
         page.locator(".jl-row.jl-error .jl-toggle").first.click()
         page.locator(".jl-details").wait_for()
         found = Axe().run(page)

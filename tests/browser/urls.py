@@ -29,10 +29,11 @@ def say(request: HttpRequest) -> HttpResponse:
 def embedding(request: HttpRequest) -> HttpResponse:
     """A page of the site's own with a job's log in it."""
     page = engines["django"].from_string(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Job</title>{% load joblog %}<main><h1>My job</h1>"
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Job</title>{% load joblog %}"
+        "<main style='width: {{ width }}'><h1>My job</h1>"
         "{% job_log job %}</main></html>"
     )
-    return HttpResponse(page.render({"job": request.GET["job"]}, request))
+    return HttpResponse(page.render({"job": request.GET["job"], "width": request.GET.get("width", "auto")}, request))
 
 
 def in_admin(request: HttpRequest) -> HttpResponse:

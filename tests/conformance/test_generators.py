@@ -646,6 +646,7 @@ def test_wrap_stream_changes_its_consumer_between_items() -> None:
     assert lines() == [("C", "of C"), ("D", "of D")]
 
 
+@pytest.mark.django_db  # a response that is closed looks after connections, if an earlier test left one
 def test_django_streaming_responses(run: Run) -> None:
     """`wrap_stream` takes the response itself: its body, sync or async, is made in the job."""
 

@@ -114,6 +114,7 @@ class Laboratory:
         """A line in its log."""
         self._lines += 1
         values: dict[str, Any] = {"exception": None, "fields": {}, "logger": "shop.work", **more}
+        values.setdefault("origin", f"lab-{self.job_id}")
         self.store.write(
             [
                 Entry(
@@ -123,7 +124,6 @@ class Laboratory:
                     message=message,
                     path="",
                     line=0,
-                    origin=f"lab-{self.job_id}",
                     seq=self._lines,
                     n=self._lines,
                     **values,
@@ -133,8 +133,8 @@ class Laboratory:
 
     def event(self, name: str, message: str = "told by NATS", **fields: Any) -> None:
         """A line as the NATS integration writes it."""
-        level = fields.pop("level", 20)
-        self.log(message, level=level, logger="joblog_router.nats", fields={"event": name, **fields})
+        level, age = fields.pop("level", 20), fields.pop("age", LONG_AGO)
+        self.log(message, age, level, logger="joblog_router.nats", fields={"event": name, **fields})
 
     async def queue(self, tasks: int, consumer: bool = True, subject: str = "", **config: Any) -> None:
         """Stream, consumer and tasks."""

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import io
 import json
+import os
+import pty
+import re
+import struct
+import termios
+import threading
 from typing import Any
 
 import pytest
 
 from joblog_router._commands.console import Console
+from joblog_router._commands.stages import Paces, Stage
 from joblog_router.cli import main
 from joblog_router.doctor import configuration
 from tests.faults.laboratory import Laboratory
@@ -53,7 +62,7 @@ async def test_doctor_ends_with_0_where_all_is_well(lab: Laboratory, run: Any) -
     answer = json.loads(text)
     assert status == 0
     assert answer["cause"] == "finished"
-    assert set(answer["probes"]) == {"log", "pipeline", "job", "nats"}
+    assert set(answer["probes"]) == {"log", "pipeline", "job", "nats", "workers"}
     assert not answer["failures"]
 
 
@@ -108,6 +117,71 @@ async def test_watch_ends_with_the_job(lab: Laboratory, run: Any) -> None:
     assert "| INFO two" in text
     assert text.count("INFO two") == 1
     assert "The job is done" in text
+
+
+async def test_watch_shows_rates_and_how_long_it_will_take(lab: Laboratory, run: Any) -> None:
+    """A bar, what is counted, what came since; the same as JSON."""
+    await lab.row(age=10, total=400, done=100)
+    await lab.queue(400)
+    lab.worker()
+    watching = asyncio.create_task(run("watch", lab.job_id, "--every", "0.1"))
+    await asyncio.sleep(0.7)
+    await lab.row(age=10, total=400, done=150)
+    await asyncio.sleep(0.9)
+    await lab.row(status="SUCCESS", age=10, total=400, done=400)
+    _, text = await asyncio.wait_for(watching, 15)
+    line = next(line for line in text.splitlines() if "37.5 %  150 of 400" in line)
+    assert re.search(r"tasks +\[#{8}\.{12}\]  37\.5 %  150 of 400  [\d.]+/s  about [\d.]+ (s|min.*) to go", line), line
+    assert re.search(r"while watched \(0\.3 s\): \d+ taken", text), text
+    _, text = await run("watch", lab.job_id, "--json")
+    assert json.loads(text)["stages"][0]["done"] == 400
+
+
+def test_the_rate_is_that_of_the_last_minute() -> None:
+    """It follows what happens; a stage that begins anew has none at first."""
+    paces = Paces()
+    for at, done in ((0, 0), (10, 500), (60, 500), (100, 540), (120, 560)):
+        paces.add([Stage("x", done / 1000, done, 1000)], at)
+    assert paces.rate(Stage("x", 0.56, 560, 1000)) == 1.0
+    paces.add([Stage("x", 0.001, 1, 1000)], 130)
+    assert paces.rate(Stage("x", 0.001, 1, 1000)) is None
+
+
+async def test_watch_on_a_terminal(lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn in place, in colour, with the log's tail; and what the log says commands no terminal."""
+    monkeypatch.setattr(configuration, "_default", lambda: configuration.Configuration.of(lab.configuration))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    await lab.row(age=10, total=4, done=1)
+    lab.log("first \x1b]0;title\x07 line", age=0.1)
+    lab.log("it broke", age=0.1, level=40)
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    shown = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):
+            while chunk := os.read(master, 65536):
+                shown.extend(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(slave, "w") as out:
+        given = ["watch", lab.job_id, "--every", "0.1", "--store", f"jsonl:{lab.directory}"]
+        watching = asyncio.create_task(asyncio.to_thread(main, given, "joblog", Console(out, io.StringIO())))
+        await asyncio.sleep(0.6)
+        await lab.row(status="SUCCESS", age=10, total=4, done=4)
+        assert await asyncio.wait_for(watching, 15) == 0
+    reader.join(5)
+    os.close(master)
+    text = shown.decode()
+    assert "\x1b]0;" not in text
+    assert "tasks" in text
+    assert "1 of 4" in text
+    assert "4 of 4" in text
+    assert re.search(r"\x1b\[31m  \| ERROR it broke", text), text
+    assert re.search(r"\x1b\[32mjob .*The job is done", text), text
+    assert re.search(r"\x1b\[\d*A", text)  # the cursor goes up: drawn anew in place
 
 
 async def test_watch_says_that_it_failed(lab: Laboratory, run: Any) -> None:

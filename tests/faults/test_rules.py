@@ -80,6 +80,27 @@ def test_celery_backed_up() -> None:
     assert "400 tasks wait" in found.sentence
 
 
+@pytest.mark.parametrize(("calm", "cause"), [(1800, "celery_task_failing"), (1, "slow")])
+def test_a_task_of_celery_that_failed_last(calm: int, cause: str) -> None:
+    """It stopped the job where nothing followed; where the job went on after it, it did not."""
+    error = {**ERROR, "created": NOW - 1700, "times": 1, "since": NOW - 1700}
+    found = verdict(job(total=9, done=3), log(task_error=error, last=NOW - calm, calm=NOW - calm), celery()).diagnosis
+    assert found.cause == cause
+    if cause == "celery_task_failing":
+        assert "ValueError" in found.sentence
+
+
+def test_the_line_that_names_the_error() -> None:
+    """Of a traceback with more lines than one behind its last frame, the one that names the error."""
+    from joblog_router.doctor.builtin import _last_error
+
+    traceback = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    x()\n'
+    assert _last_error(f"{traceback}ValueError: no") == "ValueError: no"
+    assert _last_error(f"{traceback}db.Error: no table\nLINE 1: INSERT\n        ^") == "db.Error: no table"
+    assert _last_error("plain") == "plain"
+    assert _last_error("") == ""
+
+
 def test_a_job_that_gets_on_is_no_matter_of_celery() -> None:
     """Its errors are its own, the broker's depth is others', and a worker at work need not answer."""
     recent = log(last=NOW - 2, errors=9, last_error=ERROR)
@@ -98,6 +119,17 @@ def test_a_stream_that_the_job_itself_deleted() -> None:
     assert not verdict(job(), log(last=NOW - 2, events=events), nats).diagnosis.is_finding
     found = verdict(job(), log(events=events), nats).diagnosis
     assert (found.cause, found.sure) == ("not_marked", "likely")
+
+
+def test_a_job_in_the_middle_of_its_end_is_no_finding() -> None:
+    """Its queue is gone, what tells that it was its own doing is not stored yet; the last line is a second old."""
+    nats = ProbeResult("nats", {"streams": [{"name": "job_7", "exists": False, "consumers": []}]})
+    created = {"nats.stream.created": {"times": 1, "count": 1, "last": NOW - 60, "message": ""}}
+    found = verdict(job(total=9, done=8), log(events=created, last=NOW - 1, calm=NOW - 1), nats)
+    assert not found.diagnosis.is_finding, found
+    assert [(one.cause, one.sure) for one in found.others] == [("stream_deleted", "possible")]
+    found = verdict(job(total=9, done=8), log(events=created, last=NOW - 90, calm=NOW - 90), nats)
+    assert (found.diagnosis.cause, found.diagnosis.sure) == ("stream_deleted", "certain")
 
 
 def test_an_idle_celery_is_no_cause() -> None:

@@ -102,27 +102,27 @@ async def test_broker_unreachable(lab: Laboratory, own_valkey: ValkeyServer) -> 
     is_cause(verdict, "broker_unreachable")
 
 
-async def test_celery_worker_and_its_failing_task(lab: Laboratory, tmp_path: Path, valkey: ValkeyServer) -> None:
-    """A worker answers, its task fails: the error is quoted."""
-    with Worker(valkey.database(), tmp_path, "-P", "solo") as worker:
-        app = worker.client
-        lab.configuration["CELERY"] = {"app": app, "queues": ["celery"]}
+async def test_celery_takes_from_another_queue_and_a_task_hangs(
+    lab: Laboratory, tmp_path: Path, valkey: ValkeyServer
+) -> None:
+    """A real worker: first it takes from another queue than tasks are sent to; then one of its tasks says nothing."""
+    with Worker(valkey.database(), tmp_path, "-c", "1", "-Q", "other") as worker:
+        lab.configuration["CELERY"] = {"app": worker.client, "queues": ["celery"], "timeout": 0.5}
         await lab.row(total=9, done=3)
-        await lab.queue(9)
-        await lab.work(9)
         lab.log("started")
-        lab.log(
-            "Task save raised unexpected: OperationalError",
-            age=5,
-            level=40,
-            logger="celery.app.trace",
-            exception="Traceback\ndjango.db.utils.OperationalError: disk I/O error",
-        )
+        worker.send("work", job_id=lab.job_id)
         await settle()
         verdict = await lab.examine()
-    assert verdict.results["celery"].facts["workers"], verdict.results
-    is_cause(verdict, "celery_task_failing", certainly=False)
-    assert "disk I/O error" in verdict.diagnosis.sentence
+        is_cause(verdict, "celery_wrong_queue", certainly=False)
+        assert "they take from other" in verdict.diagnosis.sentence
+        worker.client.control.purge()
+        worker.client.send_task("worker_app.hard_limited", kwargs={"job_id": lab.job_id}, queue="other")
+        lab.configuration["PATIENCE"] = 0.05
+        async with asyncio.timeout(10):
+            while (verdict := await lab.examine()).diagnosis.cause == "unknown":
+                await asyncio.sleep(0.1)  # until it is at work
+    is_cause(verdict, "celery_task_silent", certainly=False)
+    assert "worker_app.hard_limited is at work since" in verdict.diagnosis.sentence
 
 
 async def test_never_started_without_a_worker(lab: Laboratory, valkey: ValkeyServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -13,8 +14,8 @@ from nats.js.errors import NotFoundError
 logger = logging.getLogger(__name__)
 
 MAX_DELIVER = 3
-ACK_WAIT = 1  # seconds a worker has for a picture before it is delivered again
-MAX_ACK_PENDING = 1000
+ACK_WAIT = float(os.environ.get("NATS_TASK_TTR", "1"))  # seconds a worker has before a picture is delivered again
+MAX_ACK_PENDING = int(os.environ.get("NATS_MAX_ACK_PENDING", "1000"))
 MAX_AGE = 24 * 60 * 60
 
 

@@ -33,10 +33,41 @@ JOBLOG_ROUTER = {  # (joblog)
     "FOLD": os.environ.get("SURVEY_FOLD", "1") == "1",
 }
 
+SURVEY_URL = os.environ.get("SURVEY_URL", "http://127.0.0.1:8000")
 VALKEY_URL = os.environ.get("VALKEY_URL", "redis://127.0.0.1:6379/0")
 CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", VALKEY_URL)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False  # logging is what LOGGING says
+
+doctor: dict[str, object] = {  # (joblog) what `manage.py joblog doctor 7` looks at
+    "NATS": {"servers": os.environ.get("NATS_URL", "nats://127.0.0.1:4222")},
+    "JOB": {
+        "model": "jobs.Job",
+        "fields": {"total": "images_total", "done": "images_done", "failed": "images_failed"},
+    },
+    "SETTINGS": {
+        "ttr": {"env": "NATS_TASK_TTR", "code": "pipeline.queue.ACK_WAIT"},
+        "max_ack_pending": {"env": "NATS_MAX_ACK_PENDING", "code": "pipeline.queue.MAX_ACK_PENDING"},
+        "max_deliver": {"code": "pipeline.queue.MAX_DELIVER"},
+        "retention": {"code": "pipeline.queue.MAX_AGE"},
+    },
+}
+if "VALKEY_URL" in os.environ:  # (joblog) with workers elsewhere there is more to look at
+    doctor |= {
+        "REDIS": {
+            "url": VALKEY_URL,
+            "keys": {
+                "process": "job:{job_id}:process:pending",
+                "results": "job:{job_id}:results:pending",
+                "total": "job:{job_id}:results:total",
+            },
+            "expected": ["total"],
+        },
+        "CELERY": {"app": "survey.celery.app", "queues": ["celery"]},
+        "REST": {"url": f"{SURVEY_URL}/jobs/{{job_id}}/"},
+        "TASKS": {"url": f"{SURVEY_URL}/jobs/{{job_id}}/tasks/"},
+    }
+JOBLOG_ROUTER["DOCTOR"] = doctor
 
 DATABASES = {
     "default": {

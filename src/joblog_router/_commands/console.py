@@ -10,15 +10,26 @@ from importlib.util import find_spec
 from typing import Any, Final, TextIO
 
 from .._pipeline.dotted import load
-from .._pipeline.reading import fold_of
 from .._pipeline.text import printable
-from ..entry import Entry
+from ..entry import TALLY_FIELDS, Entry
 
 __all__ = ["Console", "line_of", "time_of"]
 
 _INDENT: Final = "    "
-_TALLY: Final = frozenset({"fold", "folded", "first", "last"})
 _STYLES: Final = ((40, "red", "31"), (30, "yellow", "33"), (20, "", ""), (0, "dim", "2"))
+
+
+# For jobs: none of them says how bad a line is.
+_HUES: Final = (
+    ("cyan", "36"),
+    ("magenta", "35"),
+    ("green", "32"),
+    ("blue", "34"),
+    ("bright_cyan", "96"),
+    ("bright_magenta", "95"),
+    ("bright_green", "92"),
+    ("bright_blue", "94"),
+)
 
 
 class Console:
@@ -39,9 +50,14 @@ class Console:
         """Rich's console, where there is a terminal and rich is installed; else None."""
         return self._rich
 
-    def line(self, text: str, level: int = 20) -> None:
-        """A line; what follows a newline in it is indented, so that no text looks like a line of its own."""
+    def line(self, text: str, level: int = 20, mark: str = "", hue: int = 0) -> None:
+        """A line; what follows a newline in it is indented, so that no text looks like a line of its own.
+
+        `mark` stands before it, in the colour that `hue` names.
+        """
         shown = printable(text).replace("\n", f"\n{_INDENT}")
+        if mark:
+            self._mark(printable(mark), hue)
         name, code = next((name, code) for least, name, code in _STYLES if level >= least or not least)
         if self._rich is not None and name:
             self._rich.print(shown, style=name, soft_wrap=True)
@@ -50,16 +66,25 @@ class Console:
         else:
             self._out.write(f"{_encodable(shown, self._out)}\n")
 
-    def entry(self, entry: Entry, job: bool = False, fields: bool = False) -> None:
-        """A line of a job's log; `fields`: and below it what `extra` and the scope added."""
+    def _mark(self, text: str, hue: int) -> None:
+        name, code = _HUES[hue % len(_HUES)]
+        if self._rich is not None:
+            self._rich.print(text, style=name, soft_wrap=True, end="")
+        elif self._is_coloured:
+            self._out.write(f"\x1b[{code}m{text}\x1b[0m")
+        else:
+            self._out.write(_encodable(text, self._out))
+        self._out.write(" ")
+
+    def entry(self, entry: Entry, hue: int | None = None, fields: bool = False) -> None:
+        """A line of a job's log; `hue`: its job before it; `fields`: and below what `extra` and the scope added."""
         text = line_of(entry)
-        if job:
-            text = f"[{_one_line(entry.job_id)}] {text}"
+        mark = "" if hue is None else f"[{_one_line(entry.job_id)}]"
         if fields and (shown := _fields_of(entry)):
             text = f"{text}\n{shown}"
         if entry.exception:
             text = f"{text}\n{entry.exception}"
-        self.line(text, entry.level)
+        self.line(text, entry.level, mark, hue or 0)
 
     def json(self, value: Any) -> None:
         """A value as one line of JSON, in ASCII."""
@@ -85,14 +110,14 @@ class Console:
 def line_of(entry: Entry) -> str:
     """An entry as text: time, level, logger, message, and of a tally what it stands for."""
     text = f"{time_of(entry.created)} {entry.level_name:<8} {_one_line(entry.logger)}: {entry.message}"
-    if fold_of(entry):
-        text = f"{text} (stands for {entry.fields['folded']} similar lines)"
+    if (tally := entry.tally) is not None:
+        text = f"{text} (stands for {tally.folded} similar lines)"
     return text
 
 
 def _fields_of(entry: Entry) -> str:
     """Its fields as `name=value`; values as JSON unless they are plain words."""
-    left_out = _TALLY if fold_of(entry) else ()
+    left_out = () if entry.tally is None else TALLY_FIELDS
     return " ".join(f"{_one_line(name)}={_value(it)}" for name, it in entry.fields.items() if name not in left_out)
 
 

@@ -10,7 +10,8 @@ import argparse
 import asyncio
 from typing import Final
 
-from .._pipeline.router import flush, router
+from .._pipeline.public import flush
+from .._pipeline.router import router
 from ..doctor.case import Diagnosis, span
 from ..doctor.telling import tell_changes
 from ..doctor.verdict import Verdict, examine_now

@@ -42,14 +42,14 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """See `joblog_router.cli`."""
     handler = _handler(options) if options.spool else None
     try:
-        if not router.spool_directories():
+        if not router.recovery.directories():
             raise ConfigurationError(
                 "recover: no handler of this project has a spool; for a program without Django: "
                 "joblog recover --spool DIRECTORY --store jsonl:DIRECTORY"
             )
-        router.recover(options.timeout)
+        router.recovery.run(options.timeout)
         lines = router.stats()["recovered"]
-        left = router.left_behind()
+        left = router.recovery.left_behind()
     finally:
         if handler is not None:
             handler.close()

@@ -88,7 +88,7 @@ def _level(account: Account) -> int:
 
 
 def _processes(options: argparse.Namespace, console: Console) -> int:
-    directories = [Path(options.spool)] if options.spool else sorted(router.spool_directories())
+    directories = [Path(options.spool)] if options.spool else sorted(router.recovery.directories())
     if not directories:
         raise ConfigurationError(
             "stats: name a job, or run it where a handler has a spool; for a program without Django: "

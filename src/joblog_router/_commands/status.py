@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from .._pipeline.dotted import load
 from ..doctor.case import Case, since, span
 from ..doctor.configuration import configured
+from ..doctor.effective import Setting, shortened
 from ..doctor.verdict import Verdict, examine
 from ..exceptions import ConfigurationError
 from ..sinks.store import Store
 from . import arguments
 from .console import Console
+from .stages import Paces, bar, lines_of, stages_of
 
 __all__ = ["add_arguments", "jobs_of", "run", "screen"]
 
 _ACTIVE: Final = "joblog_router.contrib.django.diagnosis.active_jobs"
 _AT_ONCE: Final = 8
-_WIDTH: Final = 20
+_FEW: Final = 5
+# Those with lines of their own; what a probe of the project's says is shown as it is.
+_SHOWN: Final = frozenset({"job", "nats", "redis", "celery", "log", "pipeline", "rest", "tasks", "workers", "settings"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,15 +79,17 @@ async def _all(jobs: list[str], store: Store, namespace: str | None) -> list[Ver
     return list(await asyncio.gather(*(one(job) for job in jobs)))
 
 
-def screen(verdict: Verdict, before: Verdict | None = None) -> Iterator[str]:
-    """The lines of a job's screen. With `before` the figures tell what has changed since then."""
+def screen(verdict: Verdict, before: Verdict | None = None, paces: Paces | None = None) -> Iterator[str]:
+    """The lines of a job's screen. With `before` the figures tell what has changed since then; `paces` give rates."""
     case = _case(verdict)
     earlier = _case(before) if before is not None else None
     yield f"job {verdict.job_id}: {verdict.diagnosis.sentence}"
     if case.job.get("exists"):
         yield _row(case, earlier)
-        for stage in case.job.get("stages") or ():
-            yield f"            {_stage(stage)}"
+    stages = stages_of(case)
+    if paces is not None or len(stages) > 1:
+        for line in lines_of(stages, paces):
+            yield f"            {line}"
     for stream in case.streams:
         yield (
             f"  nats      {stream['name']}: {stream['messages']:,} messages, last published "
@@ -91,9 +97,14 @@ def screen(verdict: Verdict, before: Verdict | None = None) -> Iterator[str]:
         )
         for consumer in stream["consumers"]:
             yield f"            {_consumer(consumer)}"
-            yield f"            {_settings(stream, consumer)}"
+            if doings := _doings(case, consumer):
+                yield f"            {doings}"
+            where = f"{stream['name']}/{consumer['name']}"
+            yield f"            {_settings([one for one in verdict.settings if one.where == where])}"
     if case.knows_nats and not case.streams:
         yield "  nats      no stream"
+        if verdict.settings:
+            yield f"            {_settings(verdict.settings)}"
     if case.redis:
         old = (earlier.redis.get("values") if earlier else None) or {}
         values = ", ".join(
@@ -104,9 +115,10 @@ def screen(verdict: Verdict, before: Verdict | None = None) -> Iterator[str]:
     if case.celery:
         depth = ", ".join(f"{name} {0 if count is None else count:,}" for name, count in case.celery["depth"].items())
         yield (
-            f"  celery    {len(case.celery['workers'])} workers, {case.celery['busy']} tasks in work "
+            f"  celery    {len(case.celery['workers'])} workers answer, {case.celery['busy']} tasks in work "
             f"({len(case.celery['active'])} of this job), waiting: {depth}"
         )
+    yield from _elsewhere(case)
     if "lines" in case.log:
         old_lines = earlier.log.get("lines") if earlier else None
         yield (
@@ -116,8 +128,30 @@ def screen(verdict: Verdict, before: Verdict | None = None) -> Iterator[str]:
         for line in case.log["newest"][-1:]:
             yield f"            {line['message']}"
     for name, result in verdict.results.items():
-        if name not in {"job", "nats", "redis", "celery", "log", "pipeline"} and not result.error:
+        if name not in _SHOWN and not result.error:
             yield f"  {name:<9} {', '.join(f'{key} {value}' for key, value in result.facts.items())}"
+
+
+def _elsewhere(case: Case) -> Iterator[str]:
+    """What the project's interface and workers elsewhere show."""
+    rest, tasks, workers = case.facts("rest"), case.facts("tasks"), case.workers
+    if rest:
+        progress = rest.get("progress")
+        share = f", progress {progress:g}" if isinstance(progress, int | float) else ""
+        yield f"  rest      {rest.get('status')}{share} ({rest['url']})"
+    if tasks:
+        yield (
+            f"  tasks     {tasks['count']:,} would be given ({tasks['url']})"
+            if tasks["peeked"]
+            else f"  tasks     cannot be peeked at ({tasks['url']}): {tasks['why']}"
+        )
+    nats = workers.get("nats") or {}
+    if nats.get("is_watched"):
+        seen = f"{nats['workers']} seen, " if nats["workers"] else ""
+        rate = f", {nats['rate']:g} acknowledged/s" if nats["rate"] else ""
+        yield f"  workers   {seen}last sign {since(case.age(nats['last']))}{rate} (NATS monitor)"
+    for worker in workers.get("remote", ())[:_FEW]:
+        yield f"  workers   {worker['worker']}: last line {since(case.age(worker['last']))}: {worker['message']}"
 
 
 def _case(verdict: Verdict) -> Case:
@@ -127,7 +161,7 @@ def _case(verdict: Verdict) -> Case:
 def _row(case: Case, earlier: Case | None) -> str:
     parts = [f"  job       {case.job.get('status')}"]
     if case.progress is not None:
-        parts.append(f"{_bar(case.progress)} {100 * case.progress:.1f} %")
+        parts.append(f"{bar(case.progress)} {100 * case.progress:.1f} %")
     if case.total is not None and case.handled is not None:
         delta = _delta(case.handled, earlier.handled if earlier else None)
         failed = f", {case.job['failed']:,} failed" if case.job.get("failed") else ""
@@ -140,11 +174,16 @@ def _row(case: Case, earlier: Case | None) -> str:
     return " ".join(parts)
 
 
-def _stage(stage: Mapping[str, Any]) -> str:
-    name = stage.get("key") or stage.get("name") or "stage"
-    progress = stage.get("progress")
-    shown = f"{_bar(progress)} {100 * progress:.1f} %" if isinstance(progress, int | float) else ""
-    return f"{name:<12} {shown} {stage.get('status', '')}".rstrip()
+def _doings(case: Case, consumer: Mapping[str, Any]) -> str:
+    """What workers did while it was watched; nothing where they did nothing."""
+    done = [
+        (consumer["newly_delivered"], "taken"),
+        (consumer["acks"], "acknowledged"),
+        (consumer["naks"], "sent back"),
+        (consumer["in_progress"], "extended"),
+    ]
+    words = ", ".join(f"{count:,} {what}" for count, what in done if count > 0)
+    return f"while watched ({case.nats['window']:g} s): {words}" if words else ""
 
 
 def _consumer(consumer: Mapping[str, Any]) -> str:
@@ -156,17 +195,9 @@ def _consumer(consumer: Mapping[str, Any]) -> str:
     )
 
 
-def _settings(stream: Mapping[str, Any], consumer: Mapping[str, Any]) -> str:
-    """The settings in force, as the server has them."""
-    return (
-        f"ack_wait {span(consumer['ack_wait'])}, max_deliver {consumer['max_deliver']}, max_ack_pending "
-        f"{consumer['max_ack_pending']}, max_age {span(stream['max_age']) if stream['max_age'] else 'none'} (server)"
-    )
-
-
-def _bar(share: float) -> str:
-    full = round(_WIDTH * min(1.0, max(0.0, share)))
-    return f"[{'#' * full}{'.' * (_WIDTH - full)}]"
+def _settings(settings: Sequence[Setting]) -> str:
+    """The settings in force, who asked for them, and where the server has others."""
+    return ", ".join(map(shortened, settings)) + (" (server)" if settings and settings[0].where else "")
 
 
 def _delta(now: object, before: object) -> str:

@@ -1,4 +1,7 @@
-"""The newest lines of one or more jobs; with -f also those that come, until it is interrupted."""
+"""The newest lines of one or more jobs; with -f also those that come, until it is interrupted.
+
+Of several jobs, each line begins with its job, on a terminal in a colour of its own.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,7 @@ class _Tail:
         self._selection = arguments.selection_of(options)
         self._options = options
         self._cursors = dict.fromkeys(options.jobs, "")
+        self._hues = {job: number for number, job in enumerate(self._cursors)}
 
     def begin(self) -> int:
         """Write the newest lines of each job; how many."""
@@ -96,4 +100,4 @@ class _Tail:
             if self._options.json:
                 self._console.json(entry.as_dict())
             else:
-                self._console.entry(entry, job=len(self._cursors) > 1)
+                self._console.entry(entry, hue=self._hues.get(entry.job_id, 0) if len(self._hues) > 1 else None)

@@ -1,7 +1,8 @@
 """Follow a job on the screen until it ends; the exit status says how: 0 well, 1 badly or canceled.
 
-On a terminal (with rich installed) the screen is drawn anew; else what has changed is written line by line, and
-each new verdict.
+On a terminal (with rich installed) the screen is drawn anew: verdict, a bar for each stage with its rate and how long
+it will take, figures with what has changed, what workers do, and the log's newest lines. Else what has changed is
+written line by line, and each new verdict.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from typing import Any, Final
 
 from .._pipeline.dotted import load
 from .._pipeline.text import printable
-from ..doctor.case import Case
+from ..doctor.case import SURE, Case
 from ..doctor.verdict import Verdict, examine_now
 from ..sinks.store import Selection, Store
 from . import arguments
 from .console import Console
+from .stages import Paces, Stage, lines_of, stages_of
 from .status import screen
 
 __all__ = ["add_arguments", "run"]
 
 _ENDED: Final = frozenset({"done", "failed", "canceled"})
 _TAIL: Final = 8
+_LOUD: Final = ("ERROR", "CRITICAL")
 _PAGE: Final = 1000
 
 
@@ -62,6 +65,8 @@ class _Watch:
         self._cursor: str | None = None
         self._tail: list[str] = []
         self._live: Any = None
+        self._paces = Paces()
+        self._stages: list[Stage] = []
         self.phase = "unknown"
         self.cause = ""
         self.is_finding = False
@@ -69,9 +74,12 @@ class _Watch:
     def look(self) -> None:
         """Ask once and show it."""
         verdict = examine_now(self._options.job, store=self._store, namespace=self._options.namespace)
-        self.phase = Case(verdict.job_id, verdict.results, verdict.at, 1.0).phase
+        case = Case(verdict.job_id, verdict.results, verdict.at, 1.0)
+        self.phase = case.phase
+        self._stages = stages_of(case)
+        self._paces.add(self._stages)
         if self._options.json:
-            self._console.json(verdict.as_dict(with_results=False))
+            self._console.json({**verdict.as_dict(with_results=False), "stages": self._rates()})
         elif self._console.terminal is not None:
             self._draw(verdict)
         else:
@@ -90,20 +98,25 @@ class _Watch:
             self._live.start()
         self._tail = (self._tail + self._new_lines())[-_TAIL:]
         text = load("rich.text.Text")()
-        for line in screen(verdict, self._last):
-            text.append(f"{printable(line)}\n")
+        for number, line in enumerate(screen(verdict, self._last, self._paces)):
+            style = _style(verdict) if not number else "cyan" if "[#" in line else ""
+            text.append(f"{printable(line)}\n", style=style)
         for line in self._tail:
-            text.append(f"  | {line}\n", style="dim")
+            text.append(f"  | {line}\n", style="red" if line.startswith(_LOUD) else "dim")
         self._live.update(text, refresh=True)
 
     def _write(self, verdict: Verdict) -> None:
-        lines = list(screen(verdict, self._last))
+        lines = list(screen(verdict, self._last, self._paces))
         if verdict.diagnosis.cause == self.cause:
-            lines = lines[1:2]  # the row alone: the rest is told where it becomes another
+            # The row and the stages alone: the rest is told where it becomes another.
+            lines = lines[1:2] + [f"            {line}" for line in lines_of(self._stages, self._paces)]
         for line in lines:
             self._console.line(line)
         for line in self._new_lines():
             self._console.line(f"  | {line}")
+
+    def _rates(self) -> list[dict[str, Any]]:
+        return [{**stage._asdict(), "rate": self._paces.rate(stage)} for stage in self._stages]
 
     def _new_lines(self) -> list[str]:
         """The log's lines since the last look, on one line each."""
@@ -117,6 +130,12 @@ class _Watch:
             page = self._store.after(job, self._cursor, selection, _PAGE, namespace)
         self._cursor = page.cursor
         return [printable(f"{one.level_name} {one.message}").replace("\n", " ")[:300] for one in page.entries][-_TAIL:]
+
+
+def _style(verdict: Verdict) -> str:
+    if not verdict.is_finding:
+        return "green"
+    return "bold red" if verdict.diagnosis.sure == SURE else "yellow"
 
 
 def _seconds(text: str) -> float:

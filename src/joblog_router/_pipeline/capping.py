@@ -17,9 +17,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
-from ..context import JobScope
-from ..entry import Entry
+from ..entry import Entry, Folded
 from .completeness import JobCounts
+from .scopes import JobScope
 from .tally import TallyRow
 
 FEWEST: Final = 10
@@ -209,7 +209,7 @@ def _marker(job: _Job) -> TallyRow:
             message=f"{job.left_out:,} {noun} left out between {first} and {last}: {counts}. Of each job a process "
             f"keeps about the first {job.limit - half:,} and the last {half:,} lines (max_lines={job.limit})",
             exception=None,
-            fields={"fold": job.fold, "folded": job.left_out, "first": first, "last": last, "left_out": levels},
+            fields=Folded(job.fold, job.left_out, first, last, levels).as_fields(),
             path="",
             line=0,
         )

@@ -1,7 +1,8 @@
 """From a record to an item in a channel's buffer. The hot path: what stands here is paid on every logging call.
 
-Runs on the logging thread: no lock shared between threads, no I/O, no import, no exception out but that of a filter
-on the handler, as with every other handler.
+Made by `JobLogHandler` for itself, called by `logging` on the thread that logs: no lock shared between threads, no I/O,
+no import, no exception out but that of a filter on the handler, as with every other handler. May import what a record
+meets on its way (`resolve`, `channel`, `spool`), nothing of the writer.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ import logging
 from collections.abc import Callable
 from logging import LogRecord
 from marshal import dumps
-from typing import Any
+from typing import Any, TypeAlias
 
-from .. import context
-from ..context import JobScope
+from . import scopes
 from .channel import Channel
 from .exceptions import CapturedException, capture_exception
 from .generators import ALWAYS, ASK, GUARDS
@@ -22,11 +22,15 @@ from .naming import LoggerNames
 from .overflow import LONG
 from .primitives import freeze
 from .report import report_once
-from .resolve import BARE_LENGTH, STAMP, Captured, extras_of, resolve
+from .resolve import BARE_LENGTH, Captured, extras_of, put_on, resolve
+from .scopes import JobScope
+from .services import is_service
 from .spool import BODY, FORMAT, NEAR_MASK, RING, ROOM, SLOT, Spool, pack_scope
 from .text import MAX_MESSAGE, clip
 
 _get_running_loop = asyncio._get_running_loop
+_More: TypeAlias = tuple[dict[str, Any] | None, CapturedException | None]
+_Looked: TypeAlias = tuple[LogRecord, JobScope, str, _More | None, Captured]
 URGENT = logging.ERROR  # from here on lines are stored without waiting for more
 
 
@@ -35,12 +39,12 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
 
     A closure, because its variables are found several times faster than attributes.
     """
-    get_scope = context._current.get
+    get_scope = scopes.variable.get
     key = channel.key
     alone = channel.alone
     buffer = channel.buffer
     append = buffer.append
-    next_seq = channel.next_seq
+    numbers = channel.numbers
     is_first = channel.is_first
     weigh = channel.weigh
     spool = channel.spool if isinstance(channel.spool, Spool) else None
@@ -49,12 +53,12 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
     site_of = None if spool is None else spool.sites.get
 
     def capture(record: LogRecord) -> bool:
+        more: _More | None
         scope = get_scope()
         # These lines are the beginning of resolve(), without the call: most records end here or are plain.
         if scope is None:
             if not (ASK or hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
                 return False
-            message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
             level = record.levelno
             added = record.__dict__
             is_plain = False
@@ -75,59 +79,46 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 len(added) == BARE_LENGTH
                 and not scope.closed
                 and type(record) is LogRecord
-                and not (GUARDS and (ALWAYS or _get_running_loop() is not None))
+                and not (GUARDS and (ALWAYS or ((loop := _get_running_loop()) is not None and is_service(loop, scope))))
                 and name != "asyncio"
+                and not handler.filters
             )
-        stamp = more = None
-        if not is_plain:
+        if is_plain:
+            if names is not None and not names.wants(name):
+                return False
             try:
-                scope = resolve(record)
+                if type(message) is not str:
+                    message = record.getMessage()
+                elif args:
+                    message = message % args
+                if len(message) >= LONG:
+                    message = weigh(message)
+                more = (None, capture_exception(record)) if raised else None
             except Exception:
-                return False  # an object in extra can make anything fail; the call goes on
-            if scope is None:
+                message, more = _fallback(record)
+            captured = scope._captured  # type: ignore[union-attr]
+            if captured is None or captured.channels is not alone:
+                captured = _captured(scope, channel, None)  # type: ignore[arg-type]
+        else:
+            looked = look(record, scope)
+            if looked is None:
                 return False
-            stamp = added.get(STAMP)
-            if type(stamp) is Captured and key in stamp.channels:
-                return False
-        if names is not None and not names.wants(record.name):
-            return False
-        if handler.filters:
-            kept = handler.filter(record)
-            if not kept:
-                return False
-            if isinstance(kept, LogRecord):
-                record = kept
-            # A filter may have changed anything.
+            record, scope, message, more, captured = looked
             added = record.__dict__
-            message, args, raised = record.msg, record.args, record.exc_info or record.stack_info
-            is_plain = False
-        try:
-            if type(message) is not str or not (is_plain or type(record) is LogRecord):
-                message = record.getMessage()  # a record factory may format in its own way
-            elif args:
-                message = message % args
-            if len(message) >= LONG:
-                message = weigh(message)
-            if not is_plain:
-                raised = raised or record.exc_text
-                exception = capture_exception(record) if raised else None
-                more = (extras_of(added, scope.fields), exception)  # type: ignore[union-attr]
-            elif raised:
-                more = (None, capture_exception(record))
-        except Exception:
-            message, more = _fallback(record)
+            if spool is not None and more is None:
+                name = record.name
+                path = record.pathname
+                line = record.lineno
+                created = record.created
         # Taken last, so that a number without a line is a lost line; also for a line there is no room for.
-        n = scope._n() if is_first else scope._number_for(key)  # type: ignore[union-attr]
-        captured = scope._captured  # type: ignore[union-attr]
-        if stamp is not None or captured is None or captured.channels is not alone:
-            captured = _captured(scope, channel, stamp)  # type: ignore[arg-type]
+        n = next(scope._n) if is_first else scope._number_for(key)  # type: ignore[union-attr]
         if len(buffer) >= channel.room and not channel.takes(record, scope, message):  # type: ignore[arg-type]
             pass  # counted
         else:
-            seq = next_seq()
+            seq = next(numbers)
             if spool is not None:
                 try:
-                    if is_plain and more is None and seq <= spool.near:
+                    if more is None and seq <= spool.near:
                         site = site_of((path, line, level, name))  # type: ignore[misc]
                         if site is None:
                             site = spool.site(record)
@@ -155,8 +146,59 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
         added["_joblog"] = captured
         return True
 
+    def look(record: LogRecord, scope: JobScope | None) -> _Looked | None:
+        """What is to be captured of a record that is not plain: stamped, with extra, filtered, in a guarded task."""
+        stamp = getattr(record, "_joblog", None)
+        if stamp is None or stamp is not scope:
+            try:
+                scope = resolve(record)
+            except Exception:
+                return None  # an object in extra can make anything fail; the call goes on
+            if scope is None:
+                return None
+            stamp = getattr(record, "_joblog", None)
+            if type(stamp) is Captured and key in stamp.channels:
+                return None
+        if names is not None and not names.wants(record.name):
+            return None
+        added = record.__dict__
+        is_bare = len(added) == BARE_LENGTH
+        filters = handler.filters
+        if filters:
+            if len(filters) == 1 and "only_stamps" in type(filters[0]).__dict__:
+                put_on(added, scope)
+            else:
+                kept = handler.filter(record)
+                if not kept:
+                    return None
+                if isinstance(kept, LogRecord):
+                    record = kept
+                added = record.__dict__
+                is_bare = len(added) == BARE_LENGTH
+        more: _More | None = None
+        try:
+            message = record.msg
+            if type(message) is not str or type(record) is not LogRecord:
+                message = record.getMessage()  # a record factory may format in its own way
+            elif record.args:
+                message = message % record.args
+            if len(message) >= LONG:
+                message = weigh(message)
+            raised = record.exc_info or record.stack_info or record.exc_text
+            exception = capture_exception(record) if raised else None
+            extras = None if is_bare else extras_of(added, scope.fields)
+            if extras is not None or exception is not None:
+                more = (extras, exception)
+        except Exception:
+            message, more = _fallback(record)
+        captured = scope._captured
+        if captured is None or captured.channels is not alone or type(stamp) is Captured:
+            captured = _captured(scope, channel, stamp)
+        return record, scope, message, more, captured
+
     # Code of its own: the interpreter specialises it for the records and settings of this handler alone.
     capture.__code__ = capture.__code__.replace()
+    look.__code__ = look.__code__.replace()
     return capture
 
 
@@ -170,7 +212,7 @@ def _captured(scope: JobScope, channel: Channel, stamp: object) -> Captured:
     return captured
 
 
-def _fallback(record: LogRecord) -> tuple[str, tuple[dict[str, Any] | None, CapturedException | None]]:
+def _fallback(record: LogRecord) -> tuple[str, _More]:
     """A record whose message could not be made: its parts, without running the code that failed again."""
     report_once(
         ("format", record.pathname, record.lineno),

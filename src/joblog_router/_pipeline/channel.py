@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from ..context import JobScope
 from .folding import Folder
 from .missing import Missing
 from .naming import LoggerNames
 from .overflow import Bounds, Overflow
 from .rules import Rules, SeveralRules, strictest
+from .scopes import JobScope
 from .spool import Spool
 from .tally import TallyRow
 
@@ -123,7 +123,7 @@ class Channel:
         # The process's first channel takes its `n` from the scope itself, others from a table of the scope.
         self.is_first = "." not in origin.rpartition("-")[2]
         self.buffer: deque[Item] = deque()
-        self.next_seq = itertools.count(1).__next__
+        self.numbers = itertools.count(1)
         self.overflow = Overflow(self.bounds)
         self.awake = False
         # Below: the writer's own.
@@ -264,7 +264,7 @@ class Channel:
             everything = self.spool.is_filling(self.taken)
         seq = 0
         for row in self.folder.due(everything):
-            seq = self.next_seq()
+            seq = next(self.numbers)
             self.buffer.append((row, _NO_SCOPE, seq, row.n, "", None))
         if seq:
             self.folder.number_rows(seq)
@@ -305,7 +305,7 @@ class Channel:
         seq = 0
         if not self.failing:
             for row in self._marker_rows(everything):
-                seq = self.next_seq()
+                seq = next(self.numbers)
                 self.buffer.append((row, _NO_SCOPE, seq, 0, "", None))
         return seq
 

@@ -16,6 +16,8 @@ from .text import MAX_FIELD, MAX_MESSAGE, clip
 _MAX_FRAMES = 100
 _MAX_CHAIN = 10
 _MAX_GROUP = 20
+# Of all exceptions of one record together: groups of groups grow with a power.
+_MAX_TOGETHER = 100
 
 _CAUSE = "The above exception was the direct cause of the following exception:"
 _CONTEXT = "During handling of the above exception, another exception occurred:"
@@ -65,7 +67,7 @@ def _capture(error: BaseException, tb: TracebackType | None, depth: int, seen: s
         tb = tb.tb_next
     before: CapturedException | None = None
     link = ""
-    if depth < _MAX_CHAIN:
+    if depth < _MAX_CHAIN and len(seen) < _MAX_TOGETHER:
         cause, context = error.__cause__, error.__context__
         if cause is not None and id(cause) not in seen:
             before, link = _capture(cause, cause.__traceback__, depth + 1, seen), _CAUSE
@@ -74,7 +76,9 @@ def _capture(error: BaseException, tb: TracebackType | None, depth: int, seen: s
     group: tuple[CapturedException, ...] = ()
     if isinstance(error, BaseExceptionGroup) and depth < _MAX_CHAIN:
         group = tuple(
-            _capture(member, member.__traceback__, depth + 1, seen) for member in error.exceptions[:_MAX_GROUP]
+            _capture(member, member.__traceback__, depth + 1, seen)
+            for member in error.exceptions[:_MAX_GROUP]
+            if id(member) not in seen and len(seen) < _MAX_TOGETHER
         )
     notes = tuple(clip(str(note), MAX_FIELD) for note in _notes_of(error))
     return CapturedException("", tuple(frames), omitted, _summary_of(error), notes, before, link, group)

@@ -2,9 +2,9 @@
 
 Runs on the writer thread, between records and the sink. Lines are similar if they come from the same call site in the
 same job and their texts differ only in numbers, ids and quoted values; so one helper through which many different
-messages pass is not folded. A tally row carries the message of the last line it stands for and, in its fields, `fold`
-(the run), `folded` (how many lines, beyond those stored as rows of their own), `first` and `last` (their messages).
-Tally rows are added, never changed: readers show the newest of a run.
+messages pass is not folded. A tally row carries the message of the last line it stands for and the fields of
+`Entry.tally`. Tally rows are added, never changed: readers show the newest of a run. Called by the channel; imports
+`capping`, which comes behind it, and nothing of the writer.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from ..context import JobScope
-from ..entry import Entry
+from ..entry import Entry, Folded
 from .capping import Cap
 from .completeness import JobCounts
+from .scopes import JobScope
 from .tally import TallyRow
 from .text import clip
 
@@ -27,8 +27,6 @@ KEPT = 5  # lines of a run that are stored as they are
 QUIET = 1.0  # seconds after which a run that stopped gets its tally
 AT_MOST = 10.0  # seconds between two tallies of a run that goes on
 _FORGET = 5.0
-# Where neither handler nor setting says otherwise. The Django app sets it from JOBLOG_ROUTER["FOLD"].
-enabled = True
 _FORGET_UNSCOPED = 60.0
 _MAX_RUNS = 10_000
 _LONGEST = 300
@@ -201,14 +199,8 @@ class Folder:
         last = run.last
         assert last is not None  # noqa: S101 - told runs have folded lines
         run.last = None
-        fields = {
-            **last.fields,
-            "fold": run.fold,
-            "folded": run.folded,
-            "first": run.first,
-            "last": clip(last.message, _MAX_TEXT),
-        }
-        return TallyRow(*last._replace(fields=fields))
+        stands_for = Folded(run.fold, run.folded, run.first, clip(last.message, _MAX_TEXT))
+        return TallyRow(*last._replace(fields={**last.fields, **stands_for.as_fields()}))
 
     def _may_sweep(self) -> bool:
         return bool(self._runs) and time.monotonic() - self._swept_at > _FORGET

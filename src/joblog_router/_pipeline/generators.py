@@ -1,8 +1,9 @@
 """Scopes that a generator holds open between its items: whose code runs meanwhile?
 
 A generator that opens a scope and then yields leaves it in the context variable of whoever iterates. Such a scope
-counts only while the generator's own frame is on the stack. This module finds the frames; `context` draws the
-conclusions. Runs on the application's threads, takes no lock, raises nothing.
+counts only while the generator's own frame is on the stack. This module finds the frames; `scopes` draws the
+conclusions, `lifetime` tells of scopes that are opened and closed. Runs on the application's threads, takes no lock,
+raises nothing, imports nothing that knows scopes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .report import report_once
 
 if TYPE_CHECKING:
-    from ..context import JobScope
+    from .scopes import JobScope
 
 _CACHE: Final = dis.opmap.get("CACHE", 0)
 GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
@@ -179,8 +180,9 @@ def _is_known(driver: FrameType) -> bool:
 
 def here() -> Any:
     """The task that runs, or else something that stands for the thread."""
-    if asyncio._get_running_loop() is not None:
-        task = asyncio.current_task()
+    loop = asyncio._get_running_loop()
+    if loop is not None:
+        task = asyncio.current_task(loop)
         if task is not None:
             return task
     try:

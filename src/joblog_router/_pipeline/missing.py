@@ -10,9 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from ..context import JobScope, still_open
 from ..entry import Entry
 from .completeness import JobCounts, Key
+from .scopes import JobScope, still_open
 from .tally import TallyRow
 
 LOGGER: Final = "joblog_router.completeness"

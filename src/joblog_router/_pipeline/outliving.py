@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .. import context
-from ..context import JobScope, still_open
+from . import scopes
 from .report import report_once
+from .scopes import JobScope, still_open
 
 
 def report_outliving(scope: JobScope) -> None:
@@ -25,7 +25,7 @@ def report_outliving(scope: JobScope) -> None:
 
 
 def _was_born_in(task: Any, scope: JobScope) -> bool:
-    held = task.get_context().get(context._current)
+    held = task.get_context().get(scopes.variable)
     while held is not None:
         if held is scope:
             return True

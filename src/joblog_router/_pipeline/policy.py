@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from logging import LogRecord
 from typing import Any, Final
 
-from .. import context
 from ..exceptions import ConfigurationError
-from . import resolve
+from . import lifetime, resolve, services
 from .dotted import load
 from .generators import use_drivers
 from .naming import LoggerNames
@@ -25,7 +24,6 @@ from .report import report_once
 SETTINGS: Final = "settings"
 DROP: Final = "drop"
 MARK: Final = "mark"
-_DEFAULT_EVIDENCE: Final = ("job_id",)
 _DEFAULT_GRACE: Final = 60.0
 
 
@@ -77,21 +75,21 @@ def use(owner: Hashable, policy: Policy | None) -> None:
 
 
 def _apply() -> None:
-    resolve.use_evidence(frozenset(key for keys in _given("evidence") for key in keys) or _DEFAULT_EVIDENCE)
+    resolve.use_evidence(frozenset(key for keys in _given("evidence") for key in keys) or resolve.DEFAULT_EVIDENCE)
     late: dict[str, str] = {}
     for each in _given("late"):
         late.update(each)
     grace = max(_given("late_grace"), default=_DEFAULT_GRACE)
     resolve.use_late_policy({name for name, what in late.items() if what == MARK}, set(late), grace)
-    services = tuple(dict.fromkeys(name for names in _given("services") for name in names))
-    resolve.use_service_names(LoggerNames(services, ()) if services else None)
+    names = tuple(dict.fromkeys(name for names in _given("services") for name in names))
+    services.use_service_names(LoggerNames(names, ()) if names else None)
     use_drivers(dict.fromkeys(name for names in _given("generator_drivers") for name in names))
     resolve.use_resolvers(dict.fromkeys(resolver for resolvers in _given("resolvers") for resolver in resolvers))
     wanted = any(_given("report_tasks"))
     if wanted and sys.version_info < (3, 12):
         report_once(("report-tasks",), "report_tasks needs Python 3.12: before, a task does not tell its context")
         wanted = False
-    context.use_closing(report_outliving if wanted else None)
+    lifetime.on_close("report_tasks", report_outliving if wanted else None)
 
 
 def _given(name: str) -> list[Any]:

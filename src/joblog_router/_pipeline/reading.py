@@ -97,8 +97,7 @@ def in_order(entries: Iterable[Entry]) -> list[Entry]:
 
 def fold_of(entry: Entry) -> str:
     """The id of the run of similar lines that a tally stands for; "" for a line of its own."""
-    fold = entry.fields.get("fold")
-    return fold if isinstance(fold, str) and "folded" in entry.fields else ""
+    return "" if (tally := entry.tally) is None else tally.fold
 
 
 class Folds:
@@ -160,10 +159,9 @@ class Counting:
 
     def add(self, entry: Entry) -> None:
         """Count one entry."""
-        fold = fold_of(entry)
         self.add_many(entry.level, entry.origin, 1, entry.created, entry.created)
-        if fold:
-            self.add_tally(fold, entry.level, entry.fields["folded"], entry.fields.get("left_out"))
+        if (tally := entry.tally) is not None:
+            self.add_tally(tally.fold, entry.level, tally.folded, tally.left_out)
         if entry.level >= logging.ERROR and (
             self._first_error is None or (entry.created, entry.seq) < (self._first_error.created, self._first_error.seq)
         ):

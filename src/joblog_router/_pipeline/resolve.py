@@ -1,27 +1,28 @@
 """Which job is a record about? One function, `resolve(record)`, for filter and handler alike.
 
-Called on the logging thread for every record, so it does no I/O, takes no lock and raises nothing. The rules, first
-answer wins: what the call says (`extra`), the stamp of an earlier answer, the open scope, a resolver's answer.
+Called on the logging thread for every record, so it does no I/O, takes no lock and raises nothing. Imports `scopes` and
+what stands beside it (`services`, `leaks`), nothing of channels. The rules, first answer wins: what the call says
+(`extra`), the stamp of an earlier answer, the open scope, a resolver's answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-import threading
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import CodeType
-from typing import Any, Final, cast
+from types import FrameType
+from typing import Any, Final
 
-from .. import context
-from ..context import UNKNOWN, JobScope, among_generators, current_job, late_twin, still_open
-from .generators import ALWAYS, ASK, GUARDS, HOLDING, here
+from . import lifetime, scopes
+from .generators import ALWAYS, ASK, GUARDS, HOLDING
 from .leaks import CONFLICT, GENERATOR, LATE, MARKED, SERVICE, UNADDRESSED, note
-from .naming import LoggerNames
+from .namespaces import current_namespace
 from .primitives import field_name, freeze
 from .report import report_once
+from .scopes import UNKNOWN, JobScope, among_generators, current_job, late_twin, still_open
+from .services import NAMED, SERVICES, is_service, is_service_loop
 from .stats import Tally
 from .text import clean
 
@@ -30,7 +31,7 @@ STAMP: Final = "_joblog"
 # or a callback happens to run in, about any job.
 _ASYNCIO: Final = "asyncio"
 
-_get_scope = context._current.get
+_get_scope = scopes.variable.get
 _get_running_loop = asyncio._get_running_loop
 
 
@@ -90,31 +91,36 @@ generators = Tally()
 # __dict__ was added: extra, a record factory's attributes, a formatter's, our stamp.
 _BARE: Final = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
 BARE_LENGTH: Final = len(_BARE)
+_STAMPED_LENGTH: Final = BARE_LENGTH + 2
 _LAST: Final = next(reversed(_BARE))
+
+
+def _make_room() -> None:
+    """Have the interpreter keep a place for our attributes in every record.
+
+    An object's attributes stand in a fixed row until one comes for which there is none; then that object gets a hash
+    table of its own, for a tenth of a logging call. The row is as long as the first few objects of a class need it.
+    """
+    record = logging.LogRecord("", 0, "", 0, "", (), None)
+    setattr(record, STAMP, None)
+    record.job_id = None
+
+
+_make_room()
 # Formatters leave these; they are nobody's extra.
 _FORMATTERS: Final = frozenset({"message", "asctime", "exc_text", "taskName"})
 
-_DEFAULT_EVIDENCE: Final = frozenset({"job_id"})
-_evidence: frozenset[str] = _DEFAULT_EVIDENCE
-# Code objects of shared service loops.
-SERVICES: Final[set[CodeType]] = set()
-# Holds one element while services are declared by name, which may be threads too.
-NAMED: Final[list[LoggerNames]] = []
+DEFAULT_EVIDENCE: Final = frozenset({"job_id"})
+_evidence: frozenset[str] = DEFAULT_EVIDENCE
 # Keys of the truth tests.
-_CODES: Final = "service loops by their code"
-_NAMES: Final = "services by name"
 _RESOLVERS: Final = "resolvers"
 _MAX_ANSWERS: Final = 4096
-_root_of_thread = threading.local()
 # What is asked where no scope is open.
 RESOLVERS: Final[list[Callable[[logging.LogRecord], object]]] = []
 
 
-class _Asking(threading.local):
-    is_on = False
-
-
-_asking = _Asking()
+# Holds an element for each resolver that is being asked, in whichever thread.
+_asking: list[None] = []
 _keeps_late: Callable[[str], bool] | None = None
 _grace = 0.0
 
@@ -124,15 +130,17 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
     scope = _get_scope()
     if scope is None:
         # Not by __dict__: making a record's dictionary costs as much as all the rest of this path.
-        if ASK or hasattr(record, STAMP) or hasattr(record, "job_log_id"):
+        if HOLDING or hasattr(record, STAMP) or hasattr(record, "job_log_id"):
             return _resolve_added(record, record.__dict__, None)
-        return None
+        if not RESOLVERS:
+            return None
+        return _resolve_added(record, record.__dict__, None) if hasattr(record, "job_log") else _ask(record)
     # Before __dict__ is asked for: attributes of a record without a dictionary are found faster.
     name = record.name
     added = record.__dict__
     if len(added) != BARE_LENGTH:
         return _resolve_added(record, added, scope)
-    if scope.closed or (GUARDS and (ALWAYS or _get_running_loop() is not None)):
+    if scope.closed or (GUARDS and (ALWAYS or ((loop := _get_running_loop()) is not None and is_service(loop, scope)))):
         return _resolve_added(record, added, scope) if HOLDING else _check_scope(record, scope)
     return None if name == "asyncio" else scope  # see _ASYNCIO
 
@@ -157,10 +165,13 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
         return None if scope is NO_JOB else scope
     if HOLDING:
         scope = among_generators(scope)
-    if scope is None and RESOLVERS:
-        scope = _ask(record)
-        if scope is not None:
-            added[STAMP] = scope  # they are asked once
+    if scope is None and RESOLVERS and (answer := _ask(record)) is not None:
+        return answer
+    return _judged(record, added, scope)
+
+
+def _judged(record: logging.LogRecord, added: dict[str, Any], scope: JobScope | None) -> JobScope | None:
+    """The scope that is open or answered, unless something says that the record is not about its job."""
     if scope is not None and (scope.closed or GUARDS):
         scope = _check_scope(record, scope)
     if record.name == _ASYNCIO:
@@ -203,7 +214,7 @@ def _addressed(value: object, scope: JobScope | None) -> Any:
     if not job_id:
         return NO_JOB
     if scope is None:
-        return JobScope(job_id, namespace=context.current_namespace())
+        return JobScope(job_id, namespace=current_namespace())
     # Within a scope an id is one of its namespace.
     return scope if scope.job_id == job_id else JobScope(job_id, namespace=scope.namespace)
 
@@ -239,7 +250,7 @@ def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
             generators.add()
             note(GENERATOR, record, None)
         return None  # `detached()`, or a job without an id
-    if (SERVICES or NAMED) and _is_service_loop(scope):
+    if (SERVICES or NAMED) and is_service_loop(scope):
         foreign_service.add()
         note(SERVICE, record, scope.job_id)
         setattr(record, STAMP, NO_JOB)
@@ -272,9 +283,10 @@ def _check_scope(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
 
 def _ask(record: logging.LogRecord) -> JobScope | None:
     """The first resolver's answer that is a job id. What a resolver logs itself asks none."""
-    if _asking.is_on:
+    asking = _asking
+    if asking and _is_asking(sys._getframe(1)):
         return None
-    _asking.is_on = True
+    asking.append(None)
     try:
         for resolver in RESOLVERS:
             try:
@@ -285,48 +297,34 @@ def _ask(record: logging.LogRecord) -> JobScope | None:
             if job_id is not None:
                 scope = _addressed(job_id, None)
                 if scope is not NO_JOB:
-                    return cast("JobScope", scope)
+                    return _answered(record, scope)
     finally:
-        _asking.is_on = False
+        asking.pop()
     return None
+
+
+def _is_asking(frame: FrameType | None) -> bool:
+    """Whether this thread is in a resolver: a mark of the thread's own would cost each record more than this look."""
+    while frame is not None:
+        if frame.f_code is _ask.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _answered(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
+    added = record.__dict__
+    added[STAMP] = scope  # they are asked once
+    return _judged(record, added, scope)
+
+
+def _note_closing(scope: JobScope) -> None:
+    scope._closed_at = time.monotonic()
 
 
 def _is_in_grace(scope: JobScope) -> bool:
     closed_at = getattr(scope, "_closed_at", None)  # closed before there was a policy: nobody knows when
     return closed_at is not None and time.monotonic() - closed_at <= _grace
-
-
-def _is_service_loop(scope: JobScope) -> bool:
-    runs = here()
-    if runs is getattr(scope, "_home", None):
-        return False
-    get_coroutine = getattr(runs, "get_coro", None)
-    if get_coroutine is None:
-        return bool(NAMED) and _get_running_loop() is None and _is_named_thread()
-    coroutine = get_coroutine()
-    code = getattr(coroutine, "cr_code", None)
-    if code in SERVICES:
-        return True
-    if not NAMED or code is None or (frame := coroutine.cr_frame) is None:
-        return False
-    return NAMED[0].wants(f"{frame.f_globals.get('__name__')}.{code.co_qualname}")
-
-
-def _is_named_thread() -> bool:
-    """Whether this thread's target, or the class of its `run`, is declared. Looked at once a thread."""
-    try:
-        names: LoggerNames
-        names, answer = _root_of_thread.answer
-        if names is NAMED[0]:
-            return bool(answer)
-    except AttributeError:
-        pass
-    thread = threading.current_thread()
-    target = getattr(thread, "_target", None)
-    root = type(thread).run if target is None else inspect.unwrap(target)
-    answer = NAMED[0].wants(f"{getattr(root, '__module__', '')}.{getattr(root, '__qualname__', '')}")
-    _root_of_thread.answer = (NAMED[0], answer)
-    return answer
 
 
 def note_unaddressed(record: logging.LogRecord, added: dict[str, Any]) -> None:
@@ -338,43 +336,13 @@ def note_unaddressed(record: logging.LogRecord, added: dict[str, Any]) -> None:
             return
 
 
-def use_new_variable() -> None:
-    """Read the scope from the variable that `context` uses now."""
-    global _get_scope
-    _get_scope = context._current.get
+def _take_variable() -> None:
+    global _get_scope, _asking
+    _get_scope = scopes.variable.get
+    _asking = []
 
 
-def guard_services(codes: Iterable[CodeType]) -> Callable[[], None]:
-    """Treat tasks whose root coroutine has one of `codes` as nobody's: what they merely inherited does not count.
-
-    For clients of other libraries that were opened before they could be instrumented. Gives a function that ends it.
-    """
-    mine = frozenset(codes)
-    SERVICES.update(mine)
-    GUARDS[_CODES] = None
-    context._home_of = here
-
-    def end() -> None:
-        SERVICES.difference_update(mine)
-        if not SERVICES:
-            GUARDS.pop(_CODES, None)
-            if not NAMED:
-                context._home_of = None
-
-    return end
-
-
-def use_service_names(names: LoggerNames | None) -> None:
-    """Treat tasks and threads whose root function has one of `names` the same way; None for no names."""
-    NAMED[:] = [] if names is None else [names]
-    if names is None:
-        GUARDS.pop(_NAMES, None)
-        ALWAYS.pop(_NAMES, None)
-        if not SERVICES:
-            context._home_of = None
-    else:
-        GUARDS[_NAMES] = ALWAYS[_NAMES] = None
-        context._home_of = here
+scopes.follow(_take_variable)
 
 
 def use_resolvers(resolvers: Iterable[Callable[[logging.LogRecord], object]]) -> None:
@@ -390,6 +358,8 @@ def use_evidence(keys: Iterable[str]) -> None:
     """The keys of `extra` that tell a record's owner, process-wide."""
     global _evidence
     _evidence = frozenset(keys)
+    if _evidence == DEFAULT_EVIDENCE:
+        _evidence = DEFAULT_EVIDENCE
 
 
 def use_late_policy(marked_names: set[str], all_names: set[str], grace: float) -> None:
@@ -398,7 +368,7 @@ def use_late_policy(marked_names: set[str], all_names: set[str], grace: float) -
     _grace = grace
     if not marked_names:
         _keeps_late = None
-        context._clock = None
+        lifetime.on_close("late policy", None)
         return
     answers: dict[str, bool] = {}
 
@@ -414,7 +384,17 @@ def use_late_policy(marked_names: set[str], all_names: set[str], grace: float) -
         return answer
 
     _keeps_late = keeps
-    context._clock = time.monotonic
+    lifetime.on_close("late policy", _note_closing)
+
+
+def put_on(attributes: dict[str, Any], scope: JobScope) -> None:
+    """What JobContextFilter leaves on a record that is about `scope`'s job; what is there already stays."""
+    attributes.setdefault("job_id", scope.job_id)
+    attributes.setdefault(STAMP, scope)
+    fields = scope.fields
+    for name in fields:
+        if name not in attributes:
+            attributes[name] = fields[name]
 
 
 def extras_of(added: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -422,6 +402,8 @@ def extras_of(added: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any
 
     `fields` are the scope's, which JobContextFilter has put on the record too.
     """
+    if len(added) == _STAMPED_LENGTH and "job_id" in added and STAMP in added:
+        return None  # JobContextFilter has seen it, and nobody else
     found: dict[str, Any] | None = None
     for key in reversed(added):
         if key == _LAST:

@@ -1,7 +1,9 @@
 """The one router of a process: channels by sink, their writer, the way out at exit.
 
 A record is captured once per sink however many handlers see it. Handlers come and go with every `dictConfig`; the
-router, its buffers and its writer stay.
+router, its buffers and its writer stay. Called by handlers where logging is configured, by who flushes, counts or ends
+the process, on their threads, and by the writer on its own; a thread that logs comes here to wake the writer only. May
+import all of the pipeline but `capture`, `policy` and what is built on the router.
 """
 
 from __future__ import annotations
@@ -15,21 +17,22 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
 from logging import LogRecord
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Protocol
 
-from .. import context
-from . import leaks, project, resolve, switch
+from . import leaks, resolve, scopes, settings, switch
 from .channel import Channel, Item, Use
 from .dotted import load
-from .overflow import Overflow
-from .report import has_waiting, report, report_once, use_writer
+from .namespaces import current_namespace
+from .overflow import WRITER_NAME, Overflow
+from .recovery import Recovery
+from .report import has_waiting, report_once, use_writer
+from .settings import SpoolSetting, Unset
 from .sinks import NamedSink
 from .spool import Spool, pack_scope
-from .spool_recovery import DeadSegment, Found, RecoveryChannel, find, release, unusual
-from .status_file import StatusFile, remove_of
+from .spool_recovery import RecoveryChannel
+from .status_file import StatusFile
 from .text import clean
 from .writer import NOW, Ticket, Writer
 
@@ -37,16 +40,6 @@ from .writer import NOW, Ticket, Writer
 EXIT_TIMEOUT = 3.0
 EXIT_AT_MOST = 20.0
 FORK_TIMEOUT = 0.25
-# Seconds between two looks for segments whose process is gone.
-RECOVER_EVERY = 30.0
-
-
-class Unset:
-    """The place of a spool setting that was not given."""
-
-
-UNSET: Final = Unset()
-SpoolSetting: TypeAlias = "Path | Unset | None"
 
 
 class Router:
@@ -64,14 +57,9 @@ class Router:
             "quarantined": 0,
             "unspooled": 0,
         }
-        self._recovered = 0
-        # Segments that are locked, and the channels to whose sinks their lines go.
-        self._found: deque[tuple[Found, Channel]] = deque()
-        self._default_spool: Path | None = None
         self._status: StatusFile | None = None
-        # When the writer looks for dead processes' segments again, on the monotonic clock; None before the first time.
-        self._recover_at: float | None = None
-        self._writer = Writer(self._snapshot, self._retire, self._recover)
+        self.recovery = Recovery(self._channels, self._wake, self.wake_writer)
+        self._writer = Writer(self._snapshot, self._retire, self._before_round)
         self._origin = _new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
         self._exit_deadline: float | None = None
@@ -106,7 +94,7 @@ class Router:
             use_writer(self._writer.wake)
             if not keeps_spool:
                 channel.uses_default_spool = isinstance(spool, Unset)
-                self._use_spool(channel, self._default_spool if isinstance(spool, Unset) else spool)
+                self._use_spool(channel, settings.current.spool if isinstance(spool, Unset) else spool)
             if not self._hooked:
                 # Not with the first line: what is registered while the exit functions run is never called.
                 self._hooked = True
@@ -120,13 +108,12 @@ class Router:
             if isinstance(other, RecoveryChannel) and other.of is channel:
                 other.settle()
 
-    def use_default_spool(self, directory: Path | None) -> None:
-        """The spool of handlers whose configuration names none: those there are, and those to come."""
+    def settle_default_spool(self) -> None:
+        """Handlers whose configuration names no spool have the settings' one: those there are, and those to come."""
         with self._lock:
-            self._default_spool = directory
             for channel in self._snapshot():
                 if channel.uses_default_spool and not channel.is_recovery:
-                    self._use_spool(channel, directory)
+                    self._use_spool(channel, settings.current.spool)
 
     def _use_spool(self, channel: Channel, directory: Path | None) -> None:
         if not channel.use_spool(directory):
@@ -138,89 +125,22 @@ class Router:
         try:
             if isinstance(channel.spool, Spool):
                 channel.spool.open(channel.last_seq())
-            self._look_for_dead(directory, channel)
+            self.recovery.look(directory, channel)
         except Exception as error:  # the world's faults must not end a configuration
             report_once(("spool", str(directory), repr(error)), f"the spool in {str(directory)!r}: {error!r}")
 
-    def _look_for_dead(self, directory: Path, channel: Channel) -> bool:
-        """Lock what dead processes left for `channel` in `directory`, for the writer; whether there was something."""
-        count = 0
-        # One by one: what is locked is kept, or two who look at once would each think the other has it.
-        for found in find(directory, {channel.spool_key}):
-            self._found.append((found, channel))
-            count += 1
-        if count:
-            self._writer.wake()
-        return bool(count)
-
-    def _recover(self) -> None:
-        """Take over what dead processes left for sinks that are open here. On the writer thread, each round."""
+    def _before_round(self) -> None:
+        """What the writer does besides, each round, on its thread."""
         self._tell_status()
-        if project.is_awaited():
-            return  # what is masked and who may read it is not known yet
-        now = time.monotonic()
-        if self._recover_at is None or now >= self._recover_at:
-            self._recover_at = now + RECOVER_EVERY
-            for channel in self._snapshot():
-                if channel.spool_directory is not None and not channel.is_recovery:
-                    self._look_for_dead(channel.spool_directory, channel)
-        while self._found:
-            found, channel = self._found[0]
-            try:
-                recovery = RecoveryChannel(DeadSegment(found), channel, self._wake)
-            except (OSError, ValueError) as error:
-                report_once(("recovery", found.name), f"spool segment {found.name!r} could not be read: {error!r}")
-                release(found)
-            else:
-                self._channels[recovery.key] = recovery
-            self._found.popleft()  # not before: `recover` must see it in one of the two places
-
-    def settle_project(self) -> None:
-        """The Django app has read its settings: recovery may begin."""
-        project.settle()
-        if self._found:
-            self._writer.wake()
-
-    def spool_directories(self) -> set[Path]:
-        """The directories of all spools that are in use here."""
-        channels = [channel for channel in self._snapshot() if not channel.is_recovery]
-        return {channel.spool_directory for channel in channels if channel.spool_directory is not None}
-
-    def left_behind(self) -> list[str]:
-        """Paths of what no living process has a hold of in these directories and that is not recovered."""
-        recovering = [channel.spool for channel in self._snapshot() if channel.is_recovery]
-        left = [str(one.found.directory / one.found.name) for one in recovering if isinstance(one, DeadSegment)]
-        for directory in sorted(self.spool_directories()):
-            for found in find(directory, None):
-                left.append(str(found.directory / found.name))
-                release(found)
-            left += [str(path) for path in unusual(directory)]
-        return left
+        self.recovery.step()
 
     def _tell_status(self) -> None:
         if self._status is None:
-            directory = min(self.spool_directories(), default=None)
+            directory = min(self.recovery.directories(), default=None)
             if directory is None:
                 return
             self._status = StatusFile(directory, self._origin)
         self._status.write(_snapshot)
-
-    def recover(self, timeout: float) -> bool:
-        """Ship what dead processes left for the sinks that are open here; whether nothing is left of it.
-
-        For commands: blocks the calling thread. What another process recovers just now is that one's affair.
-        """
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            found = [
-                self._look_for_dead(channel.spool_directory, channel)
-                for channel in self._snapshot()
-                if channel.spool_directory is not None and not channel.is_recovery
-            ]
-            if not any(found) and not self._found and not any(channel.is_recovery for channel in self._snapshot()):
-                return True
-            time.sleep(0.02)
-        return False
 
     def _end_with_multiprocessing(self) -> None:
         """Flush where a child of multiprocessing ends: by os._exit, after its finalizers, without exit functions."""
@@ -264,8 +184,7 @@ class Router:
 
     def after_fork_in_child(self) -> None:
         """Start with no job, no waiting line and a new origin: all that is the parent's."""
-        context.forget_all()
-        resolve.use_new_variable()
+        scopes.forget_all()
         self._start_anew()
         self._end_with_multiprocessing()
 
@@ -291,7 +210,7 @@ class Router:
     @staticmethod
     def _append_again(channel: Channel, item: Item) -> None:
         record, scope, _, n, message, more = item
-        seq = channel.next_seq()
+        seq = next(channel.numbers)
         if isinstance(channel.spool, Spool) and isinstance(record, LogRecord):
             channel.spool.put_anything(seq, pack_scope(scope), record, n, message, more)
         channel.buffer.append((record, scope, seq, n, message, more))
@@ -299,16 +218,9 @@ class Router:
     def _start_anew(self) -> None:
         self._process = os.getpid()
         self._lock = threading.RLock()
-        self._writer = Writer(self._snapshot, self._retire, self._recover)
-        self._recovered = 0
+        self._writer = Writer(self._snapshot, self._retire, self._before_round)
         self._status = None
-        self._recover_at = None
-        while self._found:
-            release(self._found.popleft()[0])
-        for channel in self._snapshot():
-            if channel.is_recovery and channel.spool is not None:
-                channel.spool.let_go()
-                del self._channels[channel.key]
+        self.recovery.start_anew()
         self._origin = _new_origin()
         self._count = 0
         self._before = dict.fromkeys(self._before, 0)
@@ -416,7 +328,7 @@ class Router:
     def completeness(self, job_id: object, namespace: str | None = None) -> dict[str, dict[str, int]]:
         """By sink: what became of a job's lines in this process."""
         job = clean(str(job_id))
-        space = context.current_namespace() if namespace is None else namespace
+        space = current_namespace() if namespace is None else namespace
         return {
             channel.name: channel.completeness(space, job) for channel in self._snapshot() if not channel.is_recovery
         }
@@ -441,7 +353,7 @@ class Router:
         return {
             **counts,
             "waiting": waiting,
-            "recovered": self._recovered,
+            "recovered": self.recovery.lines,
             "late": resolve.late.value(),
             "marked": resolve.marked.value(),
             "conflicts": resolve.conflicts.value(),
@@ -487,7 +399,8 @@ class Router:
                 return
             channel.is_closed = True
             if isinstance(channel, RecoveryChannel):
-                self._end_recovery(channel)
+                self._before["quarantined"] += channel.quarantined
+                self.recovery.end(channel)
                 return
             if not channel.is_shared:
                 del self._channels[channel.key]
@@ -505,27 +418,25 @@ class Router:
         except Exception as error:
             report_once(("close", channel.key, repr(error)), f"closing sink {channel.name!r} failed: {error!r}")
 
-    def _end_recovery(self, channel: RecoveryChannel) -> None:
-        del self._channels[channel.key]
-        lines = channel.stored + channel.folder.folded
-        self._recovered += lines
-        self._before["quarantined"] += channel.quarantined
-        channel.finish()
-        if isinstance(channel.spool, DeadSegment):
-            remove_of(channel.spool.found.directory, channel.spool.found.name)
-        if lines:
-            report(f"{lines} job log lines of a process that ended before storing them were recovered")
-
     def _at_end_of_child(self) -> None:
         self._at_exit()
         self._close_spools()
 
     def _close_spools(self) -> None:
-        """Take away segments of which nothing is needed; the others are the next process's."""
+        """Take away segments of which nothing is needed; the others are the next process's.
+
+        Daemon threads go on logging while the interpreter ends: where there are any, all segments stay open.
+        """
         if self._status is not None:
             self._status.remove()
+        here = (threading.main_thread(), threading.current_thread())
+        goes_on = any(thread not in here and thread.name != WRITER_NAME for thread in threading.enumerate())
         for channel in self._snapshot():
-            if not channel.is_recovery:
+            if channel.is_recovery:
+                continue
+            if goes_on:
+                channel.acknowledge()
+            else:
                 channel.close_spools(is_done=channel.is_empty())
 
     def _at_exit(self) -> None:
@@ -580,37 +491,3 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=router.after_fork_in_parent,
         after_in_child=router.after_fork_in_child,
     )
-
-
-def flush(timeout: float = 5.0) -> bool:
-    """Wait until every line captured before this call is stored; False if that did not happen in `timeout` seconds.
-
-    Blocks the calling thread: in coroutines use `aflush`. Never raises.
-    """
-    return router.flush(timeout)
-
-
-async def aflush(timeout: float = 5.0) -> bool:
-    """`flush` without blocking the event loop."""
-    return await router.aflush(timeout)
-
-
-def completeness(job_id: object, namespace: str | None = None) -> dict[str, dict[str, int]]:
-    """What became of the lines that this process logged for a job: by sink, `emitted` and the five it is the sum of.
-
-    emitted = stored + folded + dropped + quarantined + waiting. Of the five thousand jobs that were logged for last.
-    """
-    return router.completeness(job_id, namespace)
-
-
-def stats() -> dict[str, Any]:
-    """This process's counters since its start.
-
-    `captured` lines were taken from logging calls; each of them is `stored`, `folded` (counted in a tally row, or in
-    the marker of a log that has `max_lines`), `waiting`, `dropped` (the buffer was full) or `quarantined` (the sink
-    refused that one line). `late` records came from closed scopes, `marked` too but were kept by the late policy,
-    `conflicts` named another job than the one open, `services` came from shared service loops, `generators` from tasks
-    or threads that inherited the scope of a generator that was not running: these, without `marked`, are in no job's
-    log. A Celery task whose message names another job than its argument is a conflict, too, and runs in the argument's.
-    """
-    return router.stats()

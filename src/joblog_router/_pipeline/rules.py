@@ -1,6 +1,7 @@
 """What a handler's settings ask of its entries beyond folding: audience, redaction, length of a job's log.
 
-`finish` runs on the writer thread for every entry on its way to the sink.
+Checked where a handler is made; `finish` runs on the writer thread for every entry on its way to the sink. Imports
+`redaction` and `capping`, nothing of channels.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from ..entry import Entry
 from ..exceptions import ConfigurationError
+from . import settings
 from .capping import FEWEST
 from .naming import LoggerNames
 from .redaction import STANDARD, Redactor, make_redactor
@@ -53,16 +55,16 @@ class Rules(NamedTuple):
     def limit(self) -> int:
         """How many lines of a job a process stores; 0 for all."""
         own = self.max_lines
-        return (defaults.max_lines or 0) if own is None else own
+        return (_defaults().max_lines or 0) if own is None else own
 
     def is_for_staff(self, logger: str) -> bool:
         """Whether lines of `logger` are for staff."""
-        names = self.staff or defaults.staff
+        names = self.staff or _defaults().staff
         return names is not None and names.wants(logger)
 
     def redactor(self) -> Redactor | None:
         """What masks secrets; None where nothing is to be masked. On any thread."""
-        redactor = self.redact if self.redact is not None else defaults.redact
+        redactor = self.redact if self.redact is not None else _defaults().redact
         if redactor is None:
             return STANDARD
         return redactor if isinstance(redactor, Redactor) else None
@@ -70,7 +72,7 @@ class Rules(NamedTuple):
     def redacts_spool(self) -> bool:
         """Whether secrets are masked before a line stands in the spool, on the thread that logs."""
         own = self.spool_redact
-        return bool(defaults.spool_redact if own is None else own)
+        return bool(_defaults().spool_redact if own is None else own)
 
     def finish(self, entry: Entry) -> Entry:
         """`entry` as sinks may see it."""
@@ -118,15 +120,18 @@ def _joined(redactors: tuple[Redactor | None, ...]) -> Redactor | None:
     return Redactor.joined(masking) if masking else None
 
 
-# Where handlers say nothing. The Django app sets it from JOBLOG_ROUTER.
-defaults = Rules()
+def mask_reports() -> None:
+    """Search this library's own messages for secrets, as the settings say but in any case for those known by sight."""
+    redact = _defaults().redact
+    use_mask((redact if isinstance(redact, Redactor) else STANDARD).text)
 
 
-def use_defaults(rules: Rules) -> None:
-    """Apply `rules` where handlers say nothing. This library's own messages are searched for secrets in any case."""
-    global defaults
-    defaults = rules
-    use_mask((rules.redact if isinstance(rules.redact, Redactor) else STANDARD).text)
+_NONE: Final = Rules()
+
+
+def _defaults() -> Rules:
+    """What counts where handlers say nothing."""
+    return settings.current.rules or _NONE
 
 
 def _for_audience(entry: Entry) -> Entry:

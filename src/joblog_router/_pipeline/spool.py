@@ -30,10 +30,10 @@ from marshal import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..context import JobScope
 from .exceptions import CapturedException
 from .primitives import freeze
 from .report import report_once
+from .scopes import JobScope
 from .spool_folder import IS_SUPPORTED, open_directory, segment_name, try_lock
 from .stats import Tally
 

@@ -19,8 +19,6 @@ except ImportError:  # Windows: no spool there
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".spool"
-_SPILLED = ".spill"
-_STATUS = ".status"
 
 IS_SUPPORTED = fcntl is not None and hasattr(os, "posix_fallocate") and hasattr(os, "O_NOFOLLOW")
 

@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..context import JobScope
 from ..entry import Entry
 from .channel import Channel, Item, Wake
 from .overflow import Bounds
 from .quarantine import SUFFIX as QUARANTINE
 from .report import report_once
+from .scopes import JobScope
 from .sinks import NamedSink
 from .spool import (
     ABOUT,

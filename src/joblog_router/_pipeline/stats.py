@@ -1,4 +1,4 @@
-"""Exact counters that any thread may raise without a lock."""
+"""Exact counters that any thread may raise without a lock. Imports nothing; read by `stats()` and commands."""
 
 from __future__ import annotations
 

@@ -18,14 +18,14 @@ from logging import LogRecord
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from ..entry import Entry
+from ..entry import TALLY_MARKS, Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
-from . import folding, quarantine, switch
+from . import quarantine, settings, switch
 from .channel import Channel, Item
 from .exceptions import render_exception
 from .overflow import WRITER_NAME, weight
 from .report import print_waiting, report, report_once
-from .tally import TallyRow
+from .tally import TallyRow, no_tally
 from .text import clean
 
 LINGER = 0.05
@@ -323,7 +323,7 @@ class Writer:
             return
         entry: Entry | None = _entry_of(record, item, channel.origin)
         channel.missing.saw(item[1])
-        is_folded = folding.enabled if channel.fold is None else channel.fold
+        is_folded = settings.current.fold if channel.fold is None else channel.fold
         if is_folded and entry is not None and not (channel.unfolded and channel.unfolded.wants(record.name)):
             entry = channel.folder.pass_on(entry, item[1])
         if entry is not None and (limit := channel.rules.limit()) and not isinstance(entry, TallyRow):
@@ -448,7 +448,7 @@ def _wait_until_gone(thread: threading.Thread) -> None:
 
 
 def _without_contents(entry: Entry) -> Entry:
-    counts = {name: entry.fields[name] for name in ("fold", "folded")} if isinstance(entry, TallyRow) else {}
+    counts = {name: entry.fields[name] for name in TALLY_MARKS} if entry.tally is not None else {}
     return entry._replace(
         logger="joblog_router",
         message="A line of this job could not be stored: the log's store refused its contents.",
@@ -466,9 +466,8 @@ def _entry_of(record: LogRecord, item: Item, origin: str) -> Entry:
     _, scope, seq, n, message, more = item
     extra, exception = more or (None, None)
     fields = {**scope.fields, **extra} if extra else dict(scope.fields)
-    if "fold" in fields or "folded" in fields:
-        # Those of tally rows: a line of the application must not pass for one.
-        fields = {f"{name}_" if name in {"fold", "folded"} else name: value for name, value in fields.items()}
+    if fields:
+        fields = no_tally(fields)
     return Entry(
         scope.job_id,
         record.created,

@@ -1,4 +1,7 @@
-"""The doctor's look at what a job keeps in Redis or Valkey: sets and counters, by the pattern of their keys."""
+"""The doctor's look at what a job keeps in Redis or Valkey: sets and counters, by the pattern of their keys.
+
+Called by the doctor on its own event loop, with a connection of its own. Reads sizes and numbers, changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any, Final
 
 from .._pipeline.dotted import load
 from .._pipeline.text import clip
+from ..doctor.memory import refuses_writes
 from ..doctor.probing import ProbeResult
 from ..exceptions import ConfigurationError
 
@@ -40,7 +44,7 @@ class RedisProbe:
         self._options = options
 
     async def probe(self, job_id: str) -> ProbeResult:
-        """Facts: `values` and `ttl` by name (None where there is no key), `lost`; `unreachable`."""
+        """Facts: `values` and `ttl` by name (None where there is no key), `lost`; `unreachable`, `refuses_writes`."""
         errors = load("redis.exceptions")
         client = load("redis.asyncio.Redis").from_url(
             self._url,
@@ -57,7 +61,10 @@ class RedisProbe:
                 key = pattern.format(job_id=job_id)
                 values[name] = await self._value(client, key)
                 ttl[name] = None if values[name] is None else await client.ttl(key)
-            uptime = (await client.info("server")).get("uptime_in_seconds")
+            uptime, refuses = await self._server(client)
+        except (errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError) as error:
+            # It is there; that this account is refused says nothing about the job's.
+            return ProbeResult(self.name, {}, f"Redis refuses the doctor's account: {error}")
         except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
             return ProbeResult(
                 self.name, {"unreachable": True}, f"Redis cannot be reached: {type(error).__name__}: {error}"
@@ -75,9 +82,24 @@ class RedisProbe:
                 "lost": lost,
                 "gone": gone,
                 "uptime": uptime,
+                "refuses_writes": refuses,
                 "is_expected": bool(self._expected),
             },
         )
+
+    @staticmethod
+    async def _server(client: Any) -> tuple[int | None, str]:
+        """How long it is up, and why it refuses writes, "" if it takes them. Nothing where the account may not ask."""
+        errors = load("redis.exceptions")
+        try:
+            info = await client.info()
+        except errors.ResponseError:
+            return None, ""
+        refuses = refuses_writes(info)
+        is_failing = info.get("rdb_last_bgsave_status") == "err"
+        if not refuses and is_failing and await _setting(client, "stop-writes-on-bgsave-error") == "yes":
+            refuses = "its last snapshot to disk failed (stop-writes-on-bgsave-error)"
+        return info.get("uptime_in_seconds"), refuses
 
     @staticmethod
     async def _value(client: Any, key: str) -> int | float | str | None:
@@ -94,3 +116,11 @@ class RedisProbe:
             return int(text)
         except ValueError:
             return clip(text, _MAX_VALUE)
+
+
+async def _setting(client: Any, name: str) -> str:
+    try:
+        found = await client.config_get(name)
+    except load("redis.exceptions").ResponseError:
+        return ""  # this account may not ask
+    return next((value.decode() if isinstance(value, bytes) else str(value) for value in found.values()), "")

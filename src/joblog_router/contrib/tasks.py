@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Final
 
-from .. import context
+from .._pipeline import scopes
 from .._pipeline.report import report_once
 from ..context import job_context
-from ..exceptions import ConfigurationError, MissingExtraError
+from ..exceptions import MissingExtraError
+from ._patching import Patches, checked_parameters
 
 __all__ = ["DEFAULT_PARAMETERS", "instrument", "uninstrument"]
 
@@ -46,7 +47,7 @@ def instrument(**options: Any) -> None:
     MissingExtraError where neither Django 6.0 nor django-tasks is there.
     """
     global _installation
-    parameters = _checked(options)
+    parameters = checked_parameters("Tasks", options)
     with _lock:
         if _installation is None:
             _installation = _Installation(parameters or DEFAULT_PARAMETERS)
@@ -68,40 +69,24 @@ class _Installation:
 
     def __init__(self, parameters: tuple[str, ...]) -> None:
         self.parameters = parameters
-        self._undo: list[Callable[[], None]] = []
+        self._patches = Patches()
+        put = self._patches.put
         found = [name for name in ("django.tasks", "django_tasks") if find_spec(name) is not None]
         if not found:
             raise MissingExtraError("django-tasks", "tasks")
         for name in found:
             base = importlib.import_module(f"{name}.base")
             signals = importlib.import_module(f"{name}.signals")
-            self._patch(base.Task, "call", self._calling)
-            self._patch(base.Task, "acall", self._calling_async)
+            put(base.Task, "call", self._calling)
+            put(base.Task, "acall", self._calling_async)
             for signal in _SIGNALS:
                 for send in _SENDS:
-                    if hasattr(getattr(signals, signal), send):  # not all in Django 4.2
-                        self._patch(getattr(signals, signal), send, self._sending)
+                    put(getattr(signals, signal), send, self._sending)  # not all of them in Django 4.2
 
     def end(self) -> None:
         """Take everything back; where somebody patched over ours, it stays below and only passes on."""
         self.parameters = ()
-        for undo in self._undo:
-            undo()
-
-    def _patch(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
-        before = vars(owner).get(name)
-        patched = wrap(getattr(owner, name))
-        setattr(owner, name, patched)
-
-        def undo() -> None:
-            if vars(owner).get(name) is not patched:
-                return
-            if before is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, before)
-
-        self._undo.append(undo)
+        self._patches.end()
 
     def _calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
@@ -149,7 +134,7 @@ class _Installation:
     @contextmanager
     def _job(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
         job_id = self._find(task, args, kwargs)
-        before = context._get()
+        before = scopes._get()
         try:
             if job_id is None:
                 yield
@@ -158,7 +143,7 @@ class _Installation:
                     yield
         finally:
             # Not what is there now: the task may have opened scopes and never closed them, and a worker goes on.
-            context._set(before)
+            scopes._set(before)
 
     def _find(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         try:
@@ -173,22 +158,3 @@ class _Installation:
         except Exception as error:
             report_once(("tasks", repr(error)), f"the job of a task could not be found: {error!r}")
         return None
-
-
-def _checked(options: dict[str, Any]) -> tuple[str, ...] | None:
-    """The names of the parameters, None where they were not given. Raises ConfigurationError."""
-    unknown = sorted(set(options) - {"parameters"})
-    if unknown:
-        raise ConfigurationError(f"Tasks: no option {unknown[0]!r}; there is: parameters")
-    if "parameters" not in options:
-        return None
-    names = options["parameters"]
-    if (
-        not isinstance(names, list | tuple)
-        or not names
-        or not all(isinstance(name, str) and name.isidentifier() for name in names)
-    ):
-        raise ConfigurationError(
-            f"Tasks: parameters must be a list of names of task parameters, such as ['job_id'], not {names!r}"
-        )
-    return tuple(names)

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar
 
 from ..context import carry, detached
+from ._patching import Patches
 
 __all__ = ["JobThreadPoolExecutor", "instrument_threads", "uninstrument_threads"]
 
@@ -35,7 +36,7 @@ _SERVING: Final = frozenset(
 )
 
 _lock = threading.Lock()
-_installed: _Patches | None = None
+_installation: _Installation | None = None
 
 
 class JobThreadPoolExecutor(ThreadPoolExecutor):
@@ -58,54 +59,52 @@ def instrument_threads() -> None:
     of your own that serves everybody is started inside `with detached():`. Threads that run already stay as they are.
     Process-wide; again, it changes nothing.
     """
-    global _installed
+    global _installation
     with _lock:
-        if _installed is None:
-            _installed = _Patches()
+        if _installation is None:
+            _installation = _Installation()
 
 
 def uninstrument_threads() -> None:
     """Take back what `instrument_threads()` did; what was started or submitted keeps its job."""
-    global _installed
+    global _installation
     with _lock:
-        if _installed is not None:
-            _installed.end()
-            _installed = None
+        if _installation is not None:
+            _installation.end()
+            _installation = None
 
 
-class _Patches:
-    """The two methods that everything else goes through, and the way back."""
+class _Installation:
+    """The two methods that everything else goes through."""
 
     def __init__(self) -> None:
         self._active = True
-        start = threading.Thread.start
-        submit: Any = ThreadPoolExecutor.submit
+        self._patches = Patches()
+        self._patches.put(threading.Thread, "start", self._starting)
+        self._patches.put(ThreadPoolExecutor, "submit", self._submitting)
 
+    def end(self) -> None:
+        """Take them back."""
+        self._active = False
+        self._patches.end()
+
+    def _starting(self, start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
         @functools.wraps(start)
         def start_in_job(thread: threading.Thread) -> None:
             if self._active:
                 _bind(thread)
             start(thread)
 
+        return start_in_job
+
+    def _submitting(self, submit: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(submit)
         def submit_in_job(executor: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
             if not self._active:
                 return submit(executor, fn, *args, **kwargs)
             return submit(executor, carry(fn), *args, **kwargs)
 
-        self._patches: list[tuple[type, str, Any, Any]] = [
-            (threading.Thread, "start", start, start_in_job),
-            (ThreadPoolExecutor, "submit", submit, submit_in_job),
-        ]
-        for owner, name, _, patched in self._patches:
-            setattr(owner, name, patched)
-
-    def end(self) -> None:
-        """Where somebody patched over ours, it stays below and only passes on."""
-        self._active = False
-        for owner, name, original, patched in self._patches:
-            if vars(owner)[name] is patched:
-                setattr(owner, name, original)
+        return submit_in_job
 
 
 def _bind(thread: threading.Thread) -> None:

@@ -38,6 +38,9 @@ class Diagnosis(NamedTuple):
 
 
 _NOTHING: Final[Mapping[str, Any]] = {}
+# So far clocks of machines may be apart before it matters, in seconds.
+_CLOCKS: Final = 5.0
+_LATELY: Final = 10
 _OPEN: Final = frozenset({"queued", "running", "unknown"})
 
 
@@ -58,12 +61,14 @@ class Case:
         self.results = results
         self.now = now
         self.patience = patience
-        self.job = self.facts("job")
+        # Outside the project's own process its interface is what tells of the row.
+        self.job = self.facts("job") or self.facts("rest")
         self.log = self.facts("log")
         self.nats = self.facts("nats")
         self.redis = self.facts("redis")
         self.celery = self.facts("celery")
         self.pipeline = self.facts("pipeline")
+        self.workers = self.facts("workers")
         self.phase: str = self.job.get("phase", "unknown") if self.job.get("exists") else "unknown"
         self.streams = [stream for stream in self.nats.get("streams", ()) if stream["exists"]]
         self.consumers = [(stream, consumer) for stream in self.streams for consumer in stream["consumers"]]
@@ -90,14 +95,19 @@ class Case:
 
     @property
     def total(self) -> int | None:
-        """How many tasks the job has, if it says so."""
-        return self._whole("total") or None
+        """How many tasks the job has, if it or its counters say so."""
+        return self._whole("total") or self.counter("total") or None
 
     @property
     def handled(self) -> int | None:
         """How many tasks are done or have failed, if the job says so."""
-        done = self._whole("done")
-        return None if done is None else done + (self._whole("failed") or 0)
+        done, total = self._whole("done"), self.total
+        handled = None if done is None else done + (self._whole("failed") or 0)
+        left = self.counter("results")
+        if left is None or total is None or self.redis.get("lost"):
+            return handled
+        # The row may be written at the end only.
+        return max(handled or 0, total - left)
 
     @property
     def progress(self) -> float | None:
@@ -112,14 +122,28 @@ class Case:
     @property
     def running_for(self) -> float | None:
         """Seconds since the job was started, or made."""
-        since = self.job.get("started") or self.job.get("created")
-        return None if since is None else max(0.0, self.now - since)
+        return self.age(self.job.get("started") or self.job.get("created"))
 
     @property
     def silent_for(self) -> float | None:
         """Seconds since the last line of the log."""
-        last = self.log.get("last")
-        return None if last is None else max(0.0, self.now - last)
+        return self.age(self.log.get("last"))
+
+    @property
+    def calm_for(self) -> float | None:
+        """Seconds since the last line of the log that is no error: errors alone are no getting on."""
+        return self.age(self.log.get("calm", self.log.get("last")))
+
+    def age(self, at: float | None) -> float | None:
+        """How many seconds ago that was; None for a time to come: whoever wrote it has another clock."""
+        if at is None or at > self.now + _CLOCKS:
+            return None
+        return max(0.0, self.now - at)
+
+    def recent(self, name: str) -> int:
+        """Of how many messages a NATS event spoke of late: within ten times what one has patience for."""
+        seen = self.event(name).get("seen") or ()
+        return sum(count for at, count in seen if self.now - at <= _LATELY * self.patience)
 
     def event(self, name: str) -> Mapping[str, Any]:
         """What the log tells of a NATS event; nothing where it tells of none."""
@@ -129,6 +153,14 @@ class Case:
     def is_old(self, seconds: float | None) -> bool:
         """Whether that is more than one has patience for; False where it is not known."""
         return seconds is not None and seconds > self.patience
+
+    def counter(self, name: str) -> int | None:
+        """A number that is kept in Redis. A set that is empty is not there: nothing is left in it."""
+        values = self.redis.get("values") or {}
+        if name not in values:
+            return None
+        value = values[name]
+        return value if isinstance(value, int) else 0 if value is None and not self.redis.get("lost") else None
 
     def _whole(self, name: str) -> int | None:
         value = self.job.get(name)

@@ -12,7 +12,7 @@ from .._pipeline.dotted import load
 from ..context import current_namespace
 from ..exceptions import ConfigurationError
 from ..sinks.store import Store
-from .builtin import LogProbe, PipelineProbe
+from .builtin import LogProbe, PipelineProbe, WorkersProbe
 from .probing import Probe
 
 __all__ = ["Configuration", "configured", "probes_of", "use_default"]
@@ -24,6 +24,9 @@ _PROBES: Final[Mapping[str, str]] = {
     "NATS": "joblog_router.contrib.nats.diagnosis.NatsProbe",
     "REDIS": "joblog_router.contrib.redis.RedisProbe",
     "CELERY": "joblog_router.contrib.celery.diagnosis.CeleryProbe",
+    "REST": "joblog_router.doctor.rest.RestProbe",
+    "TASKS": "joblog_router.doctor.rest.TasksProbe",
+    "SETTINGS": "joblog_router.doctor.effective.SettingsProbe",
 }
 
 
@@ -33,8 +36,9 @@ class Configuration:
 
     - `PATIENCE`: seconds for which nothing may happen before it is a finding.
     - `TIMEOUT`: seconds that each probe has.
-    - `JOB`, `NATS`, `REDIS`, `CELERY`: the options of that probe, False to leave it out, None to have it where it needs
-      no options.
+    - `JOB`, `NATS`, `REDIS`, `CELERY`, `REST`, `TASKS`: the options of that probe, False to leave it out, None to have
+      it where it needs no options.
+    - `SETTINGS`: where the project takes the queue's settings from, `{"ack_wait": {"env": "NATS_TASK_TTR"}}`.
     - `PROBES`: probes of the project's own: `{"tasks": "dotted.path"}`, a class or function that gives a probe.
     """
 
@@ -44,6 +48,9 @@ class Configuration:
     NATS: Mapping[str, Any] | bool | None = None
     REDIS: Mapping[str, Any] | bool | None = None
     CELERY: Mapping[str, Any] | bool | None = None
+    REST: Mapping[str, Any] | bool | None = None
+    TASKS: Mapping[str, Any] | bool | None = None
+    SETTINGS: Mapping[str, Any] | bool | None = None
     PROBES: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -80,11 +87,9 @@ def configured() -> Configuration:
 
 def probes_of(configuration: Configuration, store: Store, namespace: str | None = None) -> list[Probe]:
     """The probes to ask, made anew. Raises ConfigurationError where one cannot be made."""
-    probes: list[Probe] = [
-        # Asked here: the probe works in a thread of its own, where no tenant's namespace is in force.
-        LogProbe(store, current_namespace() if namespace is None else namespace),
-        PipelineProbe(),
-    ]
+    # Asked here: probes work in threads of their own, where no tenant's namespace is in force.
+    namespace = current_namespace() if namespace is None else namespace
+    probes: list[Probe] = [LogProbe(store, namespace), PipelineProbe(), WorkersProbe(store, namespace)]
     for key, path in _PROBES.items():
         given = getattr(configuration, key)
         if given is None and key == "NATS" and os.environ.get("NATS_URL"):

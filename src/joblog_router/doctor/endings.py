@@ -160,7 +160,8 @@ def not_marked(case: Case) -> Diagnosis | None:
             (*job_evidence(case), *log_evidence(case), *error_evidence(case)),
             SURE if case.knows_nats else LIKELY,
         )
-    if all_acked and case.progress is not None:
+    acked = sum(consumer["ack_floor"] for _, consumer in case.consumers)
+    if all_acked and case.progress is not None and (case.total is None or acked >= case.total):
         return Diagnosis(
             "results_not_saved",
             f"All tasks are acknowledged, but only {progress_of(case)} are saved and nothing has moved for "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from .case import Case, Evidence
+
+_JUST_NOW: Final = 5.0
 
 Stream = Mapping[str, Any]
 Consumer = Mapping[str, Any]
@@ -27,11 +29,38 @@ def is_served(consumer: Consumer) -> bool:
     )
 
 
+def saves_stand(case: Case) -> bool:
+    """Whether it is known that nothing has been saved or acknowledged for longer than one has patience for."""
+    if any(consumer["acks"] or consumer["moved"] for _, consumer in case.consumers):
+        return False
+    ages = [age_of(case, case.job.get("updated"))]
+    ages += [consumer["last_acked"] for _, consumer in case.consumers]
+    is_taken = any(consumer["num_ack_pending"] for _, consumer in case.consumers)
+    never = case.running_for if is_taken else None
+    return case.is_old(min((age for age in ages if age is not None), default=never))
+
+
+def in_broker(case: Case) -> int:
+    """How many tasks, of whatever job, wait in the broker."""
+    return sum(count or 0 for count in case.celery.get("depth", {}).values())
+
+
+def again_share(consumer: Consumer) -> tuple[int, float]:
+    """How many deliveries were not the first of their message, at least, and what share of all that is."""
+    again = max(0, consumer["delivered"] - consumer["delivered_stream_seq"])
+    return again, again / consumer["delivered"] if consumer["delivered"] else 0.0
+
+
 def is_still(case: Case) -> bool:
     """Whether nothing has moved for longer than one has patience for."""
     return case.is_old(quiet_for(case)) and not any(
         consumer["moved"] or consumer["acks"] or consumer["newly_delivered"] for _, consumer in case.consumers
     )
+
+
+def is_lively(case: Case) -> bool:
+    """Whether the job said something just now: it may be in the middle of its end."""
+    return case.calm_for is not None and case.calm_for < min(_JUST_NOW, case.patience)
 
 
 def has_work(case: Case) -> bool:
@@ -47,12 +76,14 @@ def was_queued(case: Case) -> bool:
 def attempts_of(stream: Stream, consumer: Consumer) -> int:
     """About how often the tasks in work were delivered, from the counters."""
     tasks = max(1, consumer["delivered_stream_seq"] - stream["first_seq"] + 1)
-    return max(2, int(consumer["delivered"] / tasks + 0.5))
+    # Where what is acknowledged leaves the stream, its deliveries are not of those that are there.
+    gone = 0 if stream["retention"] == "limits" else consumer["ack_floor"]
+    return max(2, int((consumer["delivered"] - gone) / tasks + 0.5))
 
 
 def quiet_for(case: Case) -> float | None:
     """For how long nothing has moved, as far as is known."""
-    ages = [case.silent_for, age_of(case, case.job.get("updated"))]
+    ages = [case.calm_for, age_of(case, case.job.get("updated"))]
     ages += [consumer["last_delivered"] for _, consumer in case.consumers]
     ages += [consumer["last_acked"] for _, consumer in case.consumers]
     return min((age for age in ages if age is not None), default=case.running_for)
@@ -92,7 +123,7 @@ def matches(subject: str, pattern: str) -> bool:
 
 def age_of(case: Case, at: float | None) -> float | None:
     """How many seconds ago that was."""
-    return None if at is None else max(0.0, case.now - at)
+    return case.age(at)
 
 
 def tasks_of(count: int) -> str:
@@ -156,6 +187,22 @@ def event_evidence(case: Case, *names: str) -> tuple[Evidence, ...]:
     )
 
 
+def workers_evidence(case: Case) -> tuple[Evidence, ...]:
+    """When workers were last seen, by the monitor of NATS and by the lines that they send."""
+    if not case.workers:
+        return ()
+    found = []
+    nats = case.workers["nats"]
+    if nats["is_watched"]:
+        words = "workers were last seen" if nats["last"] is not None else "no worker was seen so far"
+        rate = f", {nats['rate']:g} acknowledged/s" if nats["rate"] else ""
+        found.append(Evidence("workers", f"NATS monitor: {words}{rate}", age_of(case, nats["last"])))
+    for worker in case.workers["remote"][:3]:
+        text = f"{worker['worker']}: last line received: {worker['message']}"
+        found.append(Evidence("workers", text, age_of(case, worker["last"])))
+    return tuple(found)
+
+
 def stream_evidence(stream: Stream) -> Evidence:
     """What a stream holds."""
     return Evidence(
@@ -177,6 +224,26 @@ def consumer_evidence(stream: Stream, consumer: Consumer) -> Evidence:
         f"ack_floor {consumer['ack_floor']:,}",
         consumer["last_delivered"],
     )
+
+
+def watched_evidence(consumer: Consumer) -> tuple[Evidence, ...]:
+    """What was heard of workers while it was watched."""
+    return (
+        Evidence(
+            "nats",
+            f"while watched: {consumer['acks']} acknowledgements, {consumer['acked_twice']} of the same message twice, "
+            f"{consumer['late_acks']} of later attempts",
+            0.0,
+        ),
+    )
+
+
+def counters_evidence(case: Case) -> tuple[Evidence, ...]:
+    """The job's counters in Redis."""
+    values = case.redis.get("values") or {}
+    if not values:
+        return ()
+    return (Evidence("redis", ", ".join(f"{name} {value}" for name, value in values.items()), 0.0),)
 
 
 def celery_evidence(case: Case) -> Iterator[Evidence]:

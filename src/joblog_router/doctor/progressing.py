@@ -26,7 +26,7 @@ def moving(case: Case) -> Diagnosis | None:
             and consumer["last_delivered"] < consumer["ack_wait"]
         )
     ]
-    recent = case.phase == "running" and case.silent_for is not None and not case.is_old(case.silent_for)
+    recent = case.phase == "running" and case.calm_for is not None and not case.is_old(case.calm_for)
     if not active and not recent:
         return None
     evidence = (

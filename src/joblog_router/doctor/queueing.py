@@ -5,13 +5,17 @@ Each gives a diagnosis or None, from what the probes saw alone.
 
 from __future__ import annotations
 
+from typing import Final
+
 from .case import LIKELY, POSSIBLE, SURE, Case, Diagnosis, Evidence, since, span
+from .effective import effective, settings_evidence, worded
 from .figures import (
     celery_evidence,
     consumer_evidence,
     error_evidence,
     event_evidence,
     foreign_evidence,
+    is_lively,
     is_polled,
     is_still,
     job_evidence,
@@ -20,6 +24,22 @@ from .figures import (
     pending_of,
     quiet_for,
     stream_evidence,
+    tasks_of,
+    workers_evidence,
+)
+
+# A message more does not fit.
+_FULL: Final = 0.99
+# How the server says that something is full.
+_SHORT: Final = (
+    "insufficient resources",
+    "insufficient storage",
+    "no space left",
+    "maximum messages exceeded",
+    "maximum bytes exceeded",
+    "resource limits exceeded",
+    "maximum number of streams",
+    "maximum consumers",
 )
 
 
@@ -104,7 +124,11 @@ def no_stream(case: Case) -> Diagnosis | None:
             "a store on disk that was restarted.",
             evidence,
             # Without a word of the log the job's stream may have another name.
-            POSSIBLE if not (was_there or case.event("nats.stream.vanished")) else SURE if is_still(case) else LIKELY,
+            POSSIBLE
+            if not (was_there or case.event("nats.stream.vanished")) or is_lively(case)
+            else SURE
+            if is_still(case)
+            else LIKELY,
         )
     if not case.is_old(case.running_for) or not is_still(case):
         return None
@@ -155,7 +179,7 @@ def consumer_missing(case: Case) -> Diagnosis | None:
                 *event_evidence(case, "nats.consumer.created", "nats.fetch.first", "nats.consumer.final"),
                 *foreign_evidence(case),
             ),
-            SURE if case.event("nats.consumer.created") and is_still(case) else LIKELY,
+            POSSIBLE if is_lively(case) else SURE if case.event("nats.consumer.created") and is_still(case) else LIKELY,
         )
     return None
 
@@ -175,24 +199,61 @@ def paused(case: Case) -> Diagnosis | None:
 
 def filter_mismatch(case: Case) -> Diagnosis | None:
     """Messages are there, but the consumer is for other subjects."""
-    for stream, consumer in case.consumers if case.is_open else ():
-        subjects, filters = stream["queued_subjects"], consumer["filter_subjects"]
-        if not subjects or not filters or consumer["num_pending"] or consumer["delivered"]:
+    for stream in case.streams if case.is_open else ():
+        subjects, consumers = stream["queued_subjects"], stream["consumers"]
+        filters = [pattern for consumer in consumers for pattern in consumer["filter_subjects"] or [">"]]
+        missed = {
+            subject: count
+            for subject, count in subjects.items()
+            if not any(matches(subject, pattern) for pattern in filters)
+        }
+        if not missed or not consumers or any(consumer["num_pending"] for consumer in consumers):
             continue
-        if any(matches(subject, pattern) for subject in subjects for pattern in filters):
-            continue
+        count = sum(missed.values())
+        is_all = len(missed) == len(subjects) and not any(consumer["delivered"] for consumer in consumers)
+        # Other messages may be in the stream for another reason: answers, for example.
+        explains = case.total is not None and stream["messages"] - count < case.total <= stream["messages"]
         return Diagnosis(
             "filter_mismatch",
-            f"Workers get nothing: the consumer {consumer['name']} takes {', '.join(filters)}, but the "
-            f"{stream['messages']:,} tasks are published to {', '.join(list(subjects)[:3])}.",
+            f"Workers get {'nothing' if is_all else 'only a part'}: the consumer {consumers[0]['name']} takes "
+            f"{', '.join(filters)}, but {count:,} messages are published to {', '.join(list(missed)[:3])}.",
             "Let consumer and publisher name the same subject, then make the consumer again.",
             (
-                Evidence("nats", f"filter {', '.join(filters)}", consumer["age"]),
+                Evidence("nats", f"filter {', '.join(filters)}", consumers[0]["age"]),
                 Evidence("nats", f"subjects in the stream: {', '.join(f'{k} ({v})' for k, v in subjects.items())}"),
-                consumer_evidence(stream, consumer),
+                *(consumer_evidence(stream, consumer) for consumer in consumers),
             ),
+            SURE if is_all else LIKELY if explains and is_still(case) else POSSIBLE,
         )
     return None
+
+
+def partly_queued(case: Case) -> Diagnosis | None:
+    """Fewer tasks were queued than the job has, all of them are done, and nothing comes any more."""
+    if not case.is_open or case.total is None or len(case.streams) != 1 or not is_still(case):
+        return None
+    stream = case.streams[0]
+    consumers = stream["consumers"]
+    queued = stream["last_seq"]
+    if not queued or queued >= case.total or not consumers:
+        return None
+    if any(one["num_pending"] or one["num_ack_pending"] or one["ack_floor"] < one["delivered"] for one in consumers):
+        return None
+    if not case.is_old(stream["last_published"]):
+        return None
+    return Diagnosis(
+        "partly_queued",
+        f"Only {queued:,} of {case.total:,} tasks were ever queued; these are done, and nothing was published for "
+        f"{span(stream['last_published'])}.",
+        "See in the log why queueing stopped (a crash, a time-out, a limit), and queue the rest.",
+        (
+            stream_evidence(stream),
+            *job_evidence(case),
+            *event_evidence(case, "nats.publish.failed", "nats.publish.summary", "nats.publish.progress"),
+            *error_evidence(case),
+        ),
+        LIKELY,
+    )
 
 
 def wrong_place(case: Case) -> Diagnosis | None:
@@ -211,15 +272,112 @@ def wrong_place(case: Case) -> Diagnosis | None:
     )
 
 
-def drift(case: Case) -> Diagnosis | None:
-    """The consumer has other settings than the program asked for; the log tells. Told beside the verdict."""
-    told = case.event("nats.consumer.drift")
-    if not told or not case.consumers or not case.is_open:
+def limits_reached(case: Case) -> Diagnosis | None:
+    """JetStream, the account or the stream is full: tasks cannot be queued."""
+    if not case.is_open:
         return None
+    told = case.event("nats.publish.failed") or case.event("nats.publish.summary")
+    failed = case.recent("nats.publish.failed") > 0 or bool(
+        case.event("nats.publish.summary").get("fields", {}).get("failed")
+    )
+    full = [
+        f"stream {stream['name']} holds {stream[what]:,} of {limit}={stream[limit]:,}"
+        for stream in case.streams
+        for what, limit in (("messages", "max_msgs"), ("bytes", "max_bytes"))
+        if (stream.get(limit) or 0) > 0 and stream[what] >= _FULL * stream[limit] and stream.get("discard") == "new"
+    ]
+    account = case.nats.get("account") or {}
+    full += [
+        f"the account uses {account[used]:,} of {limit}={account[limit]:,}"
+        for used, limit in (("storage", "max_storage"), ("memory", "max_memory"), ("streams", "max_streams"))
+        if (account.get(limit) or 0) > 0 and (account.get(used) or 0) >= _FULL * account[limit]
+    ]
+    short = any(word in told.get("message", "").lower() for word in _SHORT) or any(
+        word in f"{error['message']} {error['exception']}".lower()
+        for error in [case.log.get("last_error") or {"message": "", "exception": ""}]
+        for word in _SHORT
+    )
+    if not full and not short:
+        return None
+    if not (failed or short):
+        return None  # full and nobody wants to add anything
+    return Diagnosis(
+        "queue_full",
+        f"NATS takes no more tasks: {'; '.join(full) or 'it says that a limit is reached or its disk is full'}.",
+        "Make room (delete streams of jobs that have ended), or raise the limit; then queue what is missing again.",
+        (
+            *(Evidence("nats", text, 0.0) for text in full),
+            *event_evidence(case, "nats.publish.failed", "nats.publish.summary"),
+            *error_evidence(case),
+            *job_evidence(case),
+        ),
+        LIKELY,
+    )
+
+
+def removed(case: Case) -> Diagnosis | None:
+    """Tasks left the stream before anybody was given them: too old, too many, or purged."""
+    for stream in case.streams if case.is_open else ():
+        if stream["retention"] != "limits" or len(stream["consumers"]) != 1:
+            continue
+        consumer = stream["consumers"][0]
+        filters = consumer["filter_subjects"]
+        takes_all = not filters or set(filters) >= set(stream["subjects"]) or case.total == stream["last_seq"]
+        first, last = stream["first_seq"], consumer["delivered_stream_seq"]
+        lost = first - 1 - last
+        if lost <= 0 and consumer["deliver_policy"] == "all":
+            # A purge takes the consumer along: it went on behind messages that it never delivered.
+            lost = last - consumer["delivered"]
+            if case.total is None or (case.handled or 0) + lost > case.total or not is_still(case):
+                continue
+        if not takes_all or lost <= 0 or not stream["last_seq"]:
+            continue
+        age = f"max_age {span(stream['max_age'])}" if stream["max_age"] else "a limit of the stream"
+        return Diagnosis(
+            "tasks_removed",
+            f"{tasks_of(lost)} left the stream {stream['name']} before any worker was given them: {age}, or somebody "
+            "purged it. The job waits for them in vain.",
+            "Queue them again, and let the stream keep tasks for longer than workers may be away.",
+            (
+                stream_evidence(stream),
+                Evidence("nats", f"the first message is {first:,}, the last delivered was {last:,}", 0.0),
+                consumer_evidence(stream, consumer),
+                *settings_evidence(case, "max_age"),
+                *workers_evidence(case),
+            ),
+            LIKELY,
+        )
+    return None
+
+
+def endpoint_empty(case: Case) -> Diagnosis | None:
+    """The endpoint that workers ask gives nothing, though tasks wait."""
+    tasks = case.facts("tasks")
+    waiting = [(stream, consumer) for stream, consumer in case.consumers if consumer["num_pending"]]
+    if not tasks.get("peeked") or tasks["count"] or not case.is_open or not waiting or not is_still(case):
+        return None
+    stream, consumer = waiting[0]
+    return Diagnosis(
+        "endpoint_empty",
+        f"Workers get nothing: the tasks endpoint gives an empty list, though {pending_of(consumer)} in "
+        f"{stream['name']} (the job is {case.job.get('status')}).",
+        "See why the endpoint leaves the job out: its status, the worker's pipeline, or its own connection to NATS.",
+        (Evidence("tasks", f"{tasks['url']}: 0 tasks", 0.0), consumer_evidence(stream, consumer), *job_evidence(case)),
+        LIKELY,
+    )
+
+
+def drift(case: Case) -> Diagnosis | None:
+    """The consumer has other settings than the program asks for; told beside the verdict."""
+    told = case.event("nats.consumer.drift")
+    found = [setting for setting in effective(case) if setting.drift]
+    if not (told or found) or not case.consumers or not case.is_open:
+        return None
+    text = told["message"] if told else "; ".join(worded(setting) for setting in found)
     return Diagnosis(
         "drift",
-        f"The consumer's settings are not those that the program asks for: {told['message']}",
+        f"The queue's settings are not those that the program asks for: {text}",
         "Delete the consumer between jobs, or update it: an existing one keeps its settings.",
-        event_evidence(case, "nats.consumer.drift"),
+        (*event_evidence(case, "nats.consumer.drift"), *settings_evidence(case)),
         POSSIBLE,
     )

@@ -12,6 +12,7 @@ from ..sinks.opening import open_store
 from ..sinks.store import Store
 from .case import Case, Diagnosis, Evidence
 from .configuration import Configuration, configured, probes_of
+from .effective import Setting, effective
 from .probing import ProbeResult, ask
 from .rules import RULES
 
@@ -26,6 +27,10 @@ _UNKNOWN: Final = Diagnosis(
     POSSIBLE,
 )
 _FEW: Final = 3
+# Something is gone: looked at once more, with what the row and the log say then.
+_FLEETING: Final = frozenset({"stream_deleted", "consumer_deleted", "redis_lost"})
+_QUICK: Final = frozenset({"job", "log"})
+_MOMENT: Final = 0.4
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Verdict:
     diagnosis: Diagnosis
     others: tuple[Diagnosis, ...] = ()
     results: Mapping[str, ProbeResult] = field(default_factory=dict)
+    settings: tuple[Setting, ...] = ()
     at: float = 0.0
     took: float = 0.0
 
@@ -58,6 +64,7 @@ class Verdict:
             **_as_dict(self.diagnosis),
             "others": [_as_dict(one) for one in self.others],
             "failures": self.failures,
+            "settings": [one._asdict() for one in self.settings],
         }
         if with_results:
             found["probes"] = {name: result._asdict() for name, result in self.results.items()}
@@ -80,7 +87,14 @@ def diagnose(job_id: str, results: Mapping[str, ProbeResult], now: float, patien
     if verdict is _UNKNOWN:
         evidence = [Evidence(name, result.error) for name, result in results.items() if result.error]
         verdict = verdict._replace(evidence=tuple(evidence))
-    return Verdict(job_id, verdict, tuple(others[:_FEW]), results, now)
+    return Verdict(job_id, verdict, tuple(others[:_FEW]), results, _settings(case), now)
+
+
+def _settings(case: Case) -> tuple[Setting, ...]:
+    try:
+        return effective(case)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ()  # as for the rules
 
 
 async def examine(
@@ -95,6 +109,12 @@ async def examine(
     probes = probes_of(configuration, store or open_store(), namespace)
     results = await ask(probes, job_id, configuration.TIMEOUT)
     verdict = diagnose(job_id, results, time.time(), configuration.PATIENCE)
+    if verdict.diagnosis.cause in _FLEETING:
+        # A job that just ends takes its queue away first, and says so a moment later.
+        await asyncio.sleep(_MOMENT)
+        later = [probe for probe in probes if probe.name in _QUICK]
+        results = {**results, **await ask(later, job_id, configuration.TIMEOUT)}
+        verdict = diagnose(job_id, results, time.time(), configuration.PATIENCE)
     return Verdict(**{**verdict.__dict__, "took": round(time.monotonic() - clock, 3)})
 
 

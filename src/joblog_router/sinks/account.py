@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from .._pipeline.reading import fold_of
 from ..entry import Entry
 from .store import Selection, Store
 
@@ -54,14 +53,12 @@ class _Origin:
 
     def add(self, entry: Entry) -> None:
         fields = entry.fields
-        fold = fold_of(entry)
-        if fold:
-            folded = fields["folded"]
-            count = folded if type(folded) is int else 0
-            self.folds[fold] = max(count, self.folds.get(fold, 0))
-            if "left_out" not in fields:
+        tally = entry.tally
+        if tally is not None:
+            self.folds[tally.fold] = max(tally.folded, self.folds.get(tally.fold, 0))
+            if tally.left_out is None:
                 # The last line it stands for was logged, under this number; a recovered tally may be there twice.
-                self.reached[fold, count] = entry.n
+                self.reached[tally.fold, tally.folded] = entry.n
             return
         if entry.logger.startswith(_OWN) and not entry.n:
             if type(dropped := fields.get("dropped")) is int:

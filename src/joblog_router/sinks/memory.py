@@ -41,7 +41,7 @@ class MemorySink:
             for entry in entries:
                 last = self._last.get(entry.origin, 0)
                 # A recovered tally comes behind lines that have higher numbers.
-                if entry.seq > last or ("fold" in entry.fields and all(entry != kept for _, kept in self._entries)):
+                if entry.seq > last or (entry.tally is not None and all(entry != kept for _, kept in self._entries)):
                     self._last[entry.origin] = max(last, entry.seq)
                     self._count += 1
                     self._entries.append((self._count, entry))

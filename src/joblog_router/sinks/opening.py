@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
+from .._pipeline import settings
 from ..exceptions import ConfigurationError
 from .base import Sink
 from .store import Store
 
-__all__ = ["ENVIRONMENT", "open_store", "readable_sinks", "use_default"]
+__all__ = ["ENVIRONMENT", "open_store", "readable_sinks"]
 
 ENVIRONMENT: Final = "JOBLOG_STORE"
 
 # The option that stands behind the colon, as in "jsonl:var/joblog".
 _SHORT: Final[Mapping[str, str]] = {"jsonl": "directory", "django": "database"}
-
-# What the Django app says: JOBLOG_ROUTER["STORE"], and what to read where no sink of the process can be read.
-_default: Callable[[], tuple[object, object]] = lambda: (None, None)  # noqa: E731 - replaced as a whole
-
-
-def use_default(default: Callable[[], tuple[object, object]]) -> None:
-    """Have `default()` tell the configured store, or None, and the one to fall back to, or None."""
-    global _default
-    _default = default
 
 
 def open_store(named: object = None) -> Store:
@@ -39,7 +31,7 @@ def open_store(named: object = None) -> Store:
         return _store_of(named, "the store")
     if os.environ.get(ENVIRONMENT):
         return _store_of(os.environ[ENVIRONMENT], ENVIRONMENT)
-    configured, fallback = _default()
+    configured, fallback = (None, None) if settings.current.store is None else settings.current.store()
     if configured:
         return _store_of(configured, "JOBLOG_ROUTER['STORE']")
     for sink in readable_sinks():

@@ -78,6 +78,10 @@ class ValkeyServer:
         os.kill(self._process.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
+    def resume(self) -> None:
+        """Let a paused server go on; what was sent to it meanwhile is still handled."""
+        os.kill(self._process.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """End the server by SIGKILL, also a paused one: clients whose words it has not read get a reset."""
         if self._process.poll() is None:

@@ -78,7 +78,7 @@ def log_on_postgresql(transactional_db: None, postgres: PostgresServer, log_data
     connections["joblog"].close()
     connections.settings["joblog"] = before
     connections["joblog"] = connection
-    postgres.execute("TRUNCATE joblog_router_joblogentry RESTART IDENTITY", log_database)
+    postgres.execute("TRUNCATE joblog_router_joblogentry, joblog_router_joblogsum RESTART IDENTITY", log_database)
 
 
 @pytest.fixture(params=["sqlite", ON_POSTGRESQL])

@@ -16,7 +16,7 @@ import logging.config
 LOGGING_CONFIG = None
 logging.config.dictConfig(LOGGING)
 from joblog_router._pipeline.router import router
-router.recover(1)
+router.recovery.run(1)
 """
 KILLED = """
 import os
@@ -40,9 +40,9 @@ def test_recovery_waits_for_the_projects_settings(project: Project, in_settings:
         project.settings(SETTINGS + HERE)
     else:
         # Imported by django.setup() between logging and the app's start.
-        code = "from joblog_router._pipeline.router import router\nrouter.recover(1)\n"
+        code = "from joblog_router._pipeline.router import router\nrouter.recovery.run(1)\n"
         (project.root / "shop" / "__init__.py").write_text(code)
-    project.run("from joblog_router._pipeline.router import router\nassert router.recover(10)")
+    project.run("from joblog_router._pipeline.router import router\nassert router.recovery.run(10)")
     found = project.rows("message, audience")
     assert found == [("key [redacted]", "all")] * 20 + [("signed with [redacted]", "all"), ("margin", "staff")]
 

@@ -367,6 +367,7 @@ def test_figures(staff: Client, log: Log) -> None:
     assert (account["stored"], account["dropped"], account["lost"]) == (3, 0, 0)
     assert found == {
         "job_id": "7",
+        "audience": "staff",
         "lines": 3,
         "levels": {"INFO": 1, "ERROR": 2},
         "first": 1000.0,

@@ -136,8 +136,8 @@ def test_instrument_works_before_and_after_the_import_of_nats(is_imported: bool)
         "from joblog_router.contrib.nats import instrument\n"
         "print('nats' in sys.modules)\n"
         "instrument()\n"
-        "from joblog_router._pipeline import resolve\n"
-        "print(bool(resolve.SERVICES))\n"
+        "from joblog_router._pipeline import services\n"
+        "print(bool(services.SERVICES))\n"
         "from nats.aio.client import Client\n"
         "print(hasattr(Client.connect, '__wrapped__'))\n"
     )
@@ -146,13 +146,13 @@ def test_instrument_works_before_and_after_the_import_of_nats(is_imported: bool)
 
 def test_the_guard_of_older_clients_ends_with_the_instrumentation() -> None:
     """`uninstrument()` also takes back what it told the core."""
-    from joblog_router._pipeline import resolve
+    from joblog_router._pipeline import services
 
-    assert not resolve.SERVICES
+    assert not services.SERVICES
     instrument()
-    assert resolve.SERVICES
+    assert services.SERVICES
     uninstrument()
-    assert not resolve.SERVICES
+    assert not services.SERVICES
 
 
 async def test_without_events_the_guards_stay(logs: JobLogs, connect: Connect, own: str) -> None:

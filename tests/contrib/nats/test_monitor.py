@@ -24,8 +24,8 @@ from nats.js.api import ConsumerConfig
 
 from joblog_router import Entry
 from joblog_router.cli import main
-from joblog_router.contrib.nats.events import LOGGER
 from joblog_router.contrib.nats.monitor import Monitor
+from joblog_router.contrib.nats.told import LOGGER
 from tests.contrib.nats.conftest import JobLogs, server_version
 from tests.contrib.nats.workers import Outsider
 from tests.servers import NatsServer
@@ -276,7 +276,7 @@ async def test_two_monitors_write_each_line_once(logs: JobLogs, scene: Scene) ->
 
 PROGRAM = """
 import asyncio, logging.config, sys
-from joblog_router.contrib.nats.events import LOGGER
+from joblog_router.contrib.nats.told import LOGGER
 from joblog_router.contrib.nats.monitor import Monitor
 url, directory = sys.argv[1:]
 handler = {"class": "joblog_router.JobLogHandler", "sink": "jsonl", "options": {"directory": directory}}
@@ -436,13 +436,13 @@ async def test_a_finished_job_leaves_nothing_behind(jobs: int, scene: Scene, mon
             await subscription.unsubscribe()
             await js.delete_stream(stream)
             if number % (jobs // 2) == 0:
-                watching = monitor._watching
+                watching = monitor._term
                 assert watching is not None
                 await until(partial(_knows_nobody, watching))
                 await asyncio.sleep(3 * INTERVAL)  # the round in progress holds its own
                 assert not watching._watch._strangers
                 assert not watching._watch._by_subjects
-                monitor._patterns.jobs_in.cache_clear()
+                monitor._settings.patterns.jobs_in.cache_clear()
                 gc.collect()
                 only = [tracemalloc.Filter(inclusive=True, filename_pattern="*joblog_router*")]
                 found = tracemalloc.take_snapshot().filter_traces(only).statistics("filename")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from ...handlers import JobLogHandler
+from .._patching import Patches
 
 __all__ = ["KeptHandlers"]
 
@@ -31,9 +33,13 @@ class KeptHandlers:
     """
 
     def __init__(self, logging_class: Any) -> None:
-        self._class = logging_class
         self._noted: dict[str, list[JobLogHandler]] = {}
-        original = self._original = vars(logging_class)[_METHOD]
+        self._patches = Patches()
+        self._patches.put(logging_class, _METHOD, self._noting)
+        if logging_class.already_setup:
+            self.after_task_setup()
+
+    def _noting(self, original: Callable[..., Any]) -> Callable[..., Any]:
         noted = self._noted
 
         @functools.wraps(original)
@@ -44,10 +50,7 @@ class KeptHandlers:
             finally:
                 noted.clear()  # nothing here may keep a handler alive that the application replaces
 
-        self._patched = noting
-        setattr(logging_class, _METHOD, noting)
-        if logging_class.already_setup:
-            self.after_task_setup()
+        return noting
 
     def after_setup(self, **_: Any) -> None:
         """Receiver of `after_setup_logger`: the root logger has Celery's handlers now."""
@@ -63,9 +66,8 @@ class KeptHandlers:
                 _attach(_TASK, _job_handlers(name))
 
     def end(self) -> None:
-        """Take the patch back; where somebody patched over ours, it stays below and only passes on."""
-        if vars(self._class).get(_METHOD) is self._patched:
-            setattr(self._class, _METHOD, self._original)
+        """Take the patch back."""
+        self._patches.end()
 
 
 def _job_handlers(name: str) -> list[JobLogHandler]:

@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from ...exceptions import ConfigurationError, MissingExtraError
+from ...exceptions import MissingExtraError
+from .._patching import checked_parameters
 from .arguments import DEFAULT_PARAMETERS, JobFinder
 from .handlers import KeptHandlers
 from .tasks import Tasks
@@ -38,7 +39,7 @@ def instrument(**options: Any) -> None:
     MissingExtraError without Celery.
     """
     global _installation
-    parameters = _checked(options)
+    parameters = checked_parameters("Celery", options)
     with _lock:
         if _installation is None:
             _installation = _Installation(parameters or DEFAULT_PARAMETERS)
@@ -107,22 +108,3 @@ def _move_to_front(signal: Any, receiver: Callable[..., None]) -> None:
             signal.sender_receivers_cache.clear()
     except (AttributeError, IndexError, StopIteration, TypeError):
         pass
-
-
-def _checked(options: dict[str, Any]) -> tuple[str, ...] | None:
-    """The names of the parameters, None where they were not given. Raises ConfigurationError."""
-    unknown = sorted(set(options) - {"parameters"})
-    if unknown:
-        raise ConfigurationError(f"Celery: no option {unknown[0]!r}; there is: parameters")
-    if "parameters" not in options:
-        return None
-    names = options["parameters"]
-    if (
-        not isinstance(names, list | tuple)
-        or not names
-        or not all(isinstance(name, str) and name.isidentifier() for name in names)
-    ):
-        raise ConfigurationError(
-            f"Celery: parameters must be a list of names of task parameters, such as ['job_id'], not {names!r}"
-        )
-    return tuple(names)

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
-from ... import context
+from ..._pipeline import scopes
 from ..._pipeline.report import report_once
 from ..._pipeline.resolve import address
 from ..._pipeline.router import router
 from ..._pipeline.text import clean
-from ...context import JobScope, current_job, job_context, job_context_in
+from ...context import JobScope, current_job, current_namespace, job_context, job_context_in
 from .arguments import HEADER, NAMESPACE_HEADER, JobFinder
 
 __all__ = ["FLUSH_TIMEOUT", "Tasks"]
@@ -141,7 +141,7 @@ class Tasks:
         if scope is not None and headers is not None and self.finder.named(self._task(sender), args, kwargs) is None:
             headers.setdefault(HEADER, scope.job_id)
         # An id is the sender's, whoever names it: the worker may serve every tenant.
-        namespace = context.current_namespace() if scope is None else scope.namespace
+        namespace = current_namespace() if scope is None else scope.namespace
         if namespace and headers is not None:
             headers.setdefault(NAMESPACE_HEADER, namespace)
         # A chord's body is sent by whichever of its tasks ends last, perhaps one of another job. It belongs to the
@@ -162,9 +162,9 @@ class Tasks:
     def on_prerun(self, task: Any = None, args: Any = (), kwargs: Any = None, **_: Any) -> None:
         """Open the task's scope. Whatever an earlier task left behind here is gone, also if this one has no job."""
         request = task.request
-        outer = context._get() if request.is_eager else None
+        outer = scopes._get() if request.is_eager else None
         if not request.is_eager:
-            context._set(None)
+            scopes._set(None)
         self._be_last()
         job_id = self._job(task, args, kwargs, request)
         scope = None if job_id is None else _scope(job_id, _namespace(request), current_job())
@@ -184,11 +184,11 @@ class Tasks:
         if scope is not None:
             scope.__exit__(None, None, None)
         # Not what __exit__ left: the task may have opened scopes and never closed them.
-        context._set(running.outer)
+        scopes._set(running.outer)
         if request.is_eager:
             return
         if scope is not None and not is_last:
-            context._set(_Tail(scope, task, request))
+            scopes._set(_Tail(scope, task, request))
         router.flush_unless_stuck(FLUSH_TIMEOUT)
 
     @_quiet

@@ -59,7 +59,7 @@ class JobLogConfig(AppConfig):
 
         conf.apply()
         register_project_secrets()
-        router.settle_project()  # after the secrets: they are masked in what dead processes left, too
+        router.recovery.settle_project()  # after the secrets: they are masked in what dead processes left, too
         jobs.apply()
         for contrib in _CONTRIBS:
             _instrument(contrib, getattr(conf.current(), contrib.setting))

@@ -20,14 +20,14 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.db import connections
 
-from ..._pipeline import folding, policy, rules, switch
 from ..._pipeline.dotted import load
-from ..._pipeline.router import router
+from ..._pipeline.handing_over import hand_over
+from ..._pipeline.policy import Policy
+from ..._pipeline.rules import Rules
+from ..._pipeline.settings import Settings
 from ..._pipeline.spool_folder import default_directory
-from ...context import use_namespace
 from ...doctor import configuration
 from ...exceptions import ConfigurationError
-from ...sinks.opening import use_default
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -179,8 +179,8 @@ def current() -> JobLogSettings:
     return result
 
 
-def _attribution(given: JobLogSettings) -> policy.Policy:
-    return policy.Policy.of(
+def _attribution(given: JobLogSettings) -> Policy:
+    return Policy.of(
         f"{SETTING}: ",
         late=given.LATE,
         late_grace=given.LATE_GRACE,
@@ -225,20 +225,20 @@ def spool_directory() -> Path | None:
 def apply() -> None:
     """Hand over what the core keeps for itself, as it knows no Django settings."""
     given = current()
-    folding.enabled = given.FOLD
-    rules.use_defaults(
-        rules.Rules.of(given.REDACT, given.STAFF, given.MAX_LINES, given.SPOOL_REDACT, f"{SETTING}: {{}}")
-    )
-    policy.use(policy.SETTINGS, _attribution(given))
     if given.REMOTE is not None:
         load("joblog_router.contrib.remote.receive.Limits.of")(given.REMOTE)
-    use_namespace(current().NAMESPACE)
-    use_default(_store)
+    hand_over(
+        Settings(
+            fold=given.FOLD,
+            rules=Rules.of(given.REDACT, given.STAFF, given.MAX_LINES, given.SPOOL_REDACT, f"{SETTING}: {{}}"),
+            attribution=_attribution(given),
+            namespace=given.NAMESPACE,
+            spool=spool_directory(),
+            enabled=given.ENABLED if isinstance(given.ENABLED, bool) else _ask_whether_enabled,
+            store=_store,
+        )
+    )
     configuration.use_default(_doctor)
-    router.use_default_spool(spool_directory())
-    router.renew_handlers()  # with SPOOL_REDACT they capture in another way
-    enabled = current().ENABLED
-    switch.use(enabled if isinstance(enabled, bool) else _ask_whether_enabled)
 
 
 def _ask_whether_enabled() -> bool:

@@ -6,15 +6,18 @@ Reads in a thread that nothing waits for, with database connections of its own t
 from __future__ import annotations
 
 import datetime as dt
+import os
+import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from django.apps import apps
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
-from django.db import connections
+from django.db import DatabaseError, connections, router
 from django.db.models import Model
 from django.utils import timezone
 
@@ -22,6 +25,7 @@ from ..._pipeline.dotted import load
 from ...context import current_namespace
 from ...doctor.configuration import Configuration
 from ...doctor.phases import phase_of
+from ...doctor.places import NUMBERS, PLACES, TIMES, first_at, number, stages
 from ...doctor.probing import ProbeResult, in_thread
 from ...doctor.verdict import Verdict, examine_now
 from ...exceptions import ConfigurationError, JobLogError
@@ -29,24 +33,7 @@ from . import conf
 
 __all__ = ["JobProbe", "active_jobs", "configuration", "panel"]
 
-_MISSING: Final = object()
-# Where it is mostly found; dotted paths go into JSON columns and objects.
-_PLACES: Final[Mapping[str, tuple[str, ...]]] = {
-    "status": ("status", "state"),
-    "created": ("created_at", "created"),
-    "started": ("started_at", "started"),
-    "finished": ("finished_at", "finished", "completed_at", "ended_at"),
-    "updated": ("updated_at", "modified_at", "updated", "modified"),
-    "progress": ("progress.summary.progress", "progress"),
-    "stages": ("progress.stages",),
-    "total": ("total",),
-    "done": ("done", "processed"),
-    "failed": ("failed",),
-}
-_TIMES: Final = frozenset({"created", "started", "finished", "updated"})
-_NUMBERS: Final = frozenset({"progress", "total", "done", "failed"})
-_STAGE: Final = ("key", "name", "status", "progress", "total", "processed", "remaining", "failed")
-_MAX_STAGES: Final = 20
+_LEAST_ROOM: Final = 64 * 1024
 _PANEL_AGE: Final = 10.0
 _MAX_PANELS: Final = 1000
 _panels: dict[tuple[str, str], tuple[float, dict[str, Any] | None]] = {}
@@ -70,17 +57,20 @@ class JobProbe:
         hook: Any = None,
     ) -> None:
         self._model = _model(model)
-        unknown = set(fields or {}) - set(_PLACES)
+        unknown = set(fields or {}) - set(PLACES)
         if unknown:
             raise ConfigurationError(
-                f"DOCTOR['JOB']['fields'] has no fact {min(unknown)!r}. Known: {', '.join(_PLACES)}"
+                f"DOCTOR['JOB']['fields'] has no fact {min(unknown)!r}. Known: {', '.join(PLACES)}"
             )
-        self._places = {**_PLACES, **{name: (path,) for name, path in (fields or {}).items()}}
+        self._places = {**PLACES, **{name: (path,) for name, path in (fields or {}).items()}}
         self._statuses = statuses
         self._hook = load(hook) if isinstance(hook, str) else hook
 
     async def probe(self, job_id: str) -> ProbeResult:
-        """Facts: `exists, status, phase, total, done, failed, progress, stages` and the times in epoch seconds."""
+        """Facts: `exists, status, phase, total, done, failed, progress, stages`, the times in epoch seconds.
+
+        `refuses_writes` is why the database takes none, "" where nothing speaks against it.
+        """
         return ProbeResult(self.name, await in_thread(self._look, job_id))
 
     def _look(self, job_id: str) -> dict[str, Any]:
@@ -89,7 +79,7 @@ class JobProbe:
                 row = self._model._default_manager.get(pk=job_id)
             except (ObjectDoesNotExist, ValueError, ValidationError):
                 return {"exists": False, "model": self._model._meta.label}
-            return self.facts_of(row)
+            return {**self.facts_of(row), "refuses_writes": _refuses_writes(row)}
         finally:
             connections.close_all()
 
@@ -97,13 +87,13 @@ class JobProbe:
         """The facts of one row."""
         facts: dict[str, Any] = {"exists": True, "model": self._model._meta.label}
         for name, paths in self._places.items():
-            value = next((found for path in paths if (found := _at(row, path)) is not _MISSING), None)
-            if name in _TIMES:
+            value = first_at(row, paths)
+            if name in TIMES:
                 value = _epoch(value)
-            elif name in _NUMBERS:
-                value = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+            elif name in NUMBERS:
+                value = number(value)
             elif name == "stages":
-                value = _stages(value)
+                value = stages(value)
             elif value is not None:
                 value = str(value)
             facts[name] = value
@@ -116,7 +106,7 @@ class JobProbe:
         """The ids of jobs that are neither done nor given up, the newest first."""
         field = self._places["status"][0] if len(self._places["status"]) == 1 else None
         names = {one.name for one in self._model._meta.concrete_fields}
-        field = field or next((name for name in _PLACES["status"] if name in names), None)
+        field = field or next((name for name in PLACES["status"] if name in names), None)
         if field is None:
             return []
         try:
@@ -194,16 +184,33 @@ def _model(name: str | type[Model] | None) -> type[Model]:
         raise ConfigurationError(f"{conf.SETTING}: there is no model {name!r}: {error}") from error
 
 
-def _at(row: Any, path: str) -> Any:
-    value = row
-    for part in path.split("."):
-        if isinstance(value, Mapping):
-            value = value.get(part, _MISSING)
-        else:
-            value = getattr(value, part, _MISSING)
-        if value is _MISSING:
-            return value
-    return value
+def _refuses_writes(row: Model) -> str:
+    """Why the database that the project writes such rows to takes none; "" where it does or nothing is known."""
+    alias = router.db_for_write(type(row))
+    connection = connections[alias]
+    try:
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_is_in_recovery(), current_setting('transaction_read_only')")
+                in_recovery, read_only = cursor.fetchone()
+            if in_recovery:
+                return f"the server of {alias!r} is a standby"
+            return f"transactions of {alias!r} are read-only" if read_only == "on" else ""
+        if connection.vendor == "sqlite":
+            return _sqlite_refuses(str(connection.settings_dict["NAME"]))
+    except (DatabaseError, OSError):
+        pass  # that it can be read is known, more is not
+    return ""
+
+
+def _sqlite_refuses(name: str) -> str:
+    path = Path(name)
+    if not path.is_file():
+        return ""  # in memory
+    if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        return f"{path.name} or its directory is not writable for this user"
+    room = shutil.disk_usage(path.parent).free
+    return f"the disk of {path.name} is full" if room < _LEAST_ROOM else ""
 
 
 def _epoch(value: Any) -> float | None:
@@ -212,19 +219,3 @@ def _epoch(value: Any) -> float | None:
     if timezone.is_naive(value):
         value = timezone.make_aware(value, timezone.get_default_timezone())
     return float(value.timestamp())
-
-
-def _stages(value: Any) -> list[dict[str, Any]]:
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        return []
-    found = []
-    for stage in list(value)[:_MAX_STAGES]:
-        facts = {name: _at(stage, name) for name in _STAGE}
-        found.append(
-            {
-                name: fact if isinstance(fact, int | float) else str(fact)
-                for name, fact in facts.items()
-                if fact is not _MISSING and fact is not None
-            }
-        )
-    return found

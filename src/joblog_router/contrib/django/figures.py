@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ...context import current_namespace
-from ...sinks.store import Selection, Store, Summary
+from ...sinks.store import Store, Summary
 from . import windows
 
 __all__ = ["of"]
@@ -54,8 +54,7 @@ def _add_up(store: Store, key: tuple[str, str, str, int]) -> Sums:
     summary = store.summary(job_id, audience)
     counts: list[dict[int, int]] = []
     if buckets and summary.first is not None and summary.last is not None:
-        selection = Selection(audience=audience)
-        counts = windows.histogram(store, job_id, (summary.first, summary.last), selection, buckets)
+        counts = windows.histogram(store, job_id, (summary.first, summary.last), audience, buckets)
     took = time.monotonic() - began
     if took * _TIMES > _SHORTEST / 10:
         with _lock:

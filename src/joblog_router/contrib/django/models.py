@@ -6,7 +6,8 @@ import datetime as dt
 import logging
 from typing import Any, ClassVar, Final
 
-from django.db import models
+from django.db import connections, models, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.translation import gettext_lazy as _
 
 from ..._pipeline.text import clean, printable
@@ -14,9 +15,28 @@ from ...context import current_namespace
 from ...exceptions import JobLogError
 from .keys import MAX_KEY, stored_key
 
-__all__ = ["JobLogEntry", "JobLogQuerySet", "RevokedToken"]
+__all__ = ["JobLogEntry", "JobLogQuerySet", "JobLogSum", "RevokedToken", "has_sums", "lock_sums"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_SUMS_LOCK: Final = 1_583_216_097  # CRC-32 of "joblog_router.sums"
+
+
+def has_sums(alias: str) -> bool:
+    """Whether there is the table of sums: migrations may be behind the code. Asks the database."""
+    return JobLogSum._meta.db_table in connections[alias].introspection.table_names()
+
+
+def lock_sums(connection: BaseDatabaseWrapper, *, shared: bool = False) -> bool:
+    """Keep those who delete single rows and those who make sums apart until the end of the transaction.
+
+    Makers share the lock and do not wait for it: whether it was had. On other databases one writes at a time.
+    """
+    if connection.vendor != "postgresql":
+        return True
+    function = "pg_try_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pg_catalog.{function}(%s)", [_SUMS_LOCK])
+        return cursor.fetchone()[0] is not False
 
 
 class JobLogQuerySet(models.QuerySet["JobLogEntry"]):
@@ -35,6 +55,26 @@ class JobLogQuerySet(models.QuerySet["JobLogEntry"]):
     def update(self, **kwargs: Any) -> int:
         """Raise JobLogError: entries are never changed."""
         raise JobLogError("JobLogEntry is append-only: rows are added and deleted, never updated")
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete the rows, and the sums over their jobs' logs, which do not hold any more."""
+        with transaction.atomic(using=self.db):
+            if has_sums(self.db):
+                lock_sums(connections[self.db])
+                keys = list(self.order_by().values_list("namespace", "job_id").distinct())
+                for namespace, job_id in keys:
+                    JobLogSum.objects.using(self.db).filter(namespace=namespace, job_id=job_id).delete()
+            return super().delete()
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def delete_oldest(self) -> int:
+        """Delete the rows, which are the oldest of their jobs: how many. That their sums do not hold is then seen."""
+        return super().delete()[0]
+
+    delete_oldest.alters_data = True  # type: ignore[attr-defined]
+    delete_oldest.queryset_only = True  # type: ignore[attr-defined]
 
 
 class JobLogEntry(models.Model):
@@ -92,6 +132,15 @@ class JobLogEntry(models.Model):
             raise JobLogError("JobLogEntry is append-only: rows are added and deleted, never updated")
         super().save(*args, **kwargs)
 
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Delete the row, and the sums over its job's log, which do not hold any more."""
+        alias = using or router.db_for_write(type(self), instance=self)
+        with transaction.atomic(using=alias):
+            if has_sums(alias):
+                lock_sums(connections[alias])
+                JobLogSum.objects.using(alias).filter(namespace=self.namespace, job_id=self.job_id).delete()
+            return super().delete(alias, keep_parents)
+
     @property
     def created_at(self) -> dt.datetime:
         """When the line was logged, as an aware datetime in UTC."""
@@ -123,3 +172,30 @@ class RevokedToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.job_id} {self.token_id or '*'}"
+
+
+class JobLogSum(models.Model):
+    """Sums over the rows of one job with ids after `after`, up to `until`: see `sums`.
+
+    `oldest` and `newest` are times in microseconds, `oldest_id` the row at the first of them.
+    """
+
+    namespace = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
+    job_id = models.CharField(_("job"), max_length=MAX_KEY)
+    after = models.BigIntegerField(_("after"))
+    until = models.BigIntegerField(_("until"))
+    oldest = models.BigIntegerField(_("oldest"))
+    newest = models.BigIntegerField(_("newest"))
+    oldest_id = models.BigIntegerField(_("oldest row"))
+    sums = models.JSONField(_("sums"), default=dict, blank=True)
+
+    class Meta:
+        verbose_name = _("sums of a job log")
+        verbose_name_plural = _("sums of job logs")
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(fields=["namespace", "job_id", "after"], name="joblog_sum_block"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.job_id} {self.after}-{self.until}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,7 @@ from django.db import (
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..._pipeline.primitives import freeze
+from ..._pipeline.report import report_once
 from ...entry import Entry
 from ...exceptions import ConfigurationError, SinkUnavailableError
 from ...sinks import MemorySink, Store
@@ -65,6 +67,10 @@ _COLUMNS: Final = (
     "n",
 )
 _UNIQUE: Final = ("origin", "seq")
+# After so many rows of one job their sums are kept: those of a few blocks, so that lines need not wait for long.
+_ROWS_OF_SUMS: Final = 10_000
+_SUMS_AT_ONCE: Final = 3
+_MOST_JOBS: Final = 1000
 
 # Read when logging is configured, before a test runner can have changed them.
 _NAMES_AT_START: Final = {alias: str(database.get("NAME")) for alias, database in settings.DATABASES.items()}
@@ -99,6 +105,8 @@ class DjangoSink(StoreByDelegation):
         self._memory = MemorySink()
         self.place = f"{database or ''} {tests}"
         self._connection: PrivateConnection | None = None
+        # By namespace and job: rows written since sums were kept.
+        self._unsummed: dict[tuple[str, str], int] = {}
         _made.add(self)
 
     @property
@@ -120,6 +128,7 @@ class DjangoSink(StoreByDelegation):
         try:
             with connection.in_place() as own:
                 _add(own, model, entries)
+                self._keep_sums(own.alias, entries)
         except (DatabaseError, InterfaceError) as error:
             if _is_about_values(error):
                 raise
@@ -127,6 +136,23 @@ class DjangoSink(StoreByDelegation):
             raise _unavailable(connection.alias, error) from error
         except ImproperlyConfigured as error:
             raise SinkUnavailableError(f"database {connection.alias!r}: {error}", "correct DATABASES") from error
+
+    def _keep_sums(self, alias: str, entries: Sequence[Entry]) -> None:
+        """Have sums kept of a log that this process has written so many rows of; see `sums`. Never raises."""
+        for key, count in Counter((entry.namespace, entry.job_id) for entry in entries).items():
+            rows = self._unsummed.get(key, 0) + count
+            if rows >= _ROWS_OF_SUMS:
+                from . import sums
+
+                try:
+                    is_done = sums.extend(sums.Log(alias, stored_key(key[0]), stored_key(key[1])), _SUMS_AT_ONCE)
+                except Exception as error:  # the rows are written: readers add up for themselves
+                    report_once(("sums", alias), f"no sums over long logs are kept in database {alias!r}: {error}")
+                    is_done = True
+                rows = 0 if is_done else rows - _ROWS_OF_SUMS // 10
+            if len(self._unsummed) >= _MOST_JOBS:
+                self._unsummed.clear()
+            self._unsummed[key] = rows
 
     def entries(self, job_id: object = None) -> list[Entry]:
         """What a test run kept in memory, oldest first; only one job's if `job_id` is given. `flush()` before."""

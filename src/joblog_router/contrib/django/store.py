@@ -15,18 +15,20 @@ from typing import Any, Final, NamedTuple
 
 from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Count, Max, Min, Q
+from django.db.models import Max, Q, TextField
+from django.db.models.functions import Cast
 
 from ... import context
 from ..._pipeline import reading
+from ..._pipeline.report import report_once
 from ..._pipeline.text import clean
 from ...entry import Entry
 from ...exceptions import ConfigurationError, JobLogError, SinkUnavailableError
 from ...sinks.store import ALL, Page, Selection, Summary
-from . import conf
+from . import conf, sums
 from .connection import PrivateConnection
 from .keys import stored_key
-from .models import JobLogEntry, JobLogQuerySet
+from .models import JobLogEntry, JobLogQuerySet, JobLogSum
 from .ordering import settled_floor
 from .sink import _unavailable
 
@@ -84,8 +86,10 @@ class DjangoStore:
         with self._log(job_id, namespace) as log:
             # Before the rows: what is committed from here on is given by `after`.
             floor = log.settled_floor()
-            above = log.rows.filter(id__gt=floor).order_by().values_list("origin").annotate(last=Max("id"))
-            seen = _Seen(floor, dict(above[:_MAX_MARKS]))
+            above = log.rows.filter(id__gt=floor).order_by()
+            # Not by the column itself: SQLite may go through the whole table by its index to have groups in order.
+            by_origin = above.annotate(of=Cast("origin", TextField())).values_list("of").annotate(last=Max("id"))
+            seen = _Seen(floor, dict(by_origin[:_MAX_MARKS]))
             return log.page_down(selection, limit, seen, None, reading.Folds())
 
     def before(
@@ -129,25 +133,30 @@ class DjangoStore:
             return Page(reading.in_order(entries), _encoded(_Seen(floor, marks)), None, more)
 
     def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
-        """See Store. Looks at each of the job's rows once, in the database."""
+        """See Store. Looks at the rows that no sums are kept of: at most some thousands, if their writer keeps them."""
         with self._log(job_id, namespace) as log:
+            self._keep_sums(log)
             counting = reading.Counting(log.job_id)
-            rows = log.selected(Selection(audience=audience)).order_by()
-            tallies = rows.filter(fields__has_key="folded", fields__fold__isnull=False)
-            by_level = rows.values_list("level", "origin").annotate(Count("id"), Min("created"), Max("created"))
-            for level, origin, count, first, last in by_level:
-                counting.add_many(level, origin, count, first / _MICROSECONDS, last / _MICROSECONDS)
-            found = tallies.values_list("level", "fields__fold", "fields__folded", "fields__left_out")
-            for level, fold, folded, left_out in found:
-                counting.add_tally(str(fold), level, folded, left_out)
-            errors = log.selected(Selection(level=40, audience=audience)).order_by("created", "id")
-            first_error = errors.values_list(*_COLUMNS).first() if counting.has_errors() else None
-            return counting.summary(None if first_error is None else log.entry_of(first_error))
+            error_id = sums.add_up(log.place, counting, audience, log.since())
+            error = None if error_id is None else log.rows.filter(pk=error_id).values_list(*_COLUMNS).first()
+            return counting.summary(None if error is None else log.entry_of(error))
+
+    def _keep_sums(self, log: _Log) -> None:
+        """Have the sums over a long log kept, for this reader and the next ones; a database may refuse it."""
+        try:
+            sums.extend(log.place)
+        except (DatabaseError, JobLogError) as error:
+            report_once(
+                ("sums", log.alias),
+                f"no sums over long logs are kept in database {log.alias!r}, their figures take longer: {error}",
+            )
 
     def delete(self, job_id: str, namespace: str | None = None) -> int:
         """See Store. Lines that are being written at the moment may come after it."""
         with self._log(job_id, namespace) as log:
-            return _delete(log.rows)
+            count = _delete(log.rows)
+            sums.forget(log.place.sums)
+            return count
 
     def prune(
         self, older_than: float, keep: int | None = None, dry_run: bool = False, namespace: str | None = None
@@ -158,7 +167,10 @@ class DjangoStore:
         with self._reading() as all_rows:
             rows = all_rows.filter(namespace=stored_key(space))
             old = rows.filter(created__lt=until)
+            kept = JobLogSum.objects.using(self.alias).filter(namespace=stored_key(space))
             count = old.count() if dry_run else _delete(old)
+            if not dry_run:
+                sums.forget(kept.filter(oldest__lt=until))
             if keep is not None:
                 for job in _jobs_of(rows):
                     of_job = rows.filter(job_id=job)
@@ -168,6 +180,8 @@ class DjangoStore:
                         created, row_id = last
                         beyond = of_job.filter(created__lte=created).exclude(created=created, id__gt=row_id)
                         count += beyond.filter(created__gte=until).count() if dry_run else _delete(beyond)
+                        if not dry_run:
+                            sums.forget(kept.filter(job_id=job, oldest__lte=created))
             return count
 
     def jobs(self, namespace: str) -> list[str]:
@@ -185,7 +199,8 @@ class DjangoStore:
         job = clean(str(job_id))
         space = context.current_namespace() if namespace is None else namespace
         with self._reading() as rows:
-            yield _Log(self.alias, job, space, rows.filter(namespace=stored_key(space), job_id=stored_key(job)))
+            place = sums.Log(self.alias, stored_key(space), stored_key(job))
+            yield _Log(self.alias, job, space, rows.filter(namespace=place.namespace, job_id=place.job_id), place)
 
     @contextmanager
     def _reading(self) -> Iterator[JobLogQuerySet]:
@@ -214,11 +229,12 @@ class DjangoStore:
 class _Log:
     """The rows of one job."""
 
-    def __init__(self, alias: str, job_id: str, namespace: str, rows: JobLogQuerySet) -> None:
+    def __init__(self, alias: str, job_id: str, namespace: str, rows: JobLogQuerySet, place: sums.Log) -> None:
         self.alias = alias
         self.job_id = job_id
         self.namespace = namespace
         self.rows = rows
+        self.place = place
 
     def settled_floor(self) -> int:
         try:
@@ -226,11 +242,14 @@ class _Log:
         except JobLogError as error:
             raise SinkUnavailableError(str(error)) from error
 
+    def since(self) -> int:
+        """From when on lines are shown, in microseconds."""
+        return max(0, round(reading.shown_since(self.job_id, self.namespace) * _MICROSECONDS))
+
     def selected(self, selection: Selection) -> JobLogQuerySet:
         rows = self.rows
-        since = reading.shown_since(self.job_id, self.namespace)
-        if since > 0:
-            rows = rows.filter(created__gte=round(since * _MICROSECONDS))
+        if (since := self.since()) > 0:
+            rows = rows.filter(created__gte=since)
         if selection.level > 0:
             rows = rows.filter(level__gte=min(selection.level, 2**15 - 1))
         if selection.audience != "staff":
@@ -306,7 +325,7 @@ def _delete(rows: JobLogQuerySet) -> int:
         ids = list(rows.values_list("id", flat=True)[:_CHUNK])
         if not ids:
             return count
-        count += rows.order_by().filter(id__lte=ids[-1]).delete()[0]
+        count += rows.order_by().filter(id__lte=ids[-1]).delete_oldest()
         if len(ids) < _CHUNK:
             return count
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import threading
 import time
@@ -32,9 +33,10 @@ _PAGE: Final = 1000
 _PAGES: Final = 10
 _MAX_WAITING: Final = 4_000_000
 _MAX_RECENT: Final = 8_000_000
-# What all viewers together are sent of one page of lines: where hundreds look at a job that logs a thousand lines a
-# second each gets the newest of them, in time. Nobody reads more.
+# What all viewers of a process together are sent in a second: where hundreds look at a job that logs a thousand lines a
+# second each gets the newest of them, in time. Nobody reads more. What was not used is left for later, for so long.
 _MAX_SENT: Final = 32_000_000
+_BURST: Final = 2.0
 _EVERYTHING: Final = Selection(audience="staff")
 
 
@@ -115,11 +117,20 @@ class _Job:
     def __init__(self) -> None:
         self.cursor: str | None = None
         self.recent: deque[_Batch] = deque()
+        # What each viewer may still be sent, in bytes, and when that was reckoned.
+        self.room = 0.0
+        self.reckoned = 0.0
         self.behind: list[Viewer] = []
         self.current: list[Viewer] = []
 
     def viewers(self) -> list[Viewer]:
         return [*self.behind, *self.current]
+
+    def make_room(self, share: float) -> None:
+        """Each viewer of the job has a right to `share` bytes a second; some are owed from before."""
+        now = time.monotonic()
+        self.room = min(self.room + share * min(now - self.reckoned, _BURST), share * _BURST)
+        self.reckoned = now
 
     def remember(self, batch: _Batch) -> None:
         self.recent.append(batch)
@@ -228,6 +239,7 @@ class Hub:
                     job.current.append(viewer)
         if job.cursor is None or not job.current:
             return
+        job.make_room(_MAX_SENT / max(1, self._count))
         for _ in range(_PAGES):
             page = store.after(job_id, job.cursor, _EVERYTHING, _PAGE, namespace)
             batch = _Batch(job.cursor, page)
@@ -236,13 +248,17 @@ class Hub:
                 job.remember(batch)
             elif job.recent and batch.after != page.cursor:
                 job.recent.clear()  # the place moved without a line: what is remembered does not lead there
+            room = job.room
             for viewer in list(job.current):
-                self._give(viewer, batch, given.get(viewer))
+                self._give(viewer, batch, given.get(viewer), room)
+            job.room -= max((len(message) for message, _ in batch.encoded.values()), default=0)
             if not page.more:
                 break
 
-    def _give(self, viewer: Viewer, batch: _Batch, without: set[tuple[str, int]] | None = None) -> None:
-        """Send `viewer` what it wants of `batch`, without lines that it got already."""
+    def _give(
+        self, viewer: Viewer, batch: _Batch, without: set[tuple[str, int]] | None = None, room: float = math.inf
+    ) -> None:
+        """Send `viewer` what it wants of `batch`, without lines that it got already, as far as there is `room`."""
         page = batch.page
         viewer.cursor = page.cursor
         message = None if without else batch.encoded.get(viewer.selection)
@@ -250,7 +266,7 @@ class Hub:
             chosen = viewer.chosen(page.entries)
             if without:
                 chosen = [entry for entry in chosen if (entry.origin, entry.seq) not in without]
-            message = (self._bounded(chosen, viewer, page.cursor) if chosen else b"", len(chosen))
+            message = (self._bounded(chosen, viewer, page.cursor, room) if chosen else b"", len(chosen))
             if not without:
                 batch.encoded[viewer.selection] = message
         if message[1]:
@@ -280,13 +296,12 @@ class Hub:
                 return given
         return None
 
-    def _bounded(self, entries: list[Entry], viewer: Viewer, cursor: str) -> bytes:
+    def _bounded(self, entries: list[Entry], viewer: Viewer, cursor: str, room: float) -> bytes:
         """The event with `entries`, or the newest of them where there are too many viewers for all."""
         message = self._lines(entries, viewer, cursor)
-        room = _MAX_SENT // max(1, self._count)
         if len(message) <= room or len(entries) < 2:
             return message
-        kept = entries[-max(1, len(entries) * room // len(message)) :]
+        kept = entries[-max(1, int(len(entries) * room / len(message))) :]
         return event("skipped", {"lines": len(entries) - len(kept)}) + self._lines(kept, viewer, cursor)
 
     @staticmethod

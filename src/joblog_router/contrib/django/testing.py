@@ -14,8 +14,8 @@ from logging import LogRecord
 from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..._pipeline.public import flush
 from ..._pipeline.report import report_once
-from ..._pipeline.router import flush
 from ...entry import Entry
 from ...handlers import JobLogHandler
 from . import conf

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
+from typing import Any
 
+from django.utils.translation import get_language, ngettext
 from django.utils.translation import gettext as _
 
 __all__ = ["texts_as_json"]
@@ -11,18 +15,20 @@ __all__ = ["texts_as_json"]
 
 def texts_as_json() -> str:
     """The texts by the names that `joblog.js` uses; `%(n)s` is filled in there."""
+    return _texts(get_language())
+
+
+@functools.lru_cache(maxsize=200)
+def _texts(language: str | None) -> str:
     return json.dumps(
         {
             "absent": _("There is no such job log."),
             "failed": _("The log cannot be read at the moment."),
             "empty": _("This job has not logged anything yet."),
             "nothing": _("No line of this log is like that."),
-            "line": _("%(n)s line"),
-            "lines": _("%(n)s lines"),
-            "new": _("%(n)s new line"),
-            "news": _("%(n)s new lines"),
-            "folded": _("stands for %(n)s similar line"),
-            "foldeds": _("stands for %(n)s similar lines"),
+            "line": _forms(lambda n: ngettext("%(n)s line", "%(n)s lines", n)),
+            "new": _forms(lambda n: ngettext("%(n)s new line", "%(n)s new lines", n)),
+            "folded": _forms(lambda n: ngettext("stands for %(n)s similar line", "stands for %(n)s similar lines", n)),
             "log": _("Lines of the log"),
             "live": _("live"),
             "polling": _("live, every 2 seconds"),
@@ -71,6 +77,28 @@ def texts_as_json() -> str:
             "searching": _("Searching…"),
             "nomore": _("No further line."),
             "progress": _("Progress"),
+            "diagnosis": _("Diagnosis"),
+            "looking": _("Looking…"),
+            "undiagnosed": _("No diagnosis can be had at the moment."),
+            "again": _("Look again"),
+            "likely": _("likely"),
+            "possible": _("possible"),
+            "advice": _("What to do:"),
+            "evidence": _("What shows it"),
+            "others": _("It may also be"),
+            "unasked": _("Could not be asked"),
+            "age": _("%(n)s s ago"),
+            "lookedat": _("As of %(time)s."),
             "chart": _("Lines over time, from %(first)s to %(last)s; errors and warnings stand out."),
         }
     )
+
+
+def _forms(text: Callable[[int], str]) -> dict[str, Any]:
+    """A text with a number in all its forms, and which of them each number has.
+
+    Languages look at small numbers, and at the last two digits of larger ones: 200 numbers tell all.
+    """
+    texts = [text(n) for n in range(200)]
+    forms = list(dict.fromkeys(texts))
+    return {"forms": forms, "of": "".join(str(forms.index(one)) for one in texts)}

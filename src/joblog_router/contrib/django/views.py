@@ -142,6 +142,7 @@ def summary(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
     return JsonResponse(
         {
             "job_id": job_id,
+            "audience": access.audience,
             "completeness": account,
             "lines": found.lines,
             "levels": _by_name(found.levels),

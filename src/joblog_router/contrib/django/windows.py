@@ -9,11 +9,10 @@ import math
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from django.db.models import Count, ExpressionWrapper, F, IntegerField
-
 from ..._pipeline import reading
 from ...entry import Entry
 from ...sinks.store import Selection, Store
+from . import sums
 from .delegation import StoreByDelegation
 from .store import _COLUMNS, DjangoStore
 
@@ -91,23 +90,24 @@ def _downwards(store: Store, job_id: str, selection: Selection) -> Iterator[Entr
 
 
 def histogram(
-    store: Store, job_id: str, span: tuple[float, float], selection: Selection, buckets: int
+    store: Store, job_id: str, span: tuple[float, float], audience: str, buckets: int
 ) -> list[dict[int, int]]:
-    """How many rows of each level there are in each of `buckets` equal parts of the time `span`."""
+    """How many rows of each level there are in each of `buckets` equal parts of the time `span`.
+
+    In a long log a row may be counted in the part beside its own: see `sums`.
+    """
     first, last = span
     found: list[dict[int, int]] = [{} for _ in range(buckets)]
     start = math.floor(first * _MICROSECONDS)
     width = max(1, math.ceil((last - first) * _MICROSECONDS / buckets + 1))
     table = _table(store)
     if table is None:
-        for entry in _downwards(store, job_id, selection):
+        for entry in _downwards(store, job_id, Selection(audience=audience)):
             part = min(buckets - 1, max(0, round(entry.created * _MICROSECONDS) - start) // width)
             found[part][entry.level] = found[part].get(entry.level, 0) + 1
         return found
     with table._log(job_id, None) as log:
-        part_of = ExpressionWrapper((F("created") - start) / width, output_field=IntegerField())
-        rows = log.selected(selection).order_by().annotate(part=part_of).values_list("part", "level")
-        for part, level, count in rows.annotate(count=Count("id")):
-            index = min(buckets - 1, max(0, int(part)))
+        for part, level, count in sums.count_by_time(log.place, audience, start, width, log.since()):
+            index = min(buckets - 1, max(0, part))
             found[index][level] = found[index].get(level, 0) + count
     return found

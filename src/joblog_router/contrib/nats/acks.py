@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from ...context import current_job
+from . import told
 from .consumption import Consumption, LastAttempt, is_milestone
-from .events import duration, tell
 from .exhaustion import GRACE
 from .naming import Delivery, delivery_of_reply
 from .ownership import StreamKey, server_of
 from .state import Coroutine, State, alike, quietly
+from .told import duration, reason_of, so_far, tell
 
 _ACK: Final = "$JS.ACK."
-_MAX_REASON: Final = 200
 
 
 def acknowledging(state: State, original: Coroutine) -> Coroutine:
@@ -90,7 +89,7 @@ def _answered(taken: Consumption, delivery: Delivery, payload: bytes) -> None:
         taken.end(delivery.stream_seq)
         taken.terminated += 1
         last.pop(delivery.stream_seq, None)
-        tell_terminated(taken, delivery.stream_seq, delivery.attempt, payload[5:].decode(errors="replace"))
+        tell_terminated(taken, delivery.stream_seq, delivery.attempt, reason_of(payload[5:]))
     else:
         taken.acked += 1
         last.pop(delivery.stream_seq, None)
@@ -107,14 +106,12 @@ def _tell_nak(taken: Consumption, delivery: Delivery, payload: bytes) -> None:
     seconds = delay / 1e9 if isinstance(delay, int) else None
     tell(
         taken.job,
-        logging.WARNING,
-        "nats.nak",
-        "Sent back message seq %s of %s (%s)%s%s",
+        told.SENT_BACK,
         delivery.stream_seq,
         delivery.stream,
         taken.of_max(delivery.attempt),
         f", not before {duration(seconds)}" if seconds else "",
-        _so_far(taken.naked),
+        so_far(taken.naked),
         **taken.fields,
         stream_seq=delivery.stream_seq,
         consumer_seq=delivery.consumer_seq,
@@ -128,17 +125,15 @@ def tell_terminated(taken: Consumption, seq: int, attempt: int, reason: str) -> 
     """A message that shall never come again, at the first, tenth, hundredth, …"""
     if not is_milestone(taken.terminated):
         return
-    reason = " ".join("".join(sign if sign.isprintable() else " " for sign in reason).split())[:_MAX_REASON]
+    reason = reason_of(reason)
     tell(
         taken.job,
-        logging.WARNING,
-        "nats.terminated",
-        "Message seq %s of %s is terminated (%s), it will not come again%s%s",
+        told.TERMINATED,
         seq,
         taken.key.stream,
         taken.of_max(attempt),
         f": {reason}" if reason else "",
-        _so_far(taken.terminated),
+        so_far(taken.terminated),
         **taken.fields,
         stream_seq=seq,
         attempt=attempt,
@@ -155,14 +150,12 @@ def _failed(taken: Consumption, delivery: Delivery, error: Exception) -> None:
     what = "no confirmation in time, outcome unknown" if isinstance(error, TimeoutError) else str(error)
     tell(
         taken.job,
-        logging.WARNING,
-        "nats.ack.failed",
-        "Answering for message seq %s of %s (%s) failed: %s%s",
+        told.ANSWER_FAILED,
         delivery.stream_seq,
         delivery.stream,
         taken.of_max(delivery.attempt),
         f"{name} ({what})" if what else name,
-        _so_far(taken.failed_acks),
+        so_far(taken.failed_acks),
         error=error,
         **taken.fields,
         stream_seq=delivery.stream_seq,
@@ -170,7 +163,3 @@ def _failed(taken: Consumption, delivery: Delivery, error: Exception) -> None:
         count=taken.failed_acks,
         error_type=name,
     )
-
-
-def _so_far(count: int) -> str:
-    return f", {count:,} so far" if count > 1 else ""

@@ -15,8 +15,8 @@ from typing import Any, Final
 from ...exceptions import ConfigurationError, SinkUnavailableError
 from ...handlers import JobLogHandler, is_wanted
 from ...sinks.opening import ENVIRONMENT, open_store
-from .events import LOGGER
 from .monitor import Monitor
+from .told import LOGGER
 
 __all__ = ["add_arguments", "run"]
 
@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interval", type=float, default=10.0, metavar="SECONDS", help="between two looks (10)")
     parser.add_argument(
         "--pattern", action="append", metavar="NAME", help="how names carry a job's id, as job_{job_id}"
+    )
+    parser.add_argument(
+        "--shared", action="append", metavar="STREAM", help="a stream whose messages name their jobs by a header"
     )
     parser.add_argument("--name", default="JOBLOG_MONITOR", help="of the streams that monitors share (JOBLOG_MONITOR)")
     parser.add_argument("--no-recorder", action="store_true", help="listen only; miss what happens while none runs")
@@ -59,6 +62,7 @@ def run(options: argparse.Namespace, console: Any) -> int:
         interval=options.interval,
         patterns=options.pattern,
         name=options.name,
+        shared=options.shared or (),
         recorder=not options.no_recorder,
         **extra,
     )

@@ -10,15 +10,15 @@ import asyncio
 import functools
 import importlib
 import inspect
-import logging
 import time
 from typing import Any
 
 from ...context import JobScope, current_job, detached
-from .events import duration, some, tell
+from . import told
 from .ledger import open_part
 from .naming import Job
 from .state import Coroutine, State, quietly
+from .told import duration, some, tell
 
 
 class Refusals:
@@ -146,9 +146,7 @@ def _tell_first(refusals: Refusals) -> None:
         return
     tell(
         Job.of(scope),
-        logging.WARNING,
-        "nats.connection.refused",
-        "No connection to NATS%s so far: %s",
+        told.CONNECTING_REFUSED,
         refusals.place,
         type(refusals.last).__name__,
         count=1,
@@ -162,9 +160,7 @@ def _tell_connected(scope: JobScope | None, refusals: Refusals, started: float) 
         return
     tell(
         Job.of(scope),
-        logging.WARNING,
-        "nats.connection.refused",
-        "Connected to NATS%s after %s and %s: %s",
+        told.CONNECTED_LATE,
         refusals.place,
         _attempts(refusals.count),
         duration(time.monotonic() - started),
@@ -188,9 +184,7 @@ def _tell_refused(
         return
     tell(
         Job.of(scope),
-        logging.ERROR,
-        "nats.connection.refused",
-        "Could not connect to NATS%s: %sgiven up after %s: %s",
+        told.CONNECTING_GIVEN_UP,
         refusals.place or quietly(_place_of, refusals.client) or "",
         f"{_attempts(count)}, " if count else "",
         duration(time.monotonic() - started),
@@ -208,9 +202,7 @@ def _tell_lost(state: State, client: Any, error: BaseException | None) -> None:
     for job in state.ledgers.jobs_on(client):
         tell(
             job,
-            logging.WARNING if is_coming_back else logging.ERROR,
-            "nats.connection.lost",
-            "The connection to NATS is lost (%s); %s",
+            told.CONNECTION_BREAK if is_coming_back else told.CONNECTION_LOST,
             type(error).__name__,
             "trying to connect again" if is_coming_back else "this client does not connect again",
             error=error,
@@ -224,22 +216,14 @@ def _tell_outcome(state: State, client: Any) -> None:
         return
     seconds = time.monotonic() - since
     if client.is_connected:
-        level, event, words = logging.INFO, "nats.connection.restored", "is restored after"
+        outcome = told.CONNECTION_RESTORED
     elif client.is_closed:
-        level, event, words = logging.ERROR, "nats.connection.closed", "could not be restored, given up after"
+        outcome = told.CONNECTION_CLOSED
     else:
         return
     state.lost.pop(client, None)
     for job in state.ledgers.jobs_on(client):
-        tell(
-            job,
-            level,
-            event,
-            "The connection to NATS %s %s",
-            words,
-            duration(seconds),
-            duration=round(seconds, 3),
-        )
+        tell(job, outcome, duration(seconds), duration=round(seconds, 3))
 
 
 def _attempts(count: int) -> str:

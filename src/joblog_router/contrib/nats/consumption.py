@@ -5,18 +5,16 @@ Kept by `fetching`, `acks` and `exhaustion` on the event loop. Lines that could 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from typing import Any, Final, NamedTuple
 
-from .events import duration, tell
+from . import told
 from .naming import Delivery, Job
 from .ownership import StreamKey
+from .told import Told, attempt_of, duration, listed, shown, tell
 
 _MAX_KEPT: Final = 10_000
-_MAX_LISTED: Final = 1_000
-_MAX_SHOWN: Final = 3
 _SHORTEST_PACE: Final = 0.4
 _LONGEST_PACE: Final = 60.0
 _LINES_PER_PACE: Final = 10
@@ -140,8 +138,7 @@ class Consumption:
 
     def of_max(self, attempt: int) -> str:
         """An attempt in words."""
-        limit = self.limits.max_deliver if self.limits is not None else 0
-        return f"attempt {attempt} of {limit}" if limit else f"attempt {attempt}"
+        return attempt_of(attempt, self.limits.max_deliver if self.limits is not None else 0)
 
     def add_redelivery(self, delivery: Delivery) -> None:
         """A message came again."""
@@ -160,9 +157,7 @@ class Consumption:
         first, last = deliveries[0].consumer_seq, deliveries[-1].consumer_seq
         tell(
             self.job,
-            logging.INFO,
-            "nats.fetch.first",
-            "Worker %s fetched its first batch from %s: %s of %s messages asked for (consumer_seq %s)",
+            told.FETCHED_FIRST,
             self.worker,
             self.key.stream,
             len(deliveries),
@@ -176,7 +171,7 @@ class Consumption:
             stream_seq=deliveries[0].stream_seq,
         )
 
-    def tell_tally(self, event: str = "nats.fetch.progress") -> None:
+    def tell_tally(self, sentence: Told = told.FETCHING) -> None:
         """What was fetched so far, unless the last line has said it."""
         steps = self.fetches + self.pushed
         if steps < 2 or steps == self.told_steps:
@@ -196,9 +191,7 @@ class Consumption:
         ]
         tell(
             self.job,
-            logging.INFO,
-            event,
-            "Worker %s has taken %s from %s",
+            sentence,
             self.worker,
             ", ".join(parts),
             self.key.stream,
@@ -222,9 +215,7 @@ class Consumption:
         seq, attempt = found[0]
         tell(
             self.job,
-            logging.WARNING,
-            "nats.redelivery",
-            "Redelivery of %s message%s on %s (sent back, or not acknowledged %s): %s",
+            told.REDELIVERED,
             f"{len(found):,}",
             "s" if len(found) > 1 else "",
             self.key.stream,
@@ -237,17 +228,6 @@ class Consumption:
             max_deliver=self.limits.max_deliver or None if self.limits is not None else None,
             stream_seqs=listed(sorted(seq for seq, _ in found)),
         )
-
-
-def shown(items: list[str]) -> str:
-    """A list in words, cut where it gets long."""
-    text = ", ".join(items[:_MAX_SHOWN])
-    return f"{text}, … {len(items) - _MAX_SHOWN:,} more" if len(items) > _MAX_SHOWN else text
-
-
-def listed(items: list[Any]) -> str:
-    """A list as one field: at most a thousand, since a field holds no more."""
-    return ", ".join(map(str, items[:_MAX_LISTED]))
 
 
 def is_milestone(count: int) -> bool:

@@ -29,9 +29,12 @@ _MAX_PAGES: Final = 20
 _MAX_STREAMS: Final = 5
 _MAX_CONSUMERS: Final = 20
 _MAX_TAPPED: Final = 20_000
-# Error codes of the API: no such stream, no such consumer, no leader or quorum now.
+# Error codes of the API: no such stream, no such consumer.
 _NOT_FOUND: Final = frozenset({10059, 10014})
-_UNAVAILABLE: Final = frozenset({10008, 10009, 10010})
+# Replicas are heard of every second.
+_UNHEARD: Final = 5.0
+# JetStream is not enabled, for this server or this account.
+_OFF: Final = frozenset({10039, 10076})
 
 
 class _ApiError(Exception):
@@ -118,13 +121,17 @@ class NatsProbe:
             await asyncio.sleep(self._window if any(stream["exists"] for stream in before) else 0)
             streams = await self._streams(client, names, job_id)
         except _ApiError as error:
-            return ProbeResult(self.name, {"no_jetstream": True}, f"JetStream: {error}")
+            return ProbeResult(self.name, {"no_jetstream": True, "is_off": error.code in _OFF}, f"JetStream: {error}")
         except Exception as error:
             kind = type(error).__name__
+            denied = next((text for text in self._errors if "permissions violation" in text.lower()), "")
+            if denied:
+                # JetStream is there; that this account may not ask says nothing about the job's.
+                return ProbeResult(self.name, {}, f"the doctor's account may not ask JetStream: {denied}")
             if kind in {"NoRespondersError", "ServiceUnavailableError", "TimeoutError"}:
                 return ProbeResult(
                     self.name,
-                    {"no_jetstream": True},
+                    {"no_jetstream": True, "is_off": kind == "NoRespondersError"},
                     f"JetStream does not answer ({kind}): it is off, has no quorum, or this account may not ask",
                 )
             raise
@@ -134,6 +141,7 @@ class NatsProbe:
             "streams": streams,
             # A stream of many jobs: its figures are not this job's.
             "shared": [] if any(stream["exists"] for stream in streams) else await self._shared(client, job_id),
+            "account": await self._account(client),
             "is_named": self._is_named,
             "foreign_pulls": taps.foreign(streams),
             "window": self._window,
@@ -169,6 +177,16 @@ class NatsProbe:
                 reply = await self._ask(client, "STREAM.NAMES", {"subject": pattern.format(job_id=job_id) + ">"})
                 found |= set(reply.get("streams") or ())
         return sorted(found)[:_MAX_STREAMS]
+
+    async def _account(self, client: Any) -> dict[str, Any]:
+        """What the account uses and may use at most (-1: no limit); nothing where it may not ask."""
+        try:
+            reply = await self._ask(client, "INFO", {})
+        except Exception:
+            return {}
+        limits = reply.get("limits") or {}
+        used = {name: reply.get(name, 0) for name in ("memory", "storage", "streams")}
+        return {**used, **{name: limits.get(name, -1) for name in ("max_memory", "max_storage", "max_streams")}}
 
     async def _streams(self, client: Any, names: list[str], job_id: str) -> list[dict[str, Any]]:
         return [await self._one(client, name, job_id) for name in names]
@@ -207,6 +225,10 @@ class NatsProbe:
             "queued_subjects": dict(list((state.get("subjects") or {}).items())[:_MAX_CONSUMERS]),
             "retention": config.get("retention"),
             "max_age": seconds(config.get("max_age")),
+            "bytes": state.get("bytes", 0),
+            "max_msgs": config.get("max_msgs", -1),
+            "max_bytes": config.get("max_bytes", -1),
+            "discard": config.get("discard"),
             "missing_replicas": _missing(info.get("cluster")),
             "replicas": config.get("num_replicas", 1),
             "expected_consumer": wanted,
@@ -320,6 +342,7 @@ def _consumer(info: Mapping[str, Any]) -> dict[str, Any]:
         "push_bound": bool(info.get("push_bound")),
         "filter_subjects": filters,
         "ack_policy": config.get("ack_policy"),
+        "deliver_policy": config.get("deliver_policy"),
         "ack_wait": seconds(config.get("ack_wait")) or 30.0,
         "max_deliver": config.get("max_deliver", -1),
         "max_ack_pending": config.get("max_ack_pending", 0),
@@ -333,7 +356,11 @@ def _missing(cluster: Mapping[str, Any] | None) -> int:
         return 0
     if not cluster.get("leader"):
         return -1
-    return sum(1 for replica in cluster["replicas"] or [] if replica.get("offline"))
+    return sum(
+        1
+        for replica in cluster["replicas"] or []
+        if replica.get("offline") or (seconds(replica.get("active")) or 0) > _UNHEARD
+    )
 
 
 def _age_of(since: str | None, now: str | None) -> float | None:

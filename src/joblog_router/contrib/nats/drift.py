@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from contextvars import ContextVar
 from typing import Any, Final
 
 from ...context import current_job
-from .events import duration, seconds, tell
+from . import told
+from .events import seconds
 from .ownership import StreamKey, server_of
 from .state import Coroutine, State, quietly
+from .told import duration, tell
 
 # Names, and what nats-py fills in itself.
 _NOT_COMPARED: Final = frozenset(
@@ -88,9 +89,7 @@ def _compare(
     ]
     tell(
         job,
-        logging.WARNING,
-        "nats.consumer.drift",
-        "Consumer %s of NATS stream %s was there and keeps its configuration; what was passed is ignored: %s",
+        told.CONSUMER_DRIFTED,
         consumer,
         stream,
         "; ".join(words),

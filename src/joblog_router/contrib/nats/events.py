@@ -1,39 +1,14 @@
-"""How an event is told: one ordinary log record, addressed to its job, with its numbers as fields.
+"""How the server's descriptions of streams and consumers are read: as the fields that events carry.
 
-Called on the event loop by the modules that notice events; the record takes the way of every other record, to
-stdout and to the job's log. Also the wording of what the server tells about streams and consumers.
+Called on the event loop by whoever got a reply of the JetStream API; no I/O, nothing is raised for what is missing.
 """
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 from typing import Any, Final
 
-from ..._pipeline.resolve import address
-from .naming import Job
-
-LOGGER: Final = logging.getLogger("joblog_router.nats")
-
 _NANOSECONDS: Final = 1_000_000_000
-_MAX_SHOWN: Final = 5
-
-
-def tell(
-    job: Job,
-    level: int,
-    event: str,
-    message: str,
-    *args: Any,
-    error: BaseException | None = None,
-    **fields: Any,
-) -> None:
-    """Log `message % args` about `job`; `fields` are plain numbers and texts, None ones are left out."""
-    if not LOGGER.isEnabledFor(level):
-        return
-    extra: dict[str, Any] = {**address(job.namespace, job.job_id), "event": event}
-    extra.update((name, value) for name, value in fields.items() if value is not None)
-    LOGGER.log(level, message, *args, exc_info=error, extra=extra, stacklevel=2)
 
 
 def stream_fields(reply: dict[str, Any]) -> dict[str, Any]:
@@ -85,25 +60,6 @@ def seconds(nanoseconds: Any) -> float | int | None:
         return None
     value = nanoseconds / _NANOSECONDS
     return int(value) if value.is_integer() else value
-
-
-def duration(value: float | None) -> str:
-    """A duration in words."""
-    if not value:
-        return "none"
-    if value < 0.9995:
-        return f"{value * 1000:.0f} ms" if value >= 0.0015 else "1 ms"
-    if value < 120:
-        return f"{value:.3g} s"
-    if value < 7200:
-        return f"{value / 60:.3g} min"
-    return f"{value / 3600:.4g} h"
-
-
-def some(names: list[str]) -> str:
-    """A list in words, cut where it gets long."""
-    shown = ", ".join(names[:_MAX_SHOWN])
-    return f"{shown}, … {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else shown or "none"
 
 
 def timestamp(value: Any) -> float | None:

@@ -7,14 +7,14 @@ who listens then. It is inferred instead: from the last attempts that this proce
 from __future__ import annotations
 
 import json
-import logging
 import re
 import time
 from typing import Any, Final
 
-from .consumption import Consumption, LastAttempt, listed, shown
-from .events import tell
+from . import told
+from .consumption import Consumption, LastAttempt
 from .naming import Delivery
+from .told import listed, shown, tell
 
 _MAX_PAYLOAD: Final = 65_536
 _MAX_LAST_ATTEMPTS: Final = 10_000
@@ -110,9 +110,7 @@ def tell_given_up(taken: Consumption, source: str) -> None:
     tasks = [task for _, (_, task) in found if task is not None]
     tell(
         taken.job,
-        logging.ERROR,
-        "nats.exhausted",
-        "Gave up %s message%s of %s after %s attempts: %s",
+        told.GAVE_UP,
         f"{len(found):,}",
         "s" if len(found) > 1 else "",
         taken.key.stream,
@@ -135,9 +133,7 @@ def _tell_some(taken: Consumption, overdue: list[int], count: int) -> None:
         taken.last_attempts.pop(seq, None)
     tell(
         taken.job,
-        logging.ERROR,
-        "nats.exhausted",
-        "Gave up %s messages of %s after %s attempts, among these: %s",
+        told.GAVE_UP_AMONG,
         f"{count:,}",
         taken.key.stream,
         taken.limits.max_deliver if taken.limits is not None else "all",

@@ -13,14 +13,16 @@ import time
 from typing import Any, Final, NamedTuple
 
 from ...context import JobScope, current_job
+from . import told
 from .advisories import heard, is_advisory
 from .consumption import Consumption, Limits, is_milestone
-from .events import LOGGER, consumer_counters, seconds, tell
+from .events import consumer_counters, seconds
 from .exhaustion import infer, note_last_attempt, overdue, tell_given_up
 from .naming import Delivery, Job, delivery_of_reply, job_in_header
 from .ownership import StreamKey, server_of
 from .shortage import explain, tell_shortage
 from .state import Coroutine, State, quietly, report_failure
+from .told import LOGGER, tell
 
 # Between two questions about one consumer, in seconds: where messages have just run out; where some did; without
 # that; and where nothing changes.
@@ -288,7 +290,7 @@ def finish_with(state: State, scope: JobScope | None, taken: Consumption) -> Non
 def _finish(taken: Consumption) -> None:
     taken.tell_redeliveries()
     tell_given_up(taken, source="inferred")
-    taken.tell_tally("nats.fetch.summary")
+    taken.tell_tally(told.FETCHED)
 
 
 def _client_ends(state: State, client: Any) -> None:
@@ -299,7 +301,7 @@ def _client_ends(state: State, client: Any) -> None:
         tell_given_up(taken, source="inferred")
         # Who opens a client for each fetch gets no line for each.
         if taken.fetches_of_client > 1:
-            taken.tell_tally("nats.fetch.summary")
+            taken.tell_tally(told.FETCHED)
 
 
 def _failed(state: State, pull: Pull, error: Exception) -> None:
@@ -318,9 +320,7 @@ def _failed(state: State, pull: Pull, error: Exception) -> None:
         what = "nobody answers, the consumer or its stream is gone"  # a 503 of the connection, not of the stream
     tell(
         job,
-        logging.WARNING,
-        "nats.fetch.failed",
-        "Fetching from %s failed: %s%s",
+        told.FETCH_FAILED,
         key.stream,
         f"{name} ({what})" if what else name,
         f", {count:,} times so far" if count > 1 else "",

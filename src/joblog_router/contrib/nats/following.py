@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from .answered import Answered
 from .events import consumer_counters, seconds, timestamp
 from .naming import Job
+from .told import attempt_of
 
 _MAX_WORKERS: Final = 200
 _MAX_FRESH: Final = 10_000
@@ -25,13 +26,12 @@ IN_PROGRESS: Final = "in progress"
 class Worker:
     """One subscription of a worker, by the inbox that it asks with."""
 
-    __slots__ = ("batch", "is_told", "pulls")
+    __slots__ = ("batch", "is_told", "name", "pulls", "reply")
 
-    pulls: int
-    batch: int
-    is_told: bool
-
-    def __init__(self) -> None:
+    def __init__(self, reply: str) -> None:
+        self.reply = reply
+        # What its client calls itself, once that was asked.
+        self.name = ""
         self.pulls = self.batch = 0
         self.is_told = False
 
@@ -74,7 +74,7 @@ class Described(NamedTuple):
 
 
 class Followed:
-    """One consumer of a job's stream."""
+    """One consumer of a job's stream, or (`job` false) of one that several jobs share."""
 
     __slots__ = (
         "_acked",
@@ -98,6 +98,7 @@ class Followed:
         "job",
         "max_deliver",
         "naks",
+        "parent",
         "poll_at",
         "poll_pause",
         "progress",
@@ -105,6 +106,7 @@ class Followed:
         "redelivered",
         "redeliveries",
         "sent_back",
+        "shares",
         "stream",
         "telling",
         "terminated",
@@ -141,6 +143,9 @@ class Followed:
         self.job = job
         self.stream = stream
         self.consumer = consumer
+        # Of a shared one what is told to each job, and the other way round.
+        self.shares: dict[Job, Followed] = {}
+        self.parent: Followed | None = None
         # When the consumer was created, in seconds since the epoch; 0 where that is not known.
         self.born = 0.0
         self.workers: dict[str, Worker] = {}
@@ -184,7 +189,7 @@ class Followed:
 
     def of_max(self, attempt: int) -> str:
         """An attempt in words."""
-        return f"attempt {attempt} of {self.max_deliver}" if self.max_deliver > 0 else f"attempt {attempt}"
+        return attempt_of(attempt, self.max_deliver)
 
     def pull(self) -> None:
         """Some worker asks for messages."""
@@ -192,11 +197,11 @@ class Followed:
         self.is_changed = True
         self.dropped = self.given_up_count
 
-    def seen(self, inbox: str, batch: int) -> None:
-        """Which worker that was. `inbox`: where it wants the messages, one name for each subscription."""
+    def seen(self, inbox: str, batch: int, reply: str = "") -> None:
+        """Which worker that was. `inbox`: one name for each subscription; `reply`: where it wants the messages."""
         worker = self.workers.get(inbox)
         if worker is None:
-            worker = self.workers[inbox] = Worker()
+            worker = self.workers[inbox] = Worker(reply)
             while len(self.workers) > _MAX_WORKERS:
                 self.workers.pop(next(iter(self.workers)))
         worker.pulls += 1

@@ -8,6 +8,7 @@ raises is what nats-py returns or raises.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import sys
@@ -16,8 +17,9 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, Final
 
-from ..._pipeline.resolve import guard_services
+from ..._pipeline.services import guard_services
 from ...exceptions import ConfigurationError, MissingExtraError
+from .._patching import Patches
 from .acks import acknowledging
 from .connections import connecting, losing, reconnecting
 from .drift import comparing
@@ -92,7 +94,7 @@ class _Installation:
         except ImportError as error:
             raise MissingExtraError("nats-py", "nats") from error
         self.state = State(settings)
-        self._patched: list[tuple[Any, str, Any, Any]] = []
+        self._patches = Patches()
         ordered = getattr(jetstream, "_JSI", None)
         loops = [
             (client, _LOOPS),
@@ -127,19 +129,14 @@ class _Installation:
         self._patch(jetstream, "publish_async", publishing_async)
 
     def _patch(self, owner: Any, name: str, wrap: Callable[[State, Coroutine], Coroutine]) -> None:
-        original = vars(owner).get(name) if owner is not None else None
-        if not callable(original):
-            return  # another version of nats-py: it has no such method
-        wrapper = wrap(self.state, original)
-        setattr(owner, name, wrapper)
-        self._patched.append((owner, name, original, wrapper))
+        if name in vars(owner or object):  # not in every version of nats-py, and nothing that is inherited
+            self._patches.put(owner, name, functools.partial(wrap, self.state))
 
     def end(self) -> None:
-        """Take the patches back. Where somebody patched over ours, ours stays below it and only passes on."""
+        """Take the patches back; those that stay, below somebody else's, only pass on."""
         self.state.active = False
-        for owner, name, original, wrapper in reversed(self._patched):
-            if vars(owner).get(name) is wrapper:
-                setattr(owner, name, original)
+        self.state.last_booking = None
+        self._patches.end()
         if self._end_guard is not None:
             self._end_guard()
 

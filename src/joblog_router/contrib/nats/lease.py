@@ -14,12 +14,19 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from .replicas import is_clustered
+
 if TYPE_CHECKING:
     from .observer import Observer
 
 _WAIT: Final = 2.0
 # A holder stops writing well before somebody else may take over.
 _SAFE: Final = 0.6
+_REPLICAS: Final = 3
+_UNAVAILABLE: Final = 503
+# A cluster that has just started needs some seconds to have a leader.
+_TRIES: Final = 10
+_PAUSE: Final = 0.5
 
 
 class Lease:
@@ -30,13 +37,14 @@ class Lease:
 
     def __init__(self, client: Observer, name: str, monitor: str, lasting: float) -> None:
         self._client = client
-        self._name = name
+        self.name = name
         self._subject = f"joblog.monitor.{name}"
         self._monitor = monitor
         self._lasting = lasting
         self._last = 0
         self._writing = asyncio.Lock()
         self._renewed = float("-inf")
+        self._is_ours = False
         # The lease that was seen last, and since when it has not changed (monotonic).
         self._seen: tuple[int, float] | None = None
         self.position = 0
@@ -48,10 +56,15 @@ class Lease:
         """Whether this monitor may write now."""
         return not self.is_possible or time.monotonic() - self._renewed < self._lasting * _SAFE
 
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether this monitor held it last and nobody can hold it now, as far as is known: no answer comes."""
+        return self._is_ours and not self.is_held
+
     async def prepare(self) -> None:
-        """Create the stream, or find it."""
+        """Create the stream, or find it. In a cluster on three of its servers, and not before it has a leader."""
         config = {
-            "name": self._name,
+            "name": self.name,
             "subjects": [self._subject, f"{self._subject}.>"],
             "storage": "file",
             "retention": "limits",
@@ -62,12 +75,17 @@ class Lease:
             "max_age": 0,
             "max_msg_size": -1,
             "max_consumers": -1,
-            "num_replicas": 1,
         }
-        body = await self._ask(f"$JS.API.STREAM.INFO.{self._name}", None)
-        if body is None or body.get("error"):
-            body = await self._ask(f"$JS.API.STREAM.CREATE.{self._name}", config)
-        self.is_possible = body is not None and not body.get("error")
+        clustered = is_clustered(self._client)
+        for _ in range(_TRIES if clustered else 1):
+            body = await self._ask(f"$JS.API.STREAM.INFO.{self.name}", None)
+            for replicas in (_REPLICAS, 1) if clustered else (1,):
+                if body is None or body.get("error"):
+                    body = await self._ask(f"$JS.API.STREAM.CREATE.{self.name}", {**config, "num_replicas": replicas})
+            self.is_possible = body is not None and not body.get("error")
+            if self.is_possible or (body is not None and not _is_unavailable(body)):
+                return
+            await asyncio.sleep(_PAUSE if clustered else 0)
 
     async def take(self) -> bool:
         """Take the lease where nobody holds it, or its holder has not renewed it for too long."""
@@ -79,6 +97,7 @@ class Lease:
         number, content = found
         now = time.monotonic()
         holder = content.get("monitor")
+        self._is_ours = self._is_ours and holder == self._monitor
         if self._seen is None or self._seen[0] != number:
             self._seen = (number, now)
         # The holder's promise counts, not our own setting.
@@ -123,7 +142,7 @@ class Lease:
         """A consumer is gone, or a stream with all its consumers."""
         if self.is_possible:
             subject = f"{self._subject}.{stream}.{consumer or '>'}"
-            await self._ask(f"$JS.API.STREAM.PURGE.{self._name}", {"filter": subject})
+            await self._ask(f"$JS.API.STREAM.PURGE.{self.name}", {"filter": subject})
 
     async def _write(self, holder: str, position: int) -> bool:
         if not self.is_possible:
@@ -138,14 +157,15 @@ class Lease:
         headers = {"Nats-Expected-Last-Subject-Sequence": str(self._last)}
         reply = await self._ask(self._subject, content, headers=headers)
         if reply is None or reply.get("error") or not isinstance(reply.get("seq"), int):
-            if reply is not None and reply.get("error"):  # another one wrote, or we did and heard no answer
-                self._renewed = float("-inf")
+            if reply is not None and reply.get("error") and not _is_unavailable(reply):
+                self._renewed = float("-inf")  # another one wrote, or we did and heard no answer
             return False
         self._last, self._renewed, self.position = reply["seq"], asked, position
+        self._is_ours = holder == self._monitor
         return True
 
     async def _read(self, subject: str) -> tuple[int, dict[str, Any]] | None:
-        body = await self._ask(f"$JS.API.STREAM.MSG.GET.{self._name}", {"last_by_subj": subject})
+        body = await self._ask(f"$JS.API.STREAM.MSG.GET.{self.name}", {"last_by_subj": subject})
         if body is None:
             return None
         if body.get("error"):
@@ -168,3 +188,8 @@ class Lease:
         except Exception:
             return None
         return found if isinstance(found, dict) else None
+
+
+def _is_unavailable(reply: dict[str, Any]) -> bool:
+    """Whether it is no refusal: the cluster has no leader now."""
+    return bool((reply.get("error") or {}).get("code") == _UNAVAILABLE)

@@ -1,15 +1,16 @@
-"""The sentences about streams and consumers that stand in a job's log.
+"""Streams and consumers that were created, reused, refused or deleted: the lines about them, with their numbers.
 
-Called by `management` on the event loop, with the server's own descriptions.
+Called by `management` on the event loop, with the server's own descriptions, once for each event.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import Any, NamedTuple
 
-from .events import consumer_config, consumer_counters, duration, some, stream_fields, tell
+from . import told
+from .events import consumer_config, consumer_counters, stream_fields
 from .naming import Job
+from .told import duration, some, tell
 
 
 class Target(NamedTuple):
@@ -44,9 +45,7 @@ def tell_stream(job: Job, target: Target, reply: dict[str, Any], is_new: bool) -
     if is_new:
         tell(
             job,
-            logging.INFO,
-            "nats.stream.created",
-            "Created %s (subjects %s, max age %s)",
+            told.STREAM_CREATED,
             target,
             some((reply.get("config") or {}).get("subjects") or []),
             duration(fields["max_age"]),
@@ -56,9 +55,7 @@ def tell_stream(job: Job, target: Target, reply: dict[str, Any], is_new: bool) -
     else:
         tell(
             job,
-            logging.INFO,
-            "nats.stream.reused",
-            "Reusing %s (last_seq=%s, %s messages)",
+            told.STREAM_REUSED,
             target,
             fields["last_seq"],
             fields["messages"],
@@ -78,9 +75,7 @@ def tell_consumer(job: Job, target: Target, reply: dict[str, Any], is_new: bool)
     if is_new:
         tell(
             job,
-            logging.INFO,
-            "nats.consumer.created",
-            "Created %s (%s)",
+            told.CONSUMER_CREATED,
             target,
             snapshot,
             **target.fields,
@@ -90,9 +85,7 @@ def tell_consumer(job: Job, target: Target, reply: dict[str, Any], is_new: bool)
     else:
         tell(
             job,
-            logging.INFO,
-            "nats.consumer.reused",
-            "Reusing %s: %s (%s)",
+            told.CONSUMER_REUSED,
             target,
             _numbers(counters),
             snapshot,
@@ -108,9 +101,7 @@ def tell_final(job: Job, target: Target, reply: dict[str, Any]) -> None:
     given_up = _given_up(reply)
     tell(
         job,
-        logging.INFO,
-        "nats.consumer.final",
-        "Deleting %s: %s%s",
+        told.CONSUMER_FINAL,
         target,
         _numbers(counters),
         f", {given_up} given up after {(reply.get('config') or {}).get('max_deliver')} attempts" if given_up else "",
@@ -123,7 +114,7 @@ def tell_final(job: Job, target: Target, reply: dict[str, Any]) -> None:
 
 def tell_deleted(job: Job, target: Target) -> None:
     """A stream or consumer was deleted."""
-    tell(job, logging.INFO, f"nats.{target.kind}.deleted", "Deleted %s", target, **target.fields)
+    tell(job, told.DELETED[target.kind], target, **target.fields)
 
 
 def tell_already_gone(job: Job, target: Target, refusal: Refusal) -> None:
@@ -131,9 +122,7 @@ def tell_already_gone(job: Job, target: Target, refusal: Refusal) -> None:
     name = str(target)
     tell(
         job,
-        logging.INFO,
-        f"nats.{target.kind}.delete_failed",
-        "%s was already gone",
+        told.WAS_GONE[target.kind],
         name[0].upper() + name[1:],
         err_code=refusal.err_code,
         description=refusal.description,
@@ -146,9 +135,7 @@ def tell_refused(job: Job, target: Target, action: str, refusal: Refusal) -> Non
     code = f" (err_code {refusal.err_code})" if refusal.err_code is not None else ""
     tell(
         job,
-        logging.WARNING,
-        f"nats.{target.kind}.{'delete_failed' if action == 'DELETE' else 'failed'}",
-        "Could not %s %s: %s",
+        (told.DELETE_FAILED if action == "DELETE" else told.FAILED)[target.kind],
         "look up" if action == "INFO" else action.lower(),
         target,
         refusal.description + code,

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from ...context import JobScope, current_job
 from .acks import confirmed
 from .drift import found, is_watched
-from .events import LOGGER, timestamp
+from .events import timestamp
 from .fetching import ending, limits_of
 from .ledger import Ledger, open_part
 from .lifecycle import (
@@ -37,6 +37,7 @@ from .ownership import StreamKey, is_monitor, is_ownable, server_of
 from .publishing import settle
 from .questions import MAX_WAIT
 from .state import CONFLICT, Coroutine, State, alike, quietly, report_failure
+from .told import LOGGER
 from .vanishing import is_missing, vanished
 
 _CALL: Final = re.compile(
@@ -194,6 +195,7 @@ def _stream(state: State, call: Call, scope: JobScope | None, body: dict[str, An
     config = body.get("config") or {}
     if is_new and scope is not None and is_ownable(config, scope.job_id, state.settings.patterns):
         state.owners.learn(call.key, Job.of(scope))
+        state.last_booking = None
     subjects = list(config.get("subjects") or ())
     if is_new:
         vanished(state, call.key, "was created again")

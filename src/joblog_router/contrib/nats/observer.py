@@ -52,19 +52,26 @@ class _Parser(Parser):
         self._rest = b""
         place = 0
         while place < len(data):
-            if self.state != AWAITING_CONTROL_LINE or self.buf or not self._client.takes_bulk:
-                await super().parse(data[place:])
-                return
-            place = self._client.take(data, place)
-            if data.startswith(_START, place) and len(data) - place < _LONGEST and data.count(b"\r\n", place) < 2:
-                self._rest = data[place:]  # the rest of it comes next
-                return
-            # Up to the next one, unless that stands in the payload of another message: then the state says so.
-            following = data.find(b"\r\n" + _START, place + 1)
-            end = len(data) if following < 0 else following + 2
+            if self.state == AWAITING_CONTROL_LINE and not self.buf and self._client.takes_bulk:
+                place = self._client.take(data, place)
+                if self._is_cut_off(data, place):
+                    self._rest = data[place:]  # the rest of it comes next
+                    return
             if place < len(data):
+                # Up to the next one, unless that stands in the payload of another message: then the state says so.
+                following = data.find(b"\r\n" + _START, place) if self._client.takes_bulk else -1
+                end = len(data) if following < 0 else following + 2
                 await super().parse(data[place:end])
-            place = end
+                place = end
+
+    @staticmethod
+    def _is_cut_off(data: bytes, place: int) -> bool:
+        """Whether what is left is the beginning of an acknowledgement, and no more."""
+        left = len(data) - place
+        if not 0 < left < _LONGEST:
+            return False
+        begins = data[place : place + len(_START)]
+        return _START.startswith(begins) and (left < len(_START) or data.count(b"\r\n", place) < 2)
 
 
 class Observer(Client):
@@ -85,24 +92,24 @@ class Observer(Client):
 
     def take(self, data: bytes, place: int) -> int:
         """Hand over a run of acknowledgements that begins at `place`; where it ends, or `place` if nobody took it."""
-        end = data.rfind(b"\r\n" + _START, place)
-        if end < 0:
-            return place
-        # The last one may not be whole; it is left for the next round, as is all behind another message.
-        found = _ACKNOWLEDGED.findall(data, place, end + 2)
+        end = data.rfind(b"\r\n" + _START, place) + 2
+        # All but the last, which may not be whole; what follows another message is left for the next round.
+        found = _ACKNOWLEDGED.findall(data, place, end) if end > 1 else []
+        last = None if found and end > 1 and not found[-1][3] else _ACKNOWLEDGED.match(data, max(end, place))
+        if last is not None and last[4]:
+            found.append(last.groups(b""))
+            end = last.end()
         sid = found[0][3] if found else b""
         if sid not in self._bulks:
             return place
         bulk = self._bulks[sid]
-        for index, groups in enumerate(found):
-            if groups[3] != sid:  # another message, or another subscription's
-                del found[index:]
-                end = -1
-                break
+        is_all = len({groups[3] for groups in found}) == 1
+        if not is_all:  # other messages, or another subscription's, stand between them
+            del found[next(index for index, groups in enumerate(found) if groups[3] != sid) :]
         if not bulk(found):
             return place
         self.stats["in_msgs"] += len(found)
-        return end + 2 if end >= 0 else _behind(data, place, len(found))
+        return end if is_all else _behind(data, place, len(found))
 
     async def tap(self, subject: str, tap: Tap, bulk: Bulk | None = None) -> Any:
         """Subscribe; each message goes to `tap`, which must not raise. The subscription, to be ended by `untap`.

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
-import time
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from ...context import JobScope, current_job
+from . import told
 from .consumption import is_milestone
-from .events import tell
 from .headers import matches, with_header
 from .ledger import Ledger, open_part
 from .naming import Job, job_in_header
 from .ownership import StreamKey, server_of
 from .state import CONFLICT, Coroutine, State, quietly
-from .sums import Failure, Sum, expected_of
+from .sums import Failure, Run, Sum, expected_of
+from .told import tell
 from .vanishing import look_for, replaced, starts_over
 
 _MAX_SUMS: Final = 1_000
@@ -65,41 +65,47 @@ def publishing(state: State, original: Coroutine) -> Coroutine:
     @functools.wraps(original)
     async def publish(self: Any, *args: Any, **kwargs: Any) -> Any:
         scope = current_job()
-        if scope is None or not state.active:
-            return await original(self, *args, **kwargs)
-        client = getattr(self, "_nc", None)
         last = state.last_booking
         if (
-            last is None
-            or last.scope is not scope
-            or last.client is not client
-            or not args
-            or args[0] != last.subject
-            or "headers" in kwargs
-            or len(args) >= _HEADERS
+            last is not None
+            and last.scope is scope
+            and last.jetstream is self
+            and args
+            and args[0] == last.subject
+            and len(args) < _HEADERS
+            and "headers" not in kwargs
         ):
-            last = None
-            if state.last_use[0] is not scope or state.last_use[1] is not client:
-                quietly(state.works_on, scope, client)
-        if state.settings.header_subjects:
-            sent = quietly(with_header, state.settings, scope, args, kwargs) or (args, kwargs)
-            sending = original(self, *sent[0], **sent[1])
-        else:
             sending = original(self, *args, **kwargs)
-        started = time.monotonic()
+        elif scope is None or not state.active:
+            return await original(self, *args, **kwargs)
+        else:
+            last = None
+            sent = _prepared(state, scope, getattr(self, "_nc", None), args, kwargs)
+            sending = original(self, *sent[0], **sent[1])
+        started = monotonic()
         try:
             ack = await sending
         except (Exception, asyncio.CancelledError) as error:
+            client = getattr(self, "_nc", None)
             gone = quietly(_failed, state, Attempt(client, scope, args, kwargs, started), error)
             if gone is not None:
                 await look_for(state, client, gone)
             raise
         # Whatever changes the answer puts another booking there.
         if last is None or last is not state.last_booking or not last.add(ack, started):
-            quietly(_accepted, state, Attempt(client, scope, args, kwargs, started), ack)
+            quietly(_accepted, state, Attempt(getattr(self, "_nc", None), scope, args, kwargs, started), ack, self)
         return ack
 
     return publish
+
+
+def _prepared(state: State, scope: JobScope, client: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """The arguments to send with, the job's header among them where a setting asks for it."""
+    if state.last_use[0] is not scope or state.last_use[1] is not client:
+        quietly(state.works_on, scope, client)
+    if not state.settings.header_subjects:
+        return args, kwargs
+    return quietly(with_header, state.settings, scope, args, kwargs) or (args, kwargs)
 
 
 def publishing_async(state: State, original: Coroutine) -> Coroutine:
@@ -110,12 +116,8 @@ def publishing_async(state: State, original: Coroutine) -> Coroutine:
         scope = current_job()
         if scope is None or not state.active:
             return await original(self, *args, **kwargs)
-        attempt = Attempt(getattr(self, "_nc", None), scope, args, kwargs, time.monotonic())
-        if state.last_use[0] is not scope or state.last_use[1] is not attempt.client:
-            quietly(state.works_on, scope, attempt.client)
-        sent = (args, kwargs)
-        if state.settings.header_subjects:
-            sent = quietly(with_header, state.settings, scope, args, kwargs) or sent
+        attempt = Attempt(getattr(self, "_nc", None), scope, args, kwargs, monotonic())
+        sent = _prepared(state, scope, attempt.client, args, kwargs)
         try:
             future = await original(self, *sent[0], **sent[1])
         except (Exception, asyncio.CancelledError) as error:
@@ -199,36 +201,16 @@ def _resolved(state: State, future: Any) -> None:
 class Booking:
     """Where the last message was booked: the next one, of the same scope and subject, mostly goes there too."""
 
-    __slots__ = ("booked", "client", "ledger", "owned", "scope", "stream", "subject")
+    __slots__ = ("add", "jetstream", "scope", "subject")
 
-    scope: JobScope
-    client: Any
-    subject: str
-    stream: str | None
-    ledger: Ledger
-    booked: Sum
-    owned: dict[StreamKey, Job]
-
-    def __init__(self, state: State, attempt: Attempt, ledger: Ledger, booked: Sum) -> None:
+    def __init__(self, attempt: Attempt, jetstream: Any, run: Run) -> None:
         self.scope = attempt.scope
-        self.client = attempt.client
+        self.jetstream = jetstream
         self.subject = attempt.subject
-        self.stream = booked.stream
-        self.ledger = ledger
-        self.booked = booked
-        self.owned = state.owners.jobs
-
-    def add(self, ack: Any, started: float) -> bool:
-        """Count a message that is like the one before; False where it has to be looked at."""
-        try:
-            if ack.stream != self.stream or ack.duplicate or self.owned or self.ledger.closed:
-                return False
-            return self.booked.add_next(ack.seq, started)
-        except Exception:
-            return False
+        self.add = run.add
 
 
-def _accepted(state: State, attempt: Attempt, ack: Any) -> None:
+def _accepted(state: State, attempt: Attempt, ack: Any, jetstream: Any = None) -> None:
     state.last_booking = None
     key = StreamKey(server_of(attempt.client) if state.tells_servers else "", ack.stream)
     state.uses(key, attempt.scope)
@@ -247,8 +229,10 @@ def _accepted(state: State, attempt: Attempt, ack: Any) -> None:
         booked.tell_progress(progress)
     _go_on(ledger, booked)
     # Only once the scope has turned to this stream: until then each message is counted towards that.
-    if ledger.run.get(booked.job) == (booked, _SWITCHED) and not (ledger.closed or attempt.headers):
-        state.last_booking = Booking(state, attempt, ledger, booked)
+    is_plain = not (ledger.closed or attempt.headers or state.settings.header_subjects or state.owners)
+    if jetstream is not None and is_plain and ledger.run.get(booked.job) == (booked, _SWITCHED):
+        run = booked.begin_run()
+        state.last_booking = None if run is None else Booking(attempt, jetstream, run)
 
 
 def _go_on(ledger: Ledger, booked: Sum) -> None:
@@ -275,6 +259,7 @@ def _go_on(ledger: Ledger, booked: Sum) -> None:
 
 def _settle(ledger: Ledger, booked: Sum) -> None:
     ledger.sums.pop((booked.job, booked.stream), None)
+    booked.end_run()
     if booked.is_complete:
         ledger.said.add(("complete", booked.job, booked.stream))
     if not ledger.lasting:
@@ -313,23 +298,15 @@ def _expected_key(state: State, attempt: Attempt) -> StreamKey:
 def _tell_failure(booked: Sum, failure: Failure, count: int) -> None:
     error = failure.error
     description = getattr(error, "description", None) or str(error)
-    message = "Publishing to %s failed: %s"
-    if failure.is_unknown:
-        message = "Publishing to %s: no acknowledgement in time, outcome unknown: %s"
     name = type(error).__name__
-    args: list[Any] = [failure.subject, f"{name} ({description})" if description else name]
-    if booked.stream is not None:
-        message = message.replace("to %s", "to %s (NATS stream %s)", 1)
-        args.insert(1, booked.stream)
-    if count > 1:
-        message += ", %d times so far"
-        args.append(count)
     tell(
         booked.job,
-        logging.WARNING,
-        "nats.publish.failed",
-        message,
-        *args,
+        told.PUBLISH_FAILED,
+        failure.subject,
+        f" (NATS stream {booked.stream})" if booked.stream is not None else "",
+        ": no acknowledgement in time, outcome unknown" if failure.is_unknown else " failed",
+        f"{name} ({description})" if description else name,
+        f", {count} times so far" if count > 1 else "",
         error=error,
         stream=booked.stream,
         subject=failure.subject,
@@ -363,6 +340,7 @@ def _sum(state: State, attempt: Attempt, key: StreamKey) -> tuple[Ledger, Sum | 
         if ("complete", job, stream) in ledger.said:
             total = 0
         booked = ledger.sums[job, stream] = Sum(job, stream, total)
+    booked.end_run()
     return ledger, booked
 
 

@@ -7,17 +7,17 @@ and logs none of them. Only for streams and messages that name a job: a scope al
 from __future__ import annotations
 
 import functools
-import logging
 from typing import Any, Final
 
 from ...context import JobScope, current_job
+from . import told
 from .consumption import Consumption, is_milestone
-from .events import tell
 from .exhaustion import note_last_attempt
 from .fetching import finish_with, pay_out, worker_of
 from .naming import Delivery, Job, delivery_of_reply, job_in_header
 from .ownership import StreamKey, server_of
 from .state import Coroutine, State, quietly
+from .told import tell
 
 _FIRST_TALLY: Final = 100
 
@@ -72,9 +72,7 @@ def delivered(state: State, client: Any, inbox: str, message: Any, *, job: Job |
 def _tell_first(taken: Consumption, delivery: Delivery) -> None:
     tell(
         taken.job,
-        logging.INFO,
-        "nats.fetch.first",
-        "Worker %s received its first message from %s (consumer_seq %s)",
+        told.RECEIVED_FIRST,
         taken.worker,
         taken.key.stream,
         delivery.consumer_seq,

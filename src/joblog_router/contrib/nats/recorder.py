@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .events import timestamp
+from .replicas import is_clustered
 
 if TYPE_CHECKING:
     from .observer import Observer
@@ -23,6 +24,8 @@ _NANOSECONDS: Final = 1_000_000_000
 _HEARTBEAT: Final = 1.0
 _SILENCE: Final = 5.0
 _WAIT: Final = 5.0
+_END_WAIT: Final = 1.0
+_UNAVAILABLE: Final = 503
 
 # Subject and payload of what was recorded, its number in the recorder, and when it was (seconds since the epoch).
 Record = Callable[[str, bytes, int, float], None]
@@ -53,6 +56,8 @@ class Recorder:
         self._expected = 1
         self._heard = 0.0
         self._is_broken = False
+        # Whether there cannot be one; else it may be that it does not answer now.
+        self.is_refused = False
         # The number of the last record that was read.
         self.position = self._kept = 0
 
@@ -76,12 +81,16 @@ class Recorder:
         body = await self._ask(f"$JS.API.STREAM.INFO.{self.name}")
         if body is None or body.get("error"):
             body = await self._ask(f"$JS.API.STREAM.CREATE.{self.name}", config)
+        self.is_refused = body is not None and (body.get("error") or {}).get("code") != _UNAVAILABLE
         if body is None or body.get("error") or not (body.get("config") or {}).get("no_ack"):
             return None
         state = body.get("state") or {}
         created = timestamp(body.get("created")) or time.time()
         first = state.get("first_seq") or 0
         since = created if first <= 1 else timestamp(state.get("first_ts")) or time.time()
+        if is_clustered(self._client):
+            # While its own server was down, the others went on unrecorded.
+            since = max(since, timestamp((body.get("cluster") or {}).get("leader_since")) or time.time())
         return Extent(first, state.get("last_seq") or 0, since)
 
     async def open(self, first: int) -> bool:
@@ -110,12 +119,13 @@ class Recorder:
         self._consumer = str(body.get("name") or "")
         return True
 
-    async def keep(self) -> None:
-        """Open it again where records were missed, or nothing was heard for some seconds."""
+    async def keep(self) -> bool:
+        """Open it again where records were missed, or nothing was heard for some seconds; False where it is gone."""
         if self.position != self._kept:
             self._kept, self._heard = self.position, time.monotonic()
         if self._is_broken or time.monotonic() - self._heard > _SILENCE:
-            await self.open(self.position + 1)
+            return await self.open(self.position + 1)
+        return True
 
     async def close(self) -> None:
         """End reading; the server removes the consumer."""
@@ -124,7 +134,7 @@ class Recorder:
         if subscription is not None:
             await self._client.untap(subscription)
         if consumer and self._client.is_connected:
-            await self._ask(f"$JS.API.CONSUMER.DELETE.{self.name}.{consumer}")
+            await self._ask(f"$JS.API.CONSUMER.DELETE.{self.name}.{consumer}", wait=_END_WAIT)
 
     def _received(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
         if headers and not subject.startswith("$JS."):
@@ -173,11 +183,13 @@ class Recorder:
         task = asyncio.ensure_future(self._client.publish(subject, b""))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _ask(self, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    async def _ask(
+        self, subject: str, body: dict[str, Any] | None = None, *, wait: float = _WAIT
+    ) -> dict[str, Any] | None:
         try:
             payload = b"" if body is None else json.dumps(body).encode()
-            async with asyncio.timeout(_WAIT):  # sending may block, too
-                reply = json.loads((await self._client.request(subject, payload, timeout=_WAIT)).data)
+            async with asyncio.timeout(wait):  # sending may block, too
+                reply = json.loads((await self._client.request(subject, payload, timeout=wait)).data)
         except Exception:
             return None
         return reply if isinstance(reply, dict) else None

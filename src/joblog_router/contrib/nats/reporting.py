@@ -5,13 +5,13 @@ Called by the monitor on its event loop, once an interval for each consumer with
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any, Final
 
-from .consumption import Pace, listed, shown
-from .events import duration, tell
+from . import told
+from .consumption import Pace
 from .following import Described, Followed
+from .told import Told, duration, listed, shown, tell
 
 _COUNTS: Final = ("pulls", "acked", "sent_back", "terminated", "in_progress", "redelivered")
 _KINDS: Final = ("redelivery", "nak", "terminated", "in_progress", "twice", "exhausted", "snapshot", "drained")
@@ -68,10 +68,9 @@ def report(followed: Followed, tasks: dict[int, str], *, is_last: bool = False) 
     if followed.redeliveries and is_due("redelivery"):
         _tell_redeliveries(followed, telling.paces["redelivery"])
     if followed.naks and is_due("nak"):
-        _tell_attempts(followed, telling.paces["nak"], "nats.nak", "Sent back", followed.naks)
+        _tell_attempts(followed, telling.paces["nak"], told.SEEN_SENT_BACK, followed.naks)
     if followed.progress and is_due("in_progress"):
-        words = "Workers asked for more time for"
-        _tell_attempts(followed, telling.paces["in_progress"], "nats.in_progress", words, followed.progress)
+        _tell_attempts(followed, telling.paces["in_progress"], told.SEEN_IN_PROGRESS, followed.progress)
     if followed.terms and is_due("terminated"):
         _tell_terminated(followed, telling.paces["terminated"], tasks)
     if followed.doubles and is_due("twice"):
@@ -92,9 +91,7 @@ def finish(followed: Followed, tasks: dict[int, str]) -> None:
     numbers = [(followed.acked, "acknowledged"), (followed.sent_back, "sent back"), (followed.terminated, "terminated")]
     _line(
         followed,
-        logging.INFO,
-        "nats.fetch.summary",
-        "Workers asked %s times for messages of %s, which is gone now: %s",
+        told.CAME_AND_WENT,
         f"{followed.pulls:,}",
         followed.stream,
         ", ".join(f"{number:,} {what}" for number, what in numbers if number) or "none acknowledged",
@@ -152,9 +149,9 @@ def tasks_wanted(followed: Followed) -> list[int]:
     return sorted({*followed.to_give_up, *followed.terms})
 
 
-def _line(followed: Followed, level: int, event: str, message: str, *args: Any, **fields: Any) -> None:
+def _line(followed: Followed, sentence: Told, *args: Any, **fields: Any) -> None:
     _telling(followed).lines += 1
-    tell(followed.job, level, event, message, *args, **followed.fields, **fields)
+    tell(followed.job, sentence, *args, **followed.fields, **fields)
 
 
 def _telling(followed: Followed) -> Telling:
@@ -172,18 +169,19 @@ def _tell_workers(followed: Followed) -> None:
         worker.is_told = True
     batches = sorted({worker.batch for worker in new.values()})
     several = len(new) > 1
+    names = [worker.name or inbox for inbox, worker in new.items()]
+    if len(set(names)) < len(names):  # subscriptions of one client, or clients of one name
+        names = [f"{worker.name} ({inbox})" if worker.name else inbox for inbox, worker in new.items()]
     _line(
         followed,
-        logging.INFO,
-        "nats.fetch.first",
-        "%s of %s %s for messages for the first time, %s at a time%s: %s",
+        told.SEEN_FETCHING,
         f"{len(new)} workers" if several else "A worker",
         followed.stream,
         "ask" if several else "asks",
         "-".join(map(str, batches[:1] + batches[-1:] if len(batches) > 1 else batches)),
         f" ({followed.described.waiting} waiting)" if followed.described and followed.described.waiting else "",
-        shown(list(new)),
-        worker=listed(list(new)),
+        shown(names),
+        worker=listed(names),
         count=len(new),
         batch=batches[-1],
         waiting=followed.described.waiting if followed.described else None,
@@ -196,9 +194,7 @@ def _tell_redeliveries(followed: Followed, pace: Pace) -> None:
     pace.told()
     _line(
         followed,
-        logging.WARNING,
-        "nats.redelivery",
-        "Redelivery of %s message%s on %s: %s",
+        told.SEEN_REDELIVERED,
         f"{len(found):,}",
         "s" if len(found) > 1 else "",
         followed.stream,
@@ -211,16 +207,13 @@ def _tell_redeliveries(followed: Followed, pace: Pace) -> None:
     )
 
 
-def _tell_attempts(followed: Followed, pace: Pace, event: str, words: str, found: dict[int, int]) -> None:
+def _tell_attempts(followed: Followed, pace: Pace, sentence: Told, found: dict[int, int]) -> None:
     items = sorted(found.items())
     found.clear()
     pace.told()
     _line(
         followed,
-        logging.WARNING if event == "nats.nak" else logging.INFO,
-        event,
-        "%s %s message%s of %s: %s",
-        words,
+        sentence,
         f"{len(items):,}",
         "s" if len(items) > 1 else "",
         followed.stream,
@@ -239,9 +232,7 @@ def _tell_terminated(followed: Followed, pace: Pace, tasks: dict[int, str]) -> N
     reasons = sorted({reason for _, (_, reason) in items if reason})
     _line(
         followed,
-        logging.WARNING,
-        "nats.terminated",
-        "%s message%s of %s terminated, and will not come again: %s%s",
+        told.SEEN_TERMINATED,
         f"{len(items):,}",
         "s" if len(items) > 1 else "",
         f"{followed.stream} {'are' if len(items) > 1 else 'is'}",
@@ -262,9 +253,7 @@ def _tell_twice(followed: Followed, pace: Pace) -> None:
     pace.told()
     _line(
         followed,
-        logging.WARNING,
-        "nats.ack.twice",
-        "%s message%s of %s worked on twice: %s; ack_wait (%s) is too short for the work",
+        told.WORKED_ON_TWICE,
         f"{len(items):,}",
         "s" if len(items) > 1 else "",
         f"{followed.stream} {'were' if len(items) > 1 else 'was'}",
@@ -289,9 +278,7 @@ def _tell_given_up(followed: Followed, telling: Telling, tasks: dict[int, str]) 
     count = len(items) or unnamed
     _line(
         followed,
-        logging.ERROR,
-        "nats.exhausted",
-        "Gave up %s message%s of %s after %s attempt%s: %s",
+        told.SEEN_GIVEN_UP,
         f"{count:,}",
         "s" if count > 1 else "",
         followed.stream,
@@ -319,22 +306,18 @@ def _is_newly_drained(followed: Followed, telling: Telling) -> bool:
 def _tell_state(followed: Followed, telling: Telling, known: Described, *, is_last: bool) -> None:
     if known.paused != telling.is_paused:
         telling.is_paused = known.paused
-        event = "nats.consumer.paused" if known.paused else "nats.consumer.resumed"
-        words = "is paused: no worker gets anything from it" if known.paused else "goes on"
-        target = (followed.consumer, followed.stream)
-        level = logging.WARNING if known.paused else logging.INFO
-        _line(followed, level, event, "Consumer %s of %s %s", *target, words)
+        _line(followed, told.PAUSED if known.paused else told.RESUMED, followed.consumer, followed.stream)
     _tell_stalled(followed, telling, known)
     snapshot = (known.delivered, known.pending, known.open, known.counters.get("ack_floor"), followed.acked)
     is_news = snapshot != telling.snapshot and known.delivered > 0
     is_drained = known.is_drained and not followed.to_give_up
     if is_drained and not telling.is_drained and (is_last or telling.paces["drained"].is_due()):
         telling.paces["drained"].told()
-        _tell_snapshot(followed, telling, known, "nats.drained")
+        _tell_snapshot(followed, telling, known, told.DRAINED)
         telling.is_drained, telling.snapshot = True, snapshot
     elif is_news and not is_drained and (is_last or telling.paces["snapshot"].is_due()):
         telling.paces["snapshot"].told()
-        _tell_snapshot(followed, telling, known, "nats.snapshot")
+        _tell_snapshot(followed, telling, known, told.SNAPSHOT)
         telling.snapshot = snapshot
     if not is_drained:
         telling.is_drained = False
@@ -351,9 +334,7 @@ def _tell_stalled(followed: Followed, telling: Telling, known: Described) -> Non
     telling.is_stalled = True
     _line(
         followed,
-        logging.WARNING,
-        "nats.stalled",
-        "No worker asks for messages of %s: %s delivered and not acknowledged for %s (ack_wait %s), %s never delivered",
+        told.STALLED,
         followed.stream,
         f"{known.open:,} {'are' if known.open > 1 else 'is'}",
         duration(waited),
@@ -363,7 +344,7 @@ def _tell_stalled(followed: Followed, telling: Telling, known: Described) -> Non
     )
 
 
-def _tell_snapshot(followed: Followed, telling: Telling, known: Described, event: str) -> None:
+def _tell_snapshot(followed: Followed, telling: Telling, known: Described, sentence: Told) -> None:
     now = time.monotonic()
     acked, delivered = followed.acked - telling.acked, known.delivered - telling.delivered
     rate = round(acked / (now - telling.at), 1) if acked and now > telling.at else None
@@ -374,10 +355,7 @@ def _tell_snapshot(followed: Followed, telling: Telling, known: Described, event
     parts += [f"{number:,} {what}" for number, what in _rest(followed, known, redelivered) if number]
     _line(
         followed,
-        logging.INFO,
-        event,
-        "%s %s of %s: %s",
-        "Nothing is left for consumer" if event == "nats.drained" else "Consumer",
+        sentence,
         followed.consumer,
         followed.stream,
         ", ".join(parts),

@@ -5,11 +5,12 @@ Called by `fetching` on the event loop with the server's description of the cons
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final, NamedTuple
 
+from . import told
 from .consumption import Consumption
-from .events import consumer_counters, duration, seconds, tell, timestamp
+from .events import consumer_counters, seconds, timestamp
+from .told import duration, tell
 
 GONE: Final = "gone"
 
@@ -68,9 +69,7 @@ def tell_shortage(taken: Consumption, shortage: Shortage, info: dict[str, Any] |
     counters = consumer_counters(info) if info is not None else {}
     tell(
         taken.job,
-        logging.WARNING if shortage.is_trouble else logging.INFO,
-        "nats.fetch.empty",
-        "Worker %s found nothing to fetch on %s: %s",
+        told.FETCH_TROUBLE if shortage.is_trouble else told.FETCHED_NOTHING,
         taken.worker,
         taken.key.stream,
         shortage.words,

@@ -7,14 +7,14 @@ tenth of the total where the scope says `expected`.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-import time
 from collections import Counter
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
-from .events import duration, tell
+from . import told
 from .naming import Job
+from .told import duration, tell
 
 _FIRST_PROGRESS: Final = 100
 # With a total: not oftener than this many messages.
@@ -44,6 +44,47 @@ class Progress(NamedTuple):
     since: int
 
 
+class Run:
+    """Messages of one client that are each stored after all before, as most are: counted with next to no work.
+
+    Between two publishes the server and everything else runs, and whatever is touched here costs anew: one function
+    that calls nothing of ours, one object, no lock. Only the client's own event loop calls `add`.
+    """
+
+    __slots__ = ("booked", "last_seq", "left", "since", "stopped", "stream", "taken", "taken_over")
+
+    def __init__(self, booked: Sum, left: int) -> None:
+        self.booked = booked
+        self.stream = booked.stream
+        # How many it may take.
+        self.left = left
+        self.last_seq = booked.last_seq
+        self.since = booked.since_started
+        self.stopped = booked.stopped
+        self.taken = self.taken_over = 0
+
+    def add(self, ack: Any, started: float) -> bool:
+        """Count a message; False, and not counted, where there is more to it. Never raises."""
+        try:
+            seq = ack.seq
+            if (
+                seq <= self.last_seq
+                or self.taken >= self.left
+                or ack.duplicate
+                or ack.stream != self.stream
+                or started < self.since
+            ):
+                return False
+            self.last_seq = seq
+            self.stopped = monotonic()
+            self.taken += 1
+        except Exception:
+            return False
+        if not self.left:  # another thread has ended it in this very moment
+            self.booked.take_over(self)
+        return True
+
+
 class Sum:
     """What one scope published into one stream for one job. `expected`: how many messages it will be, 0 if unknown.
 
@@ -54,6 +95,7 @@ class Sum:
         "_lock",
         "_next",
         "_plain_below",
+        "_run",
         "_told_accepted",
         "_told_duplicates",
         "accepted",
@@ -105,6 +147,7 @@ class Sum:
         self.since_started = 0.0
         self._next = milestone_after(0, expected)
         self._plain_below = 0
+        self._run: Run | None = None
         self._lock = threading.Lock()  # a scope may be carried into a thread with a loop of its own
 
     @property
@@ -121,18 +164,32 @@ class Sum:
         """Count the time of one message."""
         self.started = min(self.started, started) if self.started else started
         self.since_started = min(self.since_started, started) if self.since_started else started
-        self.stopped = time.monotonic()
+        self.stopped = monotonic()
 
-    def add_next(self, seq: int, started: float) -> bool:
-        """Count a message stored after all others, as most are. False, and not counted, where there is more to it."""
+    def begin_run(self) -> Run | None:
+        """Where the next messages are counted, as long as there is nothing to look at; None if there is now."""
+        self.end_run()
+        left = self._plain_below - self.accepted - 1
+        if left <= 0 or self.is_told:
+            return None
+        self._run = Run(self, left)
+        return self._run
+
+    def end_run(self) -> None:
+        """Take over what was counted there; no more is."""
+        run, self._run = self._run, None
+        if run is not None:
+            run.left = 0
+            self.take_over(run)
+
+    def take_over(self, run: Run) -> None:
+        """Count what a run counted and that is not counted here yet."""
         with self._lock:
-            accepted = self.accepted + 1
-            if accepted >= self._plain_below or seq <= self.last_seq or started < self.since_started or self.is_told:
-                return False
-            self.accepted = accepted
-            self.last_seq = self.since_last_seq = seq
-            self.stopped = self.last_stored = time.monotonic()
-            return True
+            fresh, run.taken_over = run.taken - run.taken_over, run.taken
+            if fresh:
+                self.accepted += fresh
+                self.last_seq = self.since_last_seq = run.last_seq
+                self.stopped = self.last_stored = run.stopped
 
     def add_accepted(self, ack: Any, started: float) -> Progress | None:
         """Count a message that the stream acknowledged. What to tell, if it is time for that."""
@@ -187,9 +244,7 @@ class Sum:
         rate = round(progress.since / progress.seconds) if progress.seconds > 0 else None
         tell(
             self.job,
-            logging.INFO,
-            "nats.publish.progress",
-            "Queued %s%s messages to %s so far%s%s",
+            told.PUBLISHING,
             counted,
             of,
             self.stream,
@@ -206,48 +261,31 @@ class Sum:
 
     def tell(self) -> None:
         """The summary line; nothing where nothing was published, and never a second one."""
+        self.end_run()
         with self._lock:
             if self.is_told or not (self.accepted or self.errors or self.pending):
                 return
             self.is_told = True
         failed, total = self.failed, self.accepted + self.failed + self.pending
-        if failed or self.pending:
-            text = f"Published {self.accepted:,} of {total:,} messages"
-        else:
-            text = f"Published {total:,} message" + ("s" if total != 1 else "")
-        args: list[Any] = [text]
-        text = "%s"
-        if self.stream is not None:
-            text += " to NATS stream %s"
-            args.append(self.stream)
+        is_whole = not (failed or self.pending)
+        of = "" if is_whole else f"{self.accepted:,} of "
         seconds = self.stopped - self.started if self.started else None
-        text += "%s"
-        args.append(_range(self.first_seq, self.last_seq, self.accepted - self.duplicates))
-        if seconds is not None:
-            text += " in %s"
-            args.append(duration(seconds))
-        if self.duplicates:
-            text += ", %s of them stored before"
-            args.append(f"{self.duplicates:,}")
-        if failed > self.unknown:
-            text += "; %s failed"
-            args.append(f"{failed - self.unknown:,}")
-        if self.unknown:
-            text += "; %s without an acknowledgement in time, outcome unknown"
-            args.append(f"{self.unknown:,}")
-        if self.pending:
-            text += "; %s without an acknowledgement so far, outcome unknown"
-            args.append(f"{self.pending:,}")
+        counts = [
+            (failed - self.unknown, "failed"),
+            (self.unknown, "without an acknowledgement in time, outcome unknown"),
+            (self.pending, "without an acknowledgement so far, outcome unknown"),
+        ]
+        rest = f", {self.duplicates:,} of them stored before" if self.duplicates else ""
+        rest += "".join(f"; {count:,} {what}" for count, what in counts if count)
         errors = ", ".join(f"{name} {count}" for name, count in self.errors.most_common())
-        if errors:
-            text += " (%s)"
-            args.append(errors)
         tell(
             self.job,
-            logging.WARNING if failed or self.pending else logging.INFO,
-            "nats.publish.summary",
-            text,
-            *args,
+            told.PUBLISHED if is_whole else told.PUBLISHED_SOME,
+            f"{of}{total:,} message" + ("s" if total != 1 or of else ""),
+            f" to NATS stream {self.stream}" if self.stream is not None else "",
+            _range(self.first_seq, self.last_seq, self.accepted - self.duplicates),
+            "" if seconds is None else f" in {duration(seconds)}",
+            rest + (f" ({errors})" if errors else ""),
             stream=self.stream,
             accepted=self.accepted,
             expected=self.expected or None,

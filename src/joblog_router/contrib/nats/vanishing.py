@@ -6,14 +6,14 @@ and finds none, the stream is created again, or its sequence numbers start over.
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final
 
-from .events import tell
+from . import told
 from .ledger import Ledger
 from .ownership import StreamKey
 from .state import State, report_failure
 from .sums import Sum
+from .told import tell
 
 _NO_STREAM: Final = 10059
 
@@ -27,6 +27,7 @@ def vanished(state: State, key: StreamKey, again: str = "") -> None:
     """The stream is not the one that open scopes published into: one line for each of them."""
     for ledger in state.ledgers.open_ones():
         for booked in list(ledger.sums.values()):
+            booked.end_run()
             if booked.stream == key.stream and booked.accepted:
                 replaced(ledger, booked, again)
 
@@ -34,13 +35,12 @@ def vanished(state: State, key: StreamKey, again: str = "") -> None:
 def replaced(ledger: Ledger, booked: Sum, again: str) -> None:
     """Close the sum of a stream that is gone, and say what went with it."""
     ledger.sums.pop((booked.job, booked.stream), None)
+    booked.end_run()
     stored = booked.accepted - booked.duplicates
     booked.tell()
     tell(
         booked.job,
-        logging.ERROR,
-        "nats.stream.vanished",
-        "NATS stream %s %s: the %s message%s that this job had published into it %s gone, unless delivered before",
+        told.STREAM_VANISHED,
         booked.stream,
         again or "is gone",
         f"{stored:,}",

@@ -7,30 +7,37 @@ is handed back to be told about for the last time.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any, Final
 
 from .following import ACK, IN_PROGRESS, NAK, TERM, Followed
 from .naming import Job, NamePatterns
+from .told import reason_of
 
 _MAX_FOLLOWED: Final = 10_000
 _MAX_STRANGERS: Final = 20_000
-_MAX_REASON: Final = 200
-_ACK: Final = "$JS.ACK."
+# Of a consumer that several jobs share, or of whose stream nothing is known yet.
+NOBODY: Final = Job("", "")
 _TOKENS: Final = 9
 
 
 class Watch:
     """Stream and consumer to what is known of it. `since`: from when on nothing was missed (seconds, epoch)."""
 
-    since: float
-
-    def __init__(self, patterns: NamePatterns) -> None:
+    def __init__(self, patterns: NamePatterns, shared: Collection[str] = ()) -> None:
         self._patterns = patterns
+        self._said_to_be_shared = shared
         self.since = float("inf")
         self.followed: dict[tuple[str, str], Followed] = {}
         # Consumers of nobody's; and streams whose subjects say whose they are, though their names do not.
         self._strangers: set[tuple[str, str]] = set()
         self._by_subjects: dict[str, str] = {}
+        self._by_filter: dict[tuple[str, str], str] = {}
+        # Streams of several jobs' messages; and all that are there, once they were listed.
+        self._shared: set[str] = set()
+        self._known: set[str] | None = None
+        # Whether something happened to a stream that was not listed yet.
+        self.is_stale = False
 
     def tapped(self, subject: str, reply: str, payload: bytes, at: float | None = None) -> None:
         """A pull or an answer passed the server. Never raises; hot.
@@ -54,7 +61,7 @@ class Watch:
                 if followed is None or (at is not None and at < followed.born):
                     return
                 if reply:
-                    followed.seen(_who(reply), _batch(payload))
+                    followed.seen(_who(reply), _batch(payload), reply)
                 else:
                     followed.pull()
         except (IndexError, ValueError):
@@ -62,6 +69,13 @@ class Watch:
 
     def acknowledged(self, run: list[tuple[bytes, ...]]) -> None:
         """Many plain acknowledgements: stream and consumer, attempt and sequence of each. Never raises."""
+        name = run[0][0]
+        seqs = [int(groups[2]) for groups in run if groups[1] == b"1" and groups[0] == name]
+        if len(seqs) == len(run):  # as mostly
+            followed = self._named(name)
+            if followed is not None:
+                followed.acknowledged(seqs)
+            return
         firsts: dict[bytes, list[int]] = {}
         for name, attempt, seq, *_ in run:
             if attempt == b"1":
@@ -83,21 +97,52 @@ class Watch:
         return self.meet(stream, consumer)
 
     def job_of(self, stream: str, consumer: str = "") -> Job | None:
-        """Whose a stream or consumer is: by name, else by the stream's subjects; None if nobody's, or several's."""
+        """Whose a stream or consumer is: by name, else by the stream's subjects, else by the consumer's filter.
+
+        None if nobody's, or several's.
+        """
         named = self._patterns.jobs_in(stream) | self._patterns.jobs_in(consumer)
         if len(named) > 1:
             return None
-        job_id = next(iter(named)) if named else self._by_subjects.get(stream)
+        if named:
+            return Job.named(next(iter(named)))
+        job_id = self._by_subjects.get(stream) or self._by_filter.get((stream, consumer))
         return None if job_id is None else Job.named(job_id)
 
-    def learn(self, stream: str, subjects: list[str]) -> Job | None:
-        """The job of a stream with these subjects."""
+    def learn(self, streams: dict[str, list[str]]) -> list[str]:
+        """The streams that are there, with their subjects; those with something to watch."""
+        self._known, self.is_stale = set(streams), False
+        return [stream for stream, subjects in streams.items() if self._learn(stream, subjects)]
+
+    def _learn(self, stream: str, subjects: list[str]) -> bool:
         patterns = self._patterns
-        if not patterns.jobs_in(stream) and not any(patterns.open_to_several(subject) for subject in subjects):
-            named = {job for subject in subjects for job in patterns.jobs_in(subject)}
-            if len(named) == 1 and all(patterns.jobs_in(subject) for subject in subjects):
-                self._by_subjects[stream] = named.pop()
-        return self.job_of(stream)
+        if not patterns.jobs_in(stream) and stream not in self._by_subjects and stream not in self._shared:
+            job_id = self._job_of_all(subjects)
+            if job_id is not None:
+                self._by_subjects[stream] = job_id
+            elif stream in self._said_to_be_shared or any(
+                patterns.open_to_several(subject) or patterns.jobs_in(subject) for subject in subjects
+            ):
+                self._shared.add(stream)
+            for followed in self.of_stream(stream):
+                followed.job = self.job_of(stream, followed.consumer) or NOBODY
+                if not followed.job and stream not in self._shared:
+                    del self.followed[stream, followed.consumer]
+            self._no_strangers(stream)
+        return stream in self._shared or self.job_of(stream) is not None
+
+    def is_shared(self, followed: Followed) -> bool:
+        """Whether several jobs share it; else, without a job, it is not known yet whose it is."""
+        return not followed.job and followed.stream in self._shared
+
+    def describe(self, followed: Followed, config: dict[str, Any]) -> None:
+        """The configuration of a shared stream's consumer: it may take one job's messages only."""
+        if not self.is_shared(followed):
+            return
+        job_id = self._job_of_all(config.get("filter_subjects") or [config.get("filter_subject") or ""])
+        if job_id is not None:
+            self._by_filter[followed.stream, followed.consumer] = job_id
+            followed.job = self.job_of(followed.stream, followed.consumer) or NOBODY
 
     def meet(self, stream: str, consumer: str) -> Followed | None:
         """A consumer by name; None if it is nobody's."""
@@ -106,6 +151,10 @@ class Watch:
         if followed is not None or key in self._strangers:
             return followed
         job = self.job_of(stream, consumer)
+        if job is None and not self._patterns.jobs_in(stream):
+            is_new = self._known is not None and stream not in self._known
+            self.is_stale = self.is_stale or is_new
+            job = NOBODY if is_new or stream in self._shared else None
         if job is None:
             if len(self._strangers) >= _MAX_STRANGERS:
                 self._strangers.clear()
@@ -116,6 +165,21 @@ class Watch:
             self.followed.pop(next(iter(self.followed)))
         return followed
 
+    def _job_of_all(self, subjects: list[str]) -> str | None:
+        """The job that each of these subjects names, and no other."""
+        patterns = self._patterns
+        if any(patterns.open_to_several(subject) for subject in subjects):
+            return None
+        named = {job for subject in subjects for job in patterns.jobs_in(subject)}
+        return named.pop() if len(named) == 1 and all(map(patterns.jobs_in, subjects)) else None
+
+    def _no_strangers(self, stream: str) -> None:
+        self._strangers = {key for key in self._strangers if key[0] != stream}
+
+    def consumers(self) -> list[tuple[str, str]]:
+        """One consumer of each stream."""
+        return list({stream: (stream, consumer) for stream, consumer in self.followed}.values())
+
     def of_stream(self, stream: str) -> list[Followed]:
         """The consumers of a stream."""
         return [followed for (name, _), followed in list(self.followed.items()) if name == stream]
@@ -123,14 +187,18 @@ class Watch:
     def forget(self, stream: str, consumer: str = "") -> list[Followed]:
         """A consumer is gone, or a stream with all of them: what was known."""
         if consumer:
+            self._by_filter.pop((stream, consumer), None)
             found = self.followed.pop((stream, consumer), None)
             return [found] if found is not None else []
         gone = self.of_stream(stream)
         for followed in gone:
             self.followed.pop((stream, followed.consumer), None)
+            self._by_filter.pop((stream, followed.consumer), None)
         self._by_subjects.pop(stream, None)
-        if self._strangers:
-            self._strangers = {key for key in self._strangers if key[0] != stream}
+        self._shared.discard(stream)
+        if self._known is not None:
+            self._known.discard(stream)
+        self._no_strangers(stream)
         return gone
 
 
@@ -138,9 +206,7 @@ def _answer(followed: Followed, seq: int, attempt: int, payload: bytes) -> None:
     if payload.startswith(b"-NAK"):
         followed.answer(NAK, seq, attempt)
     elif payload.startswith(b"+TERM"):
-        reason = payload[5:].decode(errors="replace")
-        plain = " ".join("".join(sign if sign.isprintable() else " " for sign in reason).split())
-        followed.answer(TERM, seq, attempt, plain[:_MAX_REASON])
+        followed.answer(TERM, seq, attempt, reason_of(payload[5:]))
     elif payload.startswith(b"+WPI"):
         followed.answer(IN_PROGRESS, seq, attempt)
     else:

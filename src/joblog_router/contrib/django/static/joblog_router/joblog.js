@@ -6,7 +6,7 @@
 
 const ROW = 20; // pixels, as in joblog.css
 const ROW_NARROW = 40; // two lines of text, as there
-const NARROW = "(max-width: 40rem)"; // as there
+const NARROW = 40; // rem: where the log has less room it is laid out for a telephone, in a narrow column, too
 const PAGE = 500;
 const NEAR = 4000;
 const MOST_LOADED = 50000;
@@ -77,6 +77,15 @@ function styled(style, codes) {
     }
   }
   return next;
+}
+
+/** A number as the page's language writes it. */
+function number(n) {
+  try {
+    return n.toLocaleString(document.documentElement.lang || undefined);
+  } catch {
+    return n.toLocaleString(); // a tag that is none
+  }
 }
 
 function element(name, classes, ...children) {
@@ -170,8 +179,8 @@ class JobLog {
     this.base = new URL(root.dataset.url, document.baseURI);
     this.texts = JSON.parse(root.dataset.texts);
     this.isEmbedded = root.dataset.embedded !== undefined;
-    this.narrow = matchMedia(NARROW);
-    this.pitch = this.narrow.matches ? ROW_NARROW : ROW;
+    this.isNarrow = this.lacksRoom();
+    this.pitch = this.isNarrow ? ROW_NARROW : ROW;
     this.lines = [];
     this.recent = [];
     this.above = 0;
@@ -201,8 +210,11 @@ class JobLog {
     return (this.texts[name] || name).replace(/%\((\w+)\)s/g, (_, key) => values[key]);
   }
 
+  /** A text with a number in it, in the form that the language has for that number. */
   count(name, n) {
-    return this.t(n === 1 ? name : name + "s", { n: n.toLocaleString() });
+    const { forms, of } = this.texts[name];
+    const form = forms[of[n < 200 ? n : 100 + (n % 100)]];
+    return form.replace("%(n)s", number(n));
   }
 
   recall(name) {
@@ -877,16 +889,16 @@ class JobLog {
       const sign = seconds < 0 ? "-" : "+";
       const all = Math.abs(seconds);
       const hours = Math.floor(all / 3600);
-      const rest = `${String(Math.floor((all % 3600) / 60)).padStart(2, "0")}:${this.narrow.matches ? String(Math.floor(all % 60)).padStart(2, "0") : (all % 60).toFixed(3).padStart(6, "0")}`;
+      const rest = `${String(Math.floor((all % 3600) / 60)).padStart(2, "0")}:${this.isNarrow ? String(Math.floor(all % 60)).padStart(2, "0") : (all % 60).toFixed(3).padStart(6, "0")}`;
       return `${sign}${hours}:${rest}`;
     }
     const moment = new Date(created * 1000);
-    if (this.time === "utc" && this.narrow.matches) return moment.toISOString().slice(11, 19);
+    if (this.time === "utc" && this.isNarrow) return moment.toISOString().slice(11, 19);
     if (this.time === "utc") return moment.toISOString().slice(0, 23).replace("T", " ");
     const two = (number) => String(number).padStart(2, "0");
     const day = `${moment.getFullYear()}-${two(moment.getMonth() + 1)}-${two(moment.getDate())}`;
     const clock = `${two(moment.getHours())}:${two(moment.getMinutes())}:${two(moment.getSeconds())}`;
-    if (this.narrow.matches) return clock; // the day is in the line's details
+    if (this.isNarrow) return clock; // the day is in the line's details
     return `${day} ${clock}.${String(moment.getMilliseconds()).padStart(3, "0")}`;
   }
 
@@ -922,8 +934,9 @@ class JobLog {
     this.newButton = button("", () => this.follow(true), "jl-new");
     this.newButton.hidden = true;
     const frame = element("div", "jl-frame", this.view, this.newButton);
-    root.append(this.jobNode, this.figuresNode, this.chart, this.toolbar(), this.message, frame, this.live);
+    root.append(this.jobNode, this.doctorPanel(), this.figuresNode, this.chart, this.toolbar(), this.message, frame, this.live);
     root.classList.add("jl-ready");
+    root.classList.toggle("jl-narrow", this.isNarrow);
     const plain = root.parentElement.querySelector(".jl-plain");
     if (plain) plain.remove();
     this.view.addEventListener("scroll", () => this.onScroll(), { passive: true });
@@ -932,8 +945,57 @@ class JobLog {
     this.view.addEventListener("keydown", (event) => this.onViewKey(event));
     if (!this.isEmbedded) document.addEventListener("keydown", (event) => this.onKey(event));
     document.addEventListener("visibilitychange", () => this.onVisibility());
-    this.narrow.addEventListener("change", () => this.onNarrow());
     new ResizeObserver(() => this.draw()).observe(this.view);
+    new ResizeObserver(() => this.onRoom()).observe(root);
+  }
+
+  /** What the doctor says, for staff: asked when somebody opens it, and once where the job failed. */
+  doctorPanel() {
+    this.doctorNode = element("div", "jl-doctor-text");
+    this.doctorNode.setAttribute("role", "status");
+    this.doctor = element("details", "jl-doctor", element("summary", "", this.t("diagnosis")), this.doctorNode);
+    this.doctor.hidden = true;
+    this.doctor.addEventListener("toggle", () => this.doctor.open && this.diagnose());
+    return this.doctor;
+  }
+
+  async diagnose() {
+    if (this.isDiagnosing) return;
+    this.isDiagnosing = true;
+    this.doctorNode.replaceChildren(this.t("looking"));
+    let parts;
+    try {
+      const { verdict } = await this.get("summary", { verdict: 1, level: "", logger: "", origin: "", text: "" });
+      parts = verdict ? this.verdict(verdict) : [element("p", "", this.t("undiagnosed"))];
+    } catch (error) {
+      parts = [element("p", "", error.message)];
+    }
+    this.isDiagnosing = false;
+    this.doctorNode.replaceChildren(...parts, button(this.t("again"), () => this.diagnose()));
+  }
+
+  verdict(found) {
+    const text = (name, content) => {
+      const made = element("span", name, visible(String(content)));
+      made.dir = "auto";
+      return made;
+    };
+    const sentence = (one) => [text("", one.sentence), ...(one.sure === "certain" || one.cause === "unknown" ? [] : [" ", element("span", "jl-badge", this.t(one.sure))])];
+    const parts = [element("p", found.is_finding && found.cause !== "unknown" ? "jl-cause jl-finding" : "jl-cause", ...sentence(found))];
+    if (found.advice) parts.push(element("p", "", element("strong", "", this.t("advice")), " ", text("", found.advice)));
+    const list = (title, items) => {
+      if (items.length) parts.push(element("h3", "", this.t(title)), element("ul", "", ...items));
+    };
+    const shows = ({ source, text: what, age }) => {
+      const item = element("li", "", element("strong", "", visible(source)), " ", text("", what));
+      if (typeof age === "number" && age >= 1) item.append(" ", element("span", "jl-age", this.t("age", { n: number(Math.round(age)) })));
+      return item;
+    };
+    list("evidence", found.evidence.map(shows));
+    list("others", found.others.map((one) => element("li", "", ...sentence(one), " ", text("jl-age", one.advice))));
+    list("unasked", Object.entries(found.failures).map(([source, why]) => shows({ source, text: why })));
+    parts.push(element("p", "jl-age", this.t("lookedat", { time: this.timeText(found.at) })));
+    return parts;
   }
 
   toolbar() {
@@ -1049,7 +1111,7 @@ class JobLog {
     const { figures } = this;
     const parts = [element("span", "", this.count("line", figures.lines))];
     for (const [name, n] of Object.entries(figures.levels).reverse()) {
-      const chip = button(`${visible(name)} ${n.toLocaleString()}`, () => this.refilter({ level: name in NUMBERS ? name : "" }), `jl-count jl-${KINDS[Math.max(0, LEVELS.indexOf(name))]}`);
+      const chip = button(`${visible(name)} ${number(n)}`, () => this.refilter({ level: name in NUMBERS ? name : "" }), `jl-count jl-${KINDS[Math.max(0, LEVELS.indexOf(name))]}`);
       parts.push(chip);
     }
     if (figures.first_error) {
@@ -1063,6 +1125,11 @@ class JobLog {
       this.originField.value = this.filters.origin;
     }
     this.originLabel.hidden = this.origins.length < 2 && !this.filters.origin;
+    this.doctor.hidden = figures.audience !== "staff";
+    if (!this.doctor.hidden && !this.isEmbedded && figures.job && figures.job.failed && !this.wasDiagnosed) {
+      this.wasDiagnosed = true;
+      this.doctor.open = true;
+    }
     this.showStatus();
     this.showJob(figures.job);
     this.showChart();
@@ -1295,10 +1362,17 @@ class JobLog {
     keys[event.key]();
   }
 
-  /** The window became narrow or wide: rows have another height, what is read stays in sight. */
-  onNarrow() {
+  lacksRoom() {
+    return this.root.clientWidth < NARROW * parseFloat(getComputedStyle(document.documentElement).fontSize);
+  }
+
+  /** The log became narrow or wide: rows have another height, what is read stays in sight. */
+  onRoom() {
+    if (this.lacksRoom() === this.isNarrow) return;
     const line = this.lines[this.firstVisible() - this.above];
-    this.pitch = this.narrow.matches ? ROW_NARROW : ROW;
+    this.isNarrow = !this.isNarrow;
+    this.root.classList.toggle("jl-narrow", this.isNarrow);
+    this.pitch = this.isNarrow ? ROW_NARROW : ROW;
     this.redraw();
     if (line && !this.follows) this.scrollTo(this.offset(this.above + placeOf(this.lines, line)));
   }

@@ -1,0 +1,277 @@
+"""Sums over blocks of a job's rows, kept in a table of their own: figures about a long log read only what is new.
+
+A block is a range of ids below the settled floor (see `ordering`), so that no row comes into it any more. Rows go by
+age, the oldest of a block first: where that one is gone the sums hold no longer, and the rows are looked at instead.
+Where there are no sums, or not all, the rows are looked at too: nothing depends on who wrote, deleted, or migrated.
+
+`extend` is called by the sink on the writer thread and by readers on theirs; the rest by readers. Queries of their
+callers' connection; `extend` writes, never in a transaction of the caller's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from django.db import connections, transaction
+from django.db.models import Count, Exists, ExpressionWrapper, F, IntegerField, Max, Min, OuterRef, QuerySet
+
+from ..._pipeline import reading
+from .models import JobLogEntry, JobLogQuerySet, JobLogSum, has_sums, lock_sums
+from .ordering import settled_floor
+
+__all__ = ["ROWS", "Block", "Gap", "Log", "add_up", "count_by_time", "extend", "forget", "known"]
+
+ROWS: Final = 10_000
+"""Rows of a block."""
+
+_MICROSECONDS: Final = 1_000_000
+# Parts of a block's time by which its rows are counted, for the chart.
+_PARTS: Final = 32
+# What one call adds: some tens of milliseconds each.
+_MOST_BLOCKS: Final = 200
+
+
+class Log(NamedTuple):
+    """One job's rows: where they are, its namespace and id as they are stored."""
+
+    alias: str
+    namespace: str
+    job_id: str
+
+    @property
+    def rows(self) -> JobLogQuerySet:
+        """All of them."""
+        return JobLogEntry.objects.using(self.alias).filter(namespace=self.namespace, job_id=self.job_id)
+
+    @property
+    def sums(self) -> QuerySet[JobLogSum]:
+        """What is kept of sums over them."""
+        return JobLogSum.objects.using(self.alias).filter(namespace=self.namespace, job_id=self.job_id)
+
+
+class Gap(NamedTuple):
+    """Ids whose rows have to be looked at: those after `after`, up to `until` where there is an end."""
+
+    after: int
+    until: int | None
+
+    def of(self, rows: JobLogQuerySet) -> JobLogQuerySet:
+        """The rows in it."""
+        found = rows.filter(id__gt=self.after) if self.after else rows
+        return found if self.until is None else found.filter(id__lte=self.until)
+
+
+class Block(NamedTuple):
+    """Sums over the rows of one job with ids after `after`, up to `until`; times in microseconds."""
+
+    after: int
+    until: int
+    oldest: int
+    newest: int
+    sums: Mapping[str, Any] = {}
+
+
+def known(log: Log, since: int = 0, *, with_sums: bool = True) -> tuple[list[Block], list[Gap]]:
+    """The blocks of a log whose sums hold, and what lies between and after them.
+
+    Rows created before `since` are not wanted: a block that has some of them is a gap.
+    """
+    blocks: list[Block] = []
+    gaps: list[Gap] = []
+    place = 0
+    for block in _stored(log, with_sums) if has_sums(log.alias) else ():
+        if block.after < place:
+            continue  # made by two at a time, over other rows
+        if block.newest >= since > block.oldest:
+            continue
+        if block.after > place:
+            gaps.append(Gap(place, block.after))
+        if block.oldest >= since:
+            blocks.append(block)
+        place = block.until
+    return blocks, [*gaps, Gap(place, None)]
+
+
+def _stored(log: Log, with_sums: bool) -> Iterator[Block]:
+    # Its time, too: ids begin anew where somebody empties the table that way.
+    oldest = JobLogEntry.objects.using(log.alias).filter(pk=OuterRef("oldest_id"), created=OuterRef("oldest"))
+    sums = log.sums.filter(Exists(oldest)).order_by("after")
+    names = ("after", "until", "oldest", "newest", *(("sums",) if with_sums else ()))
+    return (Block(*values) for values in sums.values_list(*names))
+
+
+def add_up(log: Log, counting: reading.Counting, audience: str, since: int = 0) -> int | None:
+    """Count the rows of a job that `audience` may see; the id of the first error among them, None without one."""
+    blocks, gaps = known(log, since)
+    wanted = _wanted(log.rows, audience, since)
+    errors = []
+    for block in blocks:
+        for level, is_for_all, origin, count, first, last in block.sums["counts"]:
+            if is_for_all or audience == "staff":
+                counting.add_many(level, origin, count, first / _MICROSECONDS, last / _MICROSECONDS)
+        _add_tallies(counting, block.sums["tallies"], audience)
+        error = block.sums["errors"]["staff" if audience == "staff" else "all"]
+        errors += [tuple(error)] if error else []
+    for gap in gaps:
+        part = gap.of(wanted)
+        has_errors = False
+        for level, _, origin, count, first, last in _counts(part):
+            counting.add_many(level, origin, count, first / _MICROSECONDS, last / _MICROSECONDS)
+            has_errors = has_errors or level >= logging.ERROR
+        _add_tallies(counting, _tallies(part), audience)
+        if has_errors:
+            error = _first_error(part, is_whole=len(gaps) == 1 and not blocks)
+            errors += [error] if error else []
+    return min(errors)[1] if errors else None
+
+
+def _add_tallies(counting: reading.Counting, tallies: Iterable[Iterable[Any]], audience: str) -> None:
+    for level, is_for_all, fold, times, folded, left_out in tallies:
+        if is_for_all or audience == "staff":
+            for number in range(times):
+                counting.add_tally(fold, level, 0 if number else folded, left_out)
+
+
+def count_by_time(log: Log, audience: str, start: int, width: int, since: int = 0) -> Iterator[tuple[int, int, int]]:
+    """Part of the time, level, and how many rows of it there are in that part; a part comes more than once.
+
+    Rows in blocks are counted where the small part of the block lies that they are in.
+    """
+    blocks, gaps = known(log, since)
+    for block in blocks:
+        step = block.sums["width"]
+        for place, level, is_for_all, count in block.sums["parts"]:
+            if is_for_all or audience == "staff":
+                middle = min(block.newest, max(block.oldest, place * step + step // 2))
+                yield (middle - start) // width, level, count
+    part_of = ExpressionWrapper((F("created") - start) / width, output_field=IntegerField())
+    for gap in gaps:
+        found = (
+            gap.of(_wanted(log.rows, audience, since)).order_by().annotate(part=part_of).values_list("part", "level")
+        )
+        for part, level, count in found.annotate(count=Count("id")):
+            yield int(part), level, count
+
+
+def _wanted(rows: JobLogQuerySet, audience: str, since: int) -> JobLogQuerySet:
+    rows = rows.filter(created__gte=since) if since > 0 else rows
+    return rows if audience == "staff" else rows.filter(audience="all")
+
+
+# --- making them -------------------------------------------------------------------------------------------------
+
+
+def extend(log: Log, most: int = _MOST_BLOCKS) -> bool:
+    """Make sums over rows of a log that have none, `ROWS` at a time; whether there were so many.
+
+    Does nothing where the caller has a transaction open. Raises what the database does.
+    """
+    connection = connections[log.alias]
+    if connection.in_atomic_block or not has_sums(log.alias):
+        return False
+    floor = settled_floor(connection, JobLogEntry._meta.db_table)
+    made = 0
+    for gap in known(log, with_sums=False)[1]:
+        after = gap.after
+        while made < most:
+            until = _end_of_block(log, after, floor if gap.until is None else gap.until)
+            if until is None or not _make(log, after, until):
+                break
+            after = until
+            made += 1
+    return made > 0
+
+
+def forget(sums: QuerySet[JobLogSum]) -> None:
+    """Delete sums, where there is a table of them."""
+    if has_sums(sums.db):
+        sums.delete()
+
+
+def _end_of_block(log: Log, after: int, floor: int) -> int | None:
+    ids = log.rows.filter(id__gt=after, id__lte=floor).order_by("id").values_list("id", flat=True)
+    found: list[int] = list(ids[ROWS - 1 : ROWS])
+    return found[0] if found else None
+
+
+def _make(log: Log, after: int, until: int) -> bool:
+    part = Gap(after, until).of(log.rows)
+    counts = _counts(part)
+    if not counts:
+        return False
+    oldest, newest = min(count[4] for count in counts), max(count[5] for count in counts)
+    width = -(-(newest - oldest + 1) // _PARTS)
+    errors = _errors(part) if any(count[0] >= logging.ERROR for count in counts) else []
+    made = JobLogSum(
+        namespace=log.namespace,
+        job_id=log.job_id,
+        after=after,
+        until=until,
+        oldest=oldest,
+        newest=newest,
+        oldest_id=part.filter(created=oldest).order_by().aggregate(id=Min("id"))["id"],
+        sums={
+            "counts": counts,
+            "tallies": _tallies(part),
+            "errors": {
+                "all": min((key for *key, audience in errors if audience == "all"), default=None),
+                "staff": min((key for *key, _ in errors), default=None),
+            },
+            "width": width,
+            "parts": _parts(part, width),
+        },
+    )
+    with transaction.atomic(using=log.alias):
+        # Whoever deletes single rows waits until the sums are there, to delete them, too, or was here before.
+        if not lock_sums(connections[log.alias], shared=True) or part.count() != sum(count[3] for count in counts):
+            return False
+        log.sums.filter(until__gt=after, after__lt=until).delete()  # they hold no longer
+        JobLogSum.objects.using(log.alias).bulk_create([made], ignore_conflicts=True)
+    return True
+
+
+def _counts(part: JobLogQuerySet) -> list[Any]:
+    groups = part.order_by().values_list("level", "audience", "origin")
+    return [
+        (level, audience == "all", *more)
+        for level, audience, *more in groups.annotate(Count("id"), Min("created"), Max("created"))
+    ]
+
+
+def _tallies(part: JobLogQuerySet) -> list[Any]:
+    """Of each run the largest tally, and how many rows are tallies of it."""
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    rows = part.order_by().filter(fields__has_key="folded", fields__fold__isnull=False)
+    names = ("level", "audience", "fields__fold", "fields__folded", "fields__left_out")
+    for level, audience, fold, folded, left_out in rows.values_list(*names):
+        size = folded if type(folded) is int else 0
+        known = found.setdefault((level, audience == "all", str(fold)), [0, 0, None])
+        known[0] += 1
+        if size > known[1]:
+            known[1:] = [size, left_out]
+    return [(*key, *sums) for key, sums in found.items()]
+
+
+def _first_error(part: JobLogQuerySet, *, is_whole: bool) -> tuple[int, int] | None:
+    if is_whole:
+        errors = part.filter(level__gte=logging.ERROR).order_by("created", "id")
+        return errors.values_list("created", "id").first()
+    return min(((created, row_id) for created, row_id, _ in _errors(part)), default=None)
+
+
+def _errors(part: JobLogQuerySet) -> Iterable[tuple[int, int, str]]:
+    """Not sorted by the database, which would go through the whole log by the index that is in that order."""
+    return list(part.filter(level__gte=logging.ERROR).order_by().values_list("created", "id", "audience"))
+
+
+def _parts(part: JobLogQuerySet, width: int) -> list[Any]:
+    """Part of the time, level, whether for all, and how many rows."""
+    place = ExpressionWrapper(F("created") / width, output_field=IntegerField())
+    groups = part.order_by().annotate(place=place).values_list("place", "level", "audience")
+    found: dict[tuple[int, int, bool], int] = {}
+    for at, level, audience, count in groups.annotate(count=Count("id")):
+        key = (int(at), level, audience == "all")
+        found[key] = found.get(key, 0) + count
+    return [(*key, count) for key, count in found.items()]

@@ -1,0 +1,66 @@
+"""Where the facts of a job mostly are, in a row as in what a REST interface answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+__all__ = ["MISSING", "NUMBERS", "PLACES", "TIMES", "at", "first_at", "number", "stages"]
+
+MISSING: Final = object()
+# Dotted paths go into JSON columns and objects.
+PLACES: Final[Mapping[str, tuple[str, ...]]] = {
+    "status": ("status", "state"),
+    "created": ("created_at", "created"),
+    "started": ("started_at", "started"),
+    "finished": ("finished_at", "finished", "completed_at", "ended_at"),
+    "updated": ("updated_at", "modified_at", "updated", "modified"),
+    "progress": ("progress.summary.progress", "progress"),
+    "stages": ("progress.stages", "stages"),
+    "total": ("total",),
+    "done": ("done", "processed"),
+    "failed": ("failed",),
+}
+TIMES: Final = frozenset({"created", "started", "finished", "updated"})
+NUMBERS: Final = frozenset({"progress", "total", "done", "failed"})
+
+_STAGE: Final = ("key", "name", "status", "progress", "percentage", "total", "processed", "remaining", "failed")
+_MAX_STAGES: Final = 20
+
+
+def at(value: Any, path: str) -> Any:
+    """What is at the dotted path, in keys and attributes; MISSING where there is nothing."""
+    for part in path.split("."):
+        value = value.get(part, MISSING) if isinstance(value, Mapping) else getattr(value, part, MISSING)
+        if value is MISSING:
+            return value
+    return value
+
+
+def first_at(value: Any, paths: Iterable[str]) -> Any:
+    """What is at the first of these paths where anything is; None where nothing is."""
+    return next((found for path in paths if (found := at(value, path)) is not MISSING), None)
+
+
+def number(value: Any) -> int | float | None:
+    """A number, or None for whatever else it is."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def stages(value: Any) -> list[dict[str, Any]]:
+    """Stages as plain facts, from a list of them or from a mapping by name."""
+    if isinstance(value, Mapping):
+        value = [
+            {"name": name, **stage} if isinstance(stage, Mapping) else {"name": name, "progress": stage}
+            for name, stage in value.items()
+        ]
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        return []
+    found = []
+    for stage in list(value)[:_MAX_STAGES]:
+        facts = {name: fact for name in _STAGE if (fact := at(stage, name)) is not MISSING and fact is not None}
+        percentage = number(facts.pop("percentage", None))
+        if percentage is not None:
+            facts.setdefault("progress", percentage / 100)
+        found.append({name: fact if isinstance(fact, int | float) else str(fact)[:100] for name, fact in facts.items()})
+    return found

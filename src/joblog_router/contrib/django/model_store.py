@@ -169,6 +169,10 @@ class ModelStore(DjangoSink):
     def _store_what_can_be(self, entries: Sequence[Entry]) -> None:
         model = self._model()
         connection = self._connection_to(self.alias)
+        # Whoever gave the entries will give them again after an error, and nobody gives the parked ones again.
+        parked = {job_id: (since, list(lines)) for job_id, (since, lines) in self._parked.items()}
+        dropped = self.dropped
+        is_done = False
         try:
             with connection.in_place() as own:
                 ready = self._ready(model, entries)
@@ -178,6 +182,7 @@ class ModelStore(DjangoSink):
                     if not self._has_gone(model, ready):
                         raise
                     self._add(own, model, [entry for entry in ready if entry.job_id in self._seen_jobs])
+            is_done = True
         except (DatabaseError, InterfaceError) as error:
             self._sure_origins.clear()
             if table_sink._is_about_values(error):
@@ -187,6 +192,9 @@ class ModelStore(DjangoSink):
                 f"the table of {self._model_name} in database {connection.alias!r} takes no lines: {error}",
                 f"see that the server runs and that {self._model_name} is migrated there",
             ) from error
+        finally:
+            if not is_done:
+                self._parked, self.dropped = parked, dropped
 
     def _ready(self, model: type[models.Model], entries: Sequence[Entry]) -> list[Entry]:
         """Those of `entries`, after what was parked, whose jobs have rows. The rest is parked, or dropped."""

@@ -31,6 +31,8 @@ INTERVAL: Final = 0.3
 _PAGE: Final = 1000
 # How much of one job is read in one interval: a viewer that comes back after long catches up over several.
 _PAGES: Final = 10
+# Pages kept for those who are behind, for one interval.
+_MOST_PAGES: Final = 30
 _MAX_WAITING: Final = 4_000_000
 _MAX_RECENT: Final = 8_000_000
 # What all viewers of a process together are sent in a second: where hundreds look at a job that logs a thousand lines a
@@ -222,6 +224,8 @@ class Hub:
             job.cursor = None  # nobody knows what came since
             job.recent.clear()
         given: dict[Viewer, set[tuple[str, int]]] = {}
+        # Many who come back at one time stand at the same place.
+        pages: dict[str, _Batch] = {}
         for viewer in list(job.behind):
             batches = None if job.cursor is None else job.since(viewer.cursor)
             if batches is not None:
@@ -229,7 +233,7 @@ class Hub:
                 for batch in batches:
                     self._give(viewer, batch)
                 continue
-            lines = self._catch_up(store, namespace, job_id, job, viewer)
+            lines = self._catch_up(store, namespace, job_id, job, viewer, pages=pages)
             if lines is not None:
                 given[viewer] = lines
         with self._lock:
@@ -273,22 +277,25 @@ class Hub:
             viewer.put(*message)
 
     def _catch_up(
-        self, store: Store, namespace: str, job_id: str, job: _Job, viewer: Viewer
+        self, store: Store, namespace: str, job_id: str, job: _Job, viewer: Viewer, *, pages: dict[str, _Batch]
     ) -> set[tuple[str, int]] | None:
         """Give `viewer` what it lacks. Once it is up to date: the lines it got now, some of which all others lack."""
         given: set[tuple[str, int]] = set()
         for _ in range(_PAGES):
-            try:
-                page = store.after(job_id, viewer.cursor, _EVERYTHING, _PAGE, namespace)
-            except ValueError:
-                viewer.is_over = True
-                viewer.put(event("reset", {}), 0)
-                self.unwatch(namespace, job_id, viewer)
-                return None
-            viewer.cursor = page.cursor
-            chosen = viewer.chosen(page.entries)
-            if chosen:
-                viewer.put(self._lines(chosen, viewer, page.cursor), len(chosen))
+            batch = pages.get(viewer.cursor)
+            if batch is None:
+                try:
+                    page = store.after(job_id, viewer.cursor, _EVERYTHING, _PAGE, namespace)
+                except ValueError:
+                    viewer.is_over = True
+                    viewer.put(event("reset", {}), 0)
+                    self.unwatch(namespace, job_id, viewer)
+                    return None
+                batch = _Batch(viewer.cursor, page)
+                if len(pages) < _MOST_PAGES:
+                    pages[viewer.cursor] = batch
+            page = batch.page
+            self._give(viewer, batch)
             given.update((entry.origin, entry.seq) for entry in page.entries)
             if not page.more:
                 if job.cursor is None:

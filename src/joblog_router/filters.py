@@ -1,4 +1,4 @@
-"""The filters: `JobContextFilter` writes on each record which job it is about, `JobOnlyFilter` keeps job lines away.
+"""The filters: one writes on each record which job it is about, one keeps away what is in a job's log anyway.
 
 Made by `dictConfig`, called by `logging` on the thread that logs: no lock, no I/O, no exception out.
 """

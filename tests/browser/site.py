@@ -27,7 +27,7 @@ class Site:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._environment = {
+        self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
             "JOBLOG_TEST_SITE": str(folder),
             "DJANGO_SETTINGS_MODULE": "tests.browser.settings",
@@ -41,7 +41,13 @@ class Site:
         self.start()
 
     def _python(self, *arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=self._environment)
+        return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=self.environment)
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self) -> None:
         """Start the server and wait until it answers."""

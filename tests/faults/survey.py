@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -144,8 +145,12 @@ class Survey:
         body = None if data is None else json.dumps(data).encode()
         headers = {"Content-Type": "application/json", "X-Worker": "lab"}
         request = urllib.request.Request(f"{self.url}/{path}", data=body, headers=headers)
-        with urllib.request.urlopen(request, timeout=20) as response:
-            return json.load(response)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise AssertionError(f"{path} answers {error.code}: {self.log('web')[-3000:]}") from None
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`manage.py` with these arguments."""

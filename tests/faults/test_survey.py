@@ -18,7 +18,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from tests.faults.survey import Survey, SurveyJob
 from tests.postgres import PORT, USER, PostgresServer
 
-LIMIT = 3.0
+LIMIT = 10.0  # of a loaded machine; alone all are below three seconds
 DATABASES = {"sqlite": pytest.mark.sqlite, "postgresql": pytest.mark.postgresql}
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 
 from asgiref.sync import sync_to_async
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.shortcuts import get_object_or_404
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
@@ -49,9 +49,10 @@ def run(request: HttpRequest, pk: int) -> JsonResponse:
     return JsonResponse({"status": job.status}, status=202)
 
 
-@require_GET
-async def tasks(request: HttpRequest, pk: int) -> JsonResponse:
+async def tasks(request: HttpRequest, pk: int) -> HttpResponse:
     """Reserve pictures for a worker. None of a job that is not running."""
+    if request.method != "GET":
+        return HttpResponseNotAllowed(["GET"])  # Django 4.2 has no decorators for asynchronous views
     job = await Job.objects.aget(pk=pk)
     if job.status != Job.Status.STARTED:
         return JsonResponse({"tasks": []})

@@ -150,6 +150,39 @@ def test_many_viewers_of_a_job_are_one_query_an_interval(hub: Hub, store: Away, 
         assert reader.until(lambda reader: len(reader.messages()) == 10).messages() == [str(n) for n in range(10)]
 
 
+def test_five_hundred_viewers_are_encoded_for_once_and_bounded(
+    hub: Hub, store: Away, make_entry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines become text once for all who want the same; each gets the newest, as much as there is room for."""
+    monkeypatch.setattr(tailing, "_MAX_SENT", 5_000_000)
+    encoded: list[int] = []
+    as_json = tailing.as_json
+
+    def counting(entries: Any, audience: str) -> Any:
+        encoded.append(len(entries))
+        return as_json(entries, audience)
+
+    monkeypatch.setattr(tailing, "as_json", counting)
+    store.write([make_entry(job_id="7", message="begin", created=999.0)])
+    readers = [Reader(hub, store.newest("7").cursor) for _ in range(500)]
+    hub_job = hub._jobs["", "7"]
+    readers[0].until(lambda _: len(hub_job.current) == 500)
+    began, total = time.monotonic(), 4000
+    for start in range(0, total, 500):
+        store.write([make_entry(job_id="7", message=str(start + n), created=1000.0 + start + n) for n in range(500)])
+        readers[0].until(lambda reader, start=start: reader.messages()[-1:] == [str(start + 499)])
+    for reader in readers[::50]:
+        reader.until(lambda reader: reader.messages()[-1] == str(total - 1))
+        skipped = sum(data["lines"] for name, data in reader.events if name == "skipped")
+        assert len(reader.messages()) + skipped == total
+    took = time.monotonic() - began
+    # All of a page, and of those that are too many the newest: never once for each viewer.
+    assert len(encoded) < 100
+    sent = sum(reader.viewer._given for reader in readers)
+    assert sent < 5_000_000 * (took + tailing._BURST) + 500 * 1000 * len(encoded)
+    assert sent < 500 * total * 300 / 2, "all that was logged, for each of them"
+
+
 def test_each_viewer_gets_the_lines_it_chose_and_may_see(hub: Hub, store: Away, make_entry: Any) -> None:
     """Filters and audience hold for what was there and for what comes."""
 

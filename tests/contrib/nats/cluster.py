@@ -21,14 +21,14 @@ def free_ports(count: int) -> list[int]:
 
 
 class Cluster:
-    """Servers `n1` to `n3`, by name. A stopped one can be restarted: same ports, same store."""
+    """Servers `n1` to `n3` by name, or the first of them. A stopped one can be restarted: same ports, same store."""
 
-    def __init__(self) -> None:
+    def __init__(self, started: int = SERVERS) -> None:
         self._stack = ExitStack()
         ports = free_ports(SERVERS)
         routes = ",".join(f"nats://127.0.0.1:{port}" for port in ports)
         self.servers = {}
-        for number, port in enumerate(ports, 1):
+        for number, port in enumerate(ports[:started], 1):
             arguments = ("-n", f"n{number}", "--cluster_name", "c", "--cluster", f"nats://127.0.0.1:{port}")
             server = NatsServer(*arguments, "--routes", routes)
             self.servers[f"n{number}"] = self._stack.enter_context(server)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import nats
@@ -25,17 +26,22 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-async def queued(client: Any, job: str) -> None:
-    """The job's stream on all three servers, with its consumer; as soon as the cluster has a leader."""
-    js = client.jetstream(timeout=1)
-    async with asyncio.timeout(20):
+async def at_last(action: Callable[[], Awaitable[Any]]) -> Any:
+    """What `action` gives as soon as the cluster has leaders for it."""
+    async with asyncio.timeout(40):
         while True:
             try:
-                await js.add_stream(name=f"job_{job}", subjects=[f"job.{job}.tasks"], num_replicas=3)
-                await js.add_consumer(f"job_{job}", ConsumerConfig(durable_name="c", ack_policy=AckPolicy.EXPLICIT))
-                break
+                return await action()
             except (Error, TimeoutError):
                 await asyncio.sleep(0.1)
+
+
+async def queued(client: Any, job: str) -> None:
+    """The job's stream on all three servers, with its consumer."""
+    js = client.jetstream(timeout=1)
+    await at_last(lambda: js.add_stream(name=f"job_{job}", subjects=[f"job.{job}.tasks"], num_replicas=3))
+    consumer = ConsumerConfig(durable_name="c", ack_policy=AckPolicy.EXPLICIT)
+    await at_last(lambda: js.add_consumer(f"job_{job}", consumer))
 
 
 async def leader_of(client: Any, job: str) -> str:
@@ -71,13 +77,25 @@ async def test_leader_and_majority(logs: JobLogs, own: str, cluster: Cluster) ->
         (restored,) = of(logs, own, "nats.quorum.restored")
         assert restored.message.startswith(f"NATS stream job_{own} has a leader again")
         await until(lambda: monitor.is_leading, 40)
-        await client.jetstream().publish(f"job.{own}.tasks", b"1", timeout=10)
-        sub = await client.jetstream().pull_subscribe_bind("c", f"job_{own}")
-        for message in await sub.fetch(1, 10):
-            await message.ack_sync(10)
+        js = client.jetstream(timeout=1)
+        await at_last(lambda: js.publish(f"job.{own}.tasks", b"1", headers={"Nats-Msg-Id": "1"}))
+        sub = await at_last(lambda: js.pull_subscribe_bind("c", f"job_{own}"))
+        for message in await at_last(lambda: sub.fetch(1, 2)):
+            await at_last(partial(message.ack_sync, 1))
         await until(lambda: "nats.drained" in logs.stdout.events())
         assert len(of(logs, own, "nats.quorum.lost")) == len(of(logs, own, "nats.quorum.restored")) == 1
         assert logs.jobs() == {own}
     finally:
         await monitor.stop()
         await client.close()
+
+
+async def test_it_can_be_stopped_while_the_cluster_has_no_leader() -> None:
+    """One server of three: nothing of JetStream answers, and the monitor does not wait for it."""
+    with Cluster(started=1) as cluster:
+        monitor = Monitor(cluster.urls, interval=INTERVAL)
+        await monitor.start()
+        await asyncio.sleep(INTERVAL)  # it has begun to ask
+        assert not monitor.is_leading
+        async with asyncio.timeout(4):
+            await monitor.stop()

@@ -22,8 +22,16 @@ _SUMS_LOCK: Final = 1_583_216_097  # CRC-32 of "joblog_router.sums"
 
 
 def has_sums(alias: str) -> bool:
-    """Whether there is the table of sums: migrations may be behind the code. Asks the database."""
-    return JobLogSum._meta.db_table in connections[alias].introspection.table_names()
+    """Whether there is a table of sums that can be read: migrations may be behind the code. Asks the database."""
+    connection, table = connections[alias], JobLogSum._meta.db_table
+    if connection.vendor != "postgresql":
+        return table in connection.introspection.table_names()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_catalog.has_table_privilege(pg_catalog.to_regclass(%s), 'SELECT')",
+            [connection.ops.quote_name(table)],
+        )
+        return cursor.fetchone()[0] is True
 
 
 def lock_sums(connection: BaseDatabaseWrapper, *, shared: bool = False) -> bool:

@@ -92,9 +92,20 @@ class Replicas:
             if leader:
                 self._leaders.setdefault((stream, consumer), leader)
                 _shrink(self._leaders)
-            self._back(stream, consumer)
+            if leader or not is_clustered(client):
+                self._back(stream, consumer)
         elif body["error"].get("err_code") == _NO_LEADER:
             self._lacks(stream, consumer, is_certain=True)
+
+    @property
+    def is_half_back(self) -> bool:
+        """Whether there is a stream of which it is only to be seen that it has a leader itself."""
+        return any(missing.of == {""} for missing in self.missing.values())
+
+    def listed(self, names: set[str]) -> None:
+        """The server lists these streams as having none to describe them."""
+        for stream in names:
+            self._lacks(stream, "", is_certain=True)
 
     async def ask(self, client: Observer, questions: Questions, consumers: list[tuple[str, str]]) -> None:
         """Ask about these, and about what has no leader; not about more than some."""
@@ -132,6 +143,7 @@ class Replicas:
                     lines += 1
             elif may_write and missing.job is None and waited >= missing.confirmed_after:
                 missing.job = self._job_of(stream, next(iter(missing.of)))
+                missing.of.add("")  # elections are one by one: the stream's own is to be seen, too
                 if missing.job is not None:
                     _tell_lost(missing.job, stream, sorted(missing.of - {""}))
                     lines += 1

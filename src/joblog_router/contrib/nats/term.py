@@ -132,7 +132,8 @@ class Term:
             return False
         if self.recorder is not None and not await self.recorder.keep():
             return False
-        pause = min(self._settings.interval, _RECONCILE) if self._watch.is_stale else _RECONCILE
+        is_stale = self._watch.is_stale or self._replicas.is_half_back
+        pause = min(self._settings.interval, _RECONCILE) if is_stale else _RECONCILE
         if time.monotonic() - self._reconciled >= pause:
             await self._reconcile()
             if self._waits_for is not None and await self._extent(self._waits_for) is not None:
@@ -287,8 +288,8 @@ class Term:
         payload = b"" if body is None else json.dumps(body).encode()
         return await self._questions.ask(self._client, type(self._client).request, subject, payload)
 
-    async def _pages(self, subject: str, what: str) -> list[dict[str, Any]] | None:
-        """Everything that a paged reply lists; None if nobody answered."""
+    async def _pages(self, subject: str, what: str, without: set[str] | None = None) -> list[dict[str, Any]] | None:
+        """Everything that a paged reply lists; None if nobody answered. `without`: gets what cannot be described."""
         found: list[dict[str, Any]] = []
         while True:
             body = await self._question(subject, {"offset": len(found)})
@@ -296,12 +297,15 @@ class Term:
                 return None
             page = body.get(what) or []
             found += page
+            if without is not None:
+                without.update(map(str, body.get("missing") or ()), map(str, body.get("offline") or ()))
             if not page or len(found) >= (body.get("total") or 0):
                 return found
 
     async def _reconcile(self) -> None:
         """Compare with what is there: for what was created and deleted while nobody could tell us."""
-        streams = await self._pages("$JS.API.STREAM.LIST", "streams")
+        unseen: set[str] = set()
+        streams = await self._pages("$JS.API.STREAM.LIST", "streams", unseen)
         if streams is None:
             return
         self._reconciled = time.monotonic()
@@ -310,9 +314,10 @@ class Term:
         new = self._watch.learn(
             {name: list(info["config"].get("subjects") or ()) for name, info in there.items() if name}
         )
+        self._replicas.listed(unseen)
         for name in new:
             self._replicas.asked(self._client, name, "", there[name])
-        for stream in {stream for stream, _ in self._watch.followed} - set(there):
+        for stream in {stream for stream, _ in self._watch.followed} - set(there) - unseen:
             self._forget(stream)
         known = {stream for stream, _ in self._watch.followed}
         await self._all(self._consumers(stream) for stream in new if stream not in known)

@@ -76,6 +76,11 @@ class job_context(JobScope):  # noqa: N801 - a context manager, named like conte
     # False where the namespace is known before the scope is opened.
     _asks_namespace: ClassVar[bool] = True
 
+    job_id: str
+    namespace: str
+    fields: Mapping[str, Any]
+    closed: bool
+
     # None until entered; then the scopes of further `with` blocks on this object.
     _again: tuple[job_context, ...] | None
     # The fields as given, where `fields` has inherited more.

@@ -47,6 +47,8 @@ _OPEN: Final = frozenset({"queued", "running", "unknown"})
 class Case:
     """One job at one moment. Made from results alone, so that a rule can be tried on any."""
 
+    workers: Mapping[str, Any]
+
     job: Mapping[str, Any]
     log: Mapping[str, Any]
     nats: Mapping[str, Any]

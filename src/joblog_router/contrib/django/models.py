@@ -188,20 +188,20 @@ class JobLogSum(models.Model):
     `oldest` and `newest` are times in microseconds, `oldest_id` the row at the first of them.
     """
 
-    namespace = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
-    job_id = models.CharField(_("job"), max_length=MAX_KEY)
-    after = models.BigIntegerField(_("after"))
-    until = models.BigIntegerField(_("until"))
-    oldest = models.BigIntegerField(_("oldest"))
-    newest = models.BigIntegerField(_("newest"))
-    oldest_id = models.BigIntegerField(_("oldest row"))
-    sums = models.JSONField(_("sums"), default=dict, blank=True)
+    namespace: models.CharField[Any, str] = models.CharField(_("namespace"), max_length=MAX_KEY, default="", blank=True)
+    job_id: models.CharField[Any, str] = models.CharField(_("job"), max_length=MAX_KEY)
+    after: models.BigIntegerField[Any, int] = models.BigIntegerField(_("after"))
+    until: models.BigIntegerField[Any, int] = models.BigIntegerField(_("until"))
+    oldest: models.BigIntegerField[Any, int] = models.BigIntegerField(_("oldest"))
+    newest: models.BigIntegerField[Any, int] = models.BigIntegerField(_("newest"))
+    oldest_id: models.BigIntegerField[Any, int] = models.BigIntegerField(_("oldest row"))
+    sums: models.JSONField[Any, Any] = models.JSONField(_("sums"), default=dict, blank=True)
 
     class Meta:
-        verbose_name = _("sums of a job log")
-        verbose_name_plural = _("sums of job logs")
-        default_permissions = ()
-        constraints = [
+        verbose_name: ClassVar[Any] = _("sums of a job log")
+        verbose_name_plural: ClassVar[Any] = _("sums of job logs")
+        default_permissions: ClassVar[tuple[str, ...]] = ()
+        constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["namespace", "job_id", "after"], name="joblog_sum_block"),
         ]
 

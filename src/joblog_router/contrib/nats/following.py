@@ -28,6 +28,12 @@ class Worker:
 
     __slots__ = ("batch", "is_told", "name", "pulls", "reply")
 
+    reply: str
+    name: str
+    pulls: int
+    batch: int
+    is_told: bool
+
     def __init__(self, reply: str) -> None:
         self.reply = reply
         # What its client calls itself, once that was asked.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -202,6 +203,11 @@ class Booking:
     """Where the last message was booked: the next one, of the same scope and subject, mostly goes there too."""
 
     __slots__ = ("add", "jetstream", "scope", "subject")
+
+    scope: JobScope
+    jetstream: Any
+    subject: str
+    add: Callable[[Any, float], bool]
 
     def __init__(self, attempt: Attempt, jetstream: Any, run: Run) -> None:
         self.scope = attempt.scope

@@ -44,6 +44,8 @@ class Extent(NamedTuple):
 class Recorder:
     """Reads the recorder from a number on, without a gap; opens its consumer again where that went away."""
 
+    is_refused: bool
+
     position: int
 
     def __init__(self, client: Observer, name: str, record: Record, bulk: RecordBulk) -> None:

@@ -45,6 +45,9 @@ class Missing:
 
     __slots__ = ("is_certain", "job", "of", "since")
 
+    since: float
+    is_certain: bool
+
     def __init__(self) -> None:
         self.since = time.monotonic()
         self.of: set[str] = set()

@@ -53,6 +53,15 @@ class Run:
 
     __slots__ = ("booked", "last_seq", "left", "since", "stopped", "stream", "taken", "taken_over")
 
+    booked: Sum
+    stream: str | None
+    left: int
+    last_seq: Any
+    since: float
+    stopped: float
+    taken: int
+    taken_over: int
+
     def __init__(self, booked: Sum, left: int) -> None:
         self.booked = booked
         self.stream = booked.stream

@@ -24,6 +24,9 @@ _TOKENS: Final = 9
 class Watch:
     """Stream and consumer to what is known of it. `since`: from when on nothing was missed (seconds, epoch)."""
 
+    since: float
+    is_stale: bool
+
     def __init__(self, patterns: NamePatterns, shared: Collection[str] = ()) -> None:
         self._patterns = patterns
         self._said_to_be_shared = shared

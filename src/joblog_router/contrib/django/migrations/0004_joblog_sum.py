@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import migrations, models
+from django.db.migrations.operations.base import Operation
 
 
 class Migration(migrations.Migration):
-    dependencies = [("joblog_router", "0003_revoked_token")]
+    dependencies: ClassVar[list[tuple[str, str]]] = [("joblog_router", "0003_revoked_token")]
 
-    operations = [
+    operations: ClassVar[list[Operation]] = [
         migrations.CreateModel(
             name="JobLogSum",
             fields=[

@@ -249,6 +249,13 @@ class Kept:
         with open(os.environ["KEPT"], "a") as file:
             file.writelines(entry.message + chr(10) for entry in entries)
     def close(self): pass
+class Knows(Kept):
+    def write(self, entries):
+        if any(entry.message == "poison" for entry in entries): raise ValueError("poison")
+        super().write(entries)
+    def not_stored(self, entries):
+        with open(os.environ["KEPT"]) as file: lines = file.read().split()
+        return [entry for entry in entries if entry.message not in lines]
 def keep(entries): Kept().write(entries)
 def keeper(of):
     def keep_of(entries):
@@ -296,6 +303,17 @@ def test_the_next_process_knows_its_sinks_again_whatever_their_options_are(tmp_p
     assert run_with_places(tmp_path, EACH_PLACE + RECOVERED, 2) == 0
     assert kept(tmp_path) == ["audit x", *["x"] * 5]
     assert segments(tmp_path) == []
+
+
+def test_what_the_sink_knows_is_not_offered_again_where_another_line_is_refused(tmp_path: Path) -> None:
+    """A batch that fails is offered line by line: those that were stored before the kill stay out of it there, too."""
+    knows = "place('app_logs.Knows')\n"
+    lines = "with job_context(1):\n    for text in ('a', 'b', 'poison', 'c'): log.info(text)\n"
+    assert run_with_places(tmp_path, knows + lines + KILLED, 1, away="1") == -9
+    (tmp_path / "kept.txt").write_text("a\n")  # what had been stored when it was killed
+    assert run_with_places(tmp_path, knows + RECOVERED, 2) == 0
+    refused = "A line of this job could not be stored: the log's store refused its contents."
+    assert kept(tmp_path) == [refused, "a", "b", "c"]
 
 
 def test_two_functions_of_one_path_do_not_get_each_others_lines(tmp_path: Path) -> None:

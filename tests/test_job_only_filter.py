@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import logging
 import logging.config
+import logging.handlers
+from queue import Queue
 from typing import Any
 
 import pytest
 
-from joblog_router import ConfigurationError, JobOnlyFilter, job_context
+from joblog_router import ConfigurationError, JobContextFilter, JobOnlyFilter, flush, job_context
 from joblog_router._pipeline import switch
-from tests.helpers import configure, messages
+from joblog_router.sinks import MemorySink
+from tests.helpers import configure, job_handler, messages
 
 
 def console(**options: Any) -> io.StringIO:
@@ -104,6 +107,100 @@ def test_without_any_job_handler_nothing_is_withheld() -> None:
     configure(level="DEBUG").close()
     with job_context(7):
         assert passes.filter(logging.makeLogRecord({"msg": "x", "name": "app", "levelno": logging.INFO}))
+
+
+class Every(logging.Filter):
+    """Lets each second line of those that it is asked for pass: it must not be asked twice for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Not the first, the second, not the third."""
+        self.asked += 1
+        return self.asked % 2 == 0
+
+
+def test_a_line_that_a_filter_of_the_job_handler_rejects_stays_on_the_console() -> None:
+    """It is in no job's log; one that the filter lets pass is withheld, also by a filter that answers only once so."""
+    stream = console()
+    job_handler().addFilter(lambda record: "secret" not in record.getMessage())
+    with job_context(7):
+        queue.info("a secret")
+        queue.info("plain")
+    assert stream.getvalue() == "INFO app.queue 7 a secret\n"
+    assert messages(7) == ["plain"]
+    job_handler().addFilter(Every())
+    stream.truncate(0)
+    stream.seek(0)
+    with job_context(7):
+        for number in range(20):
+            queue.info("line %d", number)
+    shown = [line.rpartition("line ")[2] for line in stream.getvalue().splitlines()]
+    kept = [message.rpartition("line ")[2] for message in messages(7)[1:]]
+    assert {*shown, *kept} == set(map(str, range(20)))
+    assert len(kept) == len(set(kept)) > 5
+
+
+def test_a_filter_of_the_job_handler_that_raises_withholds_nothing() -> None:
+    """The console has the line; the error is the handler's own affair, as with every other handler."""
+    stream = console()
+
+    def raises(record: logging.LogRecord) -> bool:
+        raise RuntimeError("filter")
+
+    job_handler().addFilter(raises)
+    with job_context(7), pytest.raises(RuntimeError, match="filter"):
+        queue.info("shown")
+    assert stream.getvalue() == "INFO app.queue 7 shown\n"
+
+
+def test_a_line_whose_logger_does_not_reach_the_job_handler_stays_on_the_console() -> None:
+    """The job handler is on another logger, or one in between does not propagate."""
+    stream = console()
+    handler, aside = job_handler(), logging.getLogger("app.aside")
+    shown = logging.getLogger().handlers[0]
+    logging.getLogger().removeHandler(handler)
+    queue.addHandler(handler)
+    aside.addHandler(shown)
+    aside.propagate = False
+    try:
+        with job_context(7):
+            queue.info("of its logger")
+            logging.getLogger("app.queue.deep.below").info("and below")
+            other.info("beside it")
+            aside.info("apart")
+        assert [line.split(" ", 3)[3] for line in stream.getvalue().splitlines()] == ["beside it", "apart"]
+        assert flush(5)
+        assert isinstance(handler.sink, MemorySink)
+        assert [entry.message for entry in handler.sink.entries(7)] == ["of its logger", "and below"]
+    finally:
+        queue.removeHandler(handler)
+        aside.removeHandler(shown)
+        aside.propagate = True
+
+
+def test_behind_a_queue_lines_are_withheld_as_before() -> None:
+    """Console and job handler are a listener's, on no logger: the queue's handler hands them everything."""
+    stream = console()
+    handler, shown = job_handler(), logging.getLogger().handlers[0]
+    lines: Queue[Any] = Queue()
+    before = logging.handlers.QueueHandler(lines)
+    before.addFilter(JobContextFilter())
+    root = logging.getLogger()
+    root.handlers[:] = [before]
+    try:
+        with job_context(7):
+            queue.info("withheld")
+            queue.warning("shown")
+        listener = logging.handlers.QueueListener(lines, shown, handler)
+        listener.start()
+        listener.stop()
+    finally:
+        root.handlers[:] = [shown, handler]
+    assert stream.getvalue() == "WARNING app.queue 7 shown\n"
+    assert messages(7) == ["withheld", "shown"]
 
 
 def test_the_order_of_the_handlers_does_not_matter() -> None:

@@ -240,6 +240,122 @@ def test_lines_for_a_callable_and_a_logger_come_at_least_once(tmp_path: Path) ->
         assert segments(tmp_path) == []
 
 
+APP_LOGS = """
+import os
+class Kept:
+    def __init__(self, **options): pass
+    def write(self, entries):
+        if os.environ.get("AWAY"): raise OSError("away")
+        with open(os.environ["KEPT"], "a") as file:
+            file.writelines(entry.message + chr(10) for entry in entries)
+    def close(self): pass
+class Knows(Kept):
+    def write(self, entries):
+        if any(entry.message == "poison" for entry in entries): raise ValueError("poison")
+        super().write(entries)
+    def not_stored(self, entries):
+        with open(os.environ["KEPT"]) as file: lines = file.read().split()
+        return [entry for entry in entries if entry.message not in lines]
+def keep(entries): Kept().write(entries)
+def keeper(of):
+    def keep_of(entries):
+        if not os.environ.get("AWAY"):
+            entries = [entry._replace(message=of + " " + entry.message) for entry in entries]
+        keep(entries)
+    return keep_of
+"""
+# Sinks by options that are spelled otherwise in each process, or are long.
+PLACES = """
+import app_logs
+def place(sink, **options):
+    spool = sys.argv[1] + "/spool"
+    logging.getLogger().addHandler(joblog_router.JobLogHandler(sink=sink, options=options, spool=spool, fold=False))
+logging.getLogger().setLevel("INFO")
+"""
+EACH_PLACE = """
+place("callable", target=app_logs.keep)
+place("callable", target=app_logs.keeper("audit"))
+place("callable", target=app_logs.Kept().write)
+place("callable", target=lambda entries: app_logs.keep(entries))
+place("app_logs.Kept", only={"a", "b", "c", "d", "e"}, never=frozenset({("f", 1), ("g", 2)}))
+place("app_logs.Kept", text="x" * 5000)
+"""
+ONE_LINE = "with job_context(1): log.info('x')\n"
+RECOVERED = "sys.exit(0 if router.recovery.run(10) else 1)"
+
+
+def run_with_places(folder: Path, code: str, seed: int, away: str = "") -> int:
+    """Run `code` with that hash seed and stores that are there or away; the exit status."""
+    (folder / "app_logs.py").write_text(APP_LOGS)
+    env = {"KEPT": str(folder / "kept.txt"), "PYTHONPATH": f"{spool_trials.ROOT / 'src'}:{folder}", "AWAY": away}
+    return run_python(SETUP + PLACES + code, str(folder), env={**env, "PYTHONHASHSEED": str(seed)}).returncode
+
+
+def kept(folder: Path) -> list[str]:
+    """The messages that those sinks have."""
+    return sorted((folder / "kept.txt").read_text().splitlines()) if (folder / "kept.txt").exists() else []
+
+
+def test_the_next_process_knows_its_sinks_again_whatever_their_options_are(tmp_path: Path) -> None:
+    """Addresses, hash seeds and long options are of one process alone; its segments are recovered all the same."""
+    assert run_with_places(tmp_path, EACH_PLACE + ONE_LINE + KILLED, 1, away="1") == -9
+    assert len(segments(tmp_path)) == 6
+    assert run_with_places(tmp_path, EACH_PLACE + RECOVERED, 2) == 0
+    assert kept(tmp_path) == ["audit x", *["x"] * 5]
+    assert segments(tmp_path) == []
+
+
+def test_what_the_sink_knows_is_not_offered_again_where_another_line_is_refused(tmp_path: Path) -> None:
+    """A batch that fails is offered line by line: those that were stored before the kill stay out of it there, too."""
+    knows = "place('app_logs.Knows')\n"
+    lines = "with job_context(1):\n    for text in ('a', 'b', 'poison', 'c'): log.info(text)\n"
+    assert run_with_places(tmp_path, knows + lines + KILLED, 1, away="1") == -9
+    (tmp_path / "kept.txt").write_text("a\n")  # what had been stored when it was killed
+    assert run_with_places(tmp_path, knows + RECOVERED, 2) == 0
+    refused = "A line of this job could not be stored: the log's store refused its contents."
+    assert kept(tmp_path) == [refused, "a", "b", "c"]
+
+
+def test_two_functions_of_one_path_do_not_get_each_others_lines(tmp_path: Path) -> None:
+    """A closure is told apart by what it closes over."""
+    audit, users = (f"place('callable', target=app_logs.keeper({of!r}))\n" for of in ("audit", "users"))
+    assert run_with_places(tmp_path, audit + ONE_LINE + KILLED, 1, away="1") == -9
+    assert run_with_places(tmp_path, users + RECOVERED, 2) == 0
+    assert kept(tmp_path) == []
+    assert len(segments(tmp_path)) == 1
+
+
+def test_segments_with_keys_as_earlier_versions_wrote_them_are_recovered(tmp_path: Path) -> None:
+    """Old segment, new code: the key was the repr of the options, with addresses and sets in any order."""
+    assert run_with_places(tmp_path, EACH_PLACE + ONE_LINE + KILLED, 1, away="1") == -9
+    was = {
+        1: "callable [('target', <function keep at 0x7f0123456789>)]",
+        5: "app_logs.Kept [('never', frozenset({('g', 2), ('f', 1)})), ('only', {'d', 'b', 'a', 'e', 'c'})]",
+        6: f"app_logs.Kept [('text', {'x' * 100!r})]",
+    }
+    for segment in segments(tmp_path):
+        number = int(segment.stem.rpartition(".")[2]) if "." in segment.stem else 1
+        if number in was:
+            rewrite_about(segment, key=was[number])
+        else:
+            segment.unlink()
+    assert run_with_places(tmp_path, EACH_PLACE.replace("5000", "100") + RECOVERED, 2) == 0
+    assert kept(tmp_path) == ["x"] * 3
+    assert segments(tmp_path) == []
+
+
+def test_a_segment_whose_header_does_not_parse_is_reported_and_listed(tmp_path: Path) -> None:
+    """Earlier versions cut a long one: nobody can tell what sink its lines are for, and `recover` says so."""
+    segment = killed_with_lines(tmp_path)
+    rewrite_about(segment, key="callable " + "x" * 5000)
+    before = segment.read_bytes()
+    code = "configure()\nrouter.recovery.run(10)\nprint(router.recovery.left_behind(), file=sys.stderr)"
+    said = run_python(SETUP + code, str(tmp_path)).stderr
+    assert f"{str(segment)!r} is a spool segment that does not say which sink its lines are for" in said
+    assert f"[{str(segment)!r}]" in said
+    assert segment.read_bytes() == before
+
+
 def test_a_segment_waits_for_the_sink_it_was_for(tmp_path: Path) -> None:
     """A process with another sink leaves it alone."""
     code = SETUP + "configure()\nwith job_context(1): log.info('x')\n" + KILLED
@@ -647,10 +763,14 @@ def killed_with_lines(folder: Path, count: int = 10, text: str = "line %d") -> P
 
 def as_jsonl(segment: Path, folder: Path) -> None:
     """Have the segment be one for the JSON-lines sink."""
+    rewrite_about(segment, key=f"jsonl {os.path.realpath(folder / 'logs')}")
+
+
+def rewrite_about(segment: Path, **about: str) -> None:
+    """Change what the segment's header says about it; cut where it does not fit, as earlier versions did."""
     data = segment.read_bytes()
-    about = json.loads(data[spool_module.ABOUT : spool_module.HEADER].rstrip(b"\0"))
-    about["key"] = f"jsonl {os.path.realpath(folder / 'logs')}"
-    raw = json.dumps(about).encode()
+    said = json.loads(data[spool_module.ABOUT : spool_module.HEADER].rstrip(b"\0"))
+    raw = json.dumps({**said, **about}).encode()[: spool_module.HEADER - spool_module.ABOUT]
     head = bytearray(data[: spool_module.HEADER])
     head[spool_module.ABOUT :] = raw.ljust(spool_module.HEADER - spool_module.ABOUT, b"\0")
     fixed = list(spool_module.FIXED.unpack_from(head))

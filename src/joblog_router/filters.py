@@ -24,7 +24,7 @@ from ._pipeline.resolve import (
 )
 from ._pipeline.services import is_service
 from .exceptions import ConfigurationError
-from .handlers import is_wanted
+from .handlers import is_taken
 
 __all__ = ["JobContextFilter", "JobOnlyFilter"]
 
@@ -104,7 +104,8 @@ class JobOnlyFilter(logging.Filter):
 
     For the console: `{"()": "joblog_router.JobOnlyFilter", "loggers": ["shop.import"]}` in `filters`, its name in the
     handler's `filters`. Lines from `level` on (WARNING), of other loggers, of no job, and those that no JobLogHandler
-    takes (none is open, its level or its loggers leave them out) pass. `loggers` are all where none are named, without
+    takes (none is open or on a logger that the line reaches, its level, its loggers or a filter of its own leave them
+    out) pass. `loggers` are all where none are named, without
     those of `exclude`. Raises ConfigurationError for what is wrong in its settings; runs on the logging thread and
     never raises there.
     """
@@ -129,6 +130,6 @@ class JobOnlyFilter(logging.Filter):
                 return True
             if resolve(record) is None:
                 return True
-            return not (type(record.__dict__.get(STAMP)) is Captured or is_wanted(record))
+            return not (type(record.__dict__.get(STAMP)) is Captured or is_taken(record))
         except Exception:
             return True  # an object in extra can make anything fail; rather twice than not at all

@@ -237,11 +237,40 @@ def _remember(opened: JobLogHandler | None, closed: JobLogHandler | None) -> Non
 
 
 def is_wanted(record: logging.LogRecord) -> bool:
-    """Whether an open JobLogHandler would take `record`, were it about a job. For filters, on the logging thread."""
+    """Whether an open JobLogHandler on the way of `record` would take it by level and name, were it about a job."""
+    return bool(_wanting(record))
+
+
+def is_taken(record: logging.LogRecord) -> bool:
+    """Whether an open JobLogHandler takes `record`, which is about a job. For filters, on the logging thread.
+
+    Where a handler has filters of its own it is given the record now: they may answer otherwise when asked again, and a
+    record is captured once however often a handler sees it. Raises what such a filter raises.
+    """
+    return any(
+        all("only_stamps" in type(each).__dict__ for each in handler.filters) or handler.handle(record)
+        for handler in _wanting(record)
+    )
+
+
+def _wanting(record: logging.LogRecord) -> list[JobLogHandler]:
     if not switch.is_on:
-        return False
-    for reference in _open:
-        handler = reference()
-        if handler is not None and handler.wants(record):
-            return True
+        return []
+    handlers = [handler for reference in _open if (handler := reference()) is not None and handler.wants(record)]
+    return [handler for handler in handlers if _is_reached(handler, record.name)]
+
+
+def _is_reached(handler: JobLogHandler, name: str) -> bool:
+    """Whether records of the logger `name` come to `handler`, as far as loggers tell: behind a queue they do not."""
+    known = logging.root.manager.loggerDict
+    found: object = None
+    while name and not isinstance(found, logging.Logger):
+        found = known.get(name)  # or a placeholder
+        name = name.rpartition(".")[0]
+    at: logging.Logger | None = found if isinstance(found, logging.Logger) else logging.root
+    while at is not None:
+        for each in at.handlers:
+            if each is handler or hasattr(each, "queue") or hasattr(each, "target"):
+                return True
+        at = at.parent if at.propagate else None
     return False

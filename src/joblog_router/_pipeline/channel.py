@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from .folding import Folder
+from .lasting import former
 from .missing import Missing
 from .naming import LoggerNames
 from .overflow import Bounds, Overflow
@@ -76,7 +77,8 @@ class Channel:
     ) -> None:
         self.key = named.key
         # The same for the next process's channel to the same place.
-        self.spool_key = named.key if named.is_shared else named.name
+        self.spool_key = named.lasting
+        self._former_key = named.former
         self.spool_directory: Path | None = None
         self.uses_default_spool = False
         self.spool: Spool | DeadSegment | None = None
@@ -167,6 +169,10 @@ class Channel:
         self.spool = None if directory is None else Spool(directory, self.spool_key, self.origin, self.bounds.lines)
         self.folder.mark = None if self.spool is None else self.spool.mark
         return True
+
+    def is_for(self, key: str) -> bool:
+        """Whether the lines of a segment with this key are for this channel's sink; earlier versions' keys too."""
+        return key == self.spool_key or (bool(self._former_key) and self._former_key in (key, former(key)))
 
     def acknowledge(self) -> None:
         """Tell the spool what it need not keep any longer: lines that are stored, or folded and told of."""

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from ..exceptions import ConfigurationError, JobLogError
 from ..sinks.base import Sink
 from .dotted import load
+from .lasting import digest, former
 
 # Dotted names, so that nothing is imported before it is asked for.
 SINKS: Final[Mapping[str, str]] = {
@@ -22,16 +23,25 @@ SINKS: Final[Mapping[str, str]] = {
     "model": "joblog_router.contrib.django.model_store.ModelStore",
 }
 
+# A place that is longer than this stands in a spool segment as a digest.
+_LONGEST_PLACE: Final = 1000
+
 _fresh = count(1)
 
 
 class NamedSink(NamedTuple):
-    """A sink, what it is called in messages, and a key that two handlers share if they mean the same place."""
+    """A sink, what it is called in messages, and a key that two handlers share if they mean the same place.
+
+    `lasting` is what the next process calls that place, too, and `former` what earlier versions called it, if that was
+    something else.
+    """
 
     sink: Sink
     name: str
     key: str
     is_shared: bool
+    lasting: str
+    former: str = ""
 
 
 def make_sink(sink: object, options: object) -> NamedSink:
@@ -46,7 +56,8 @@ def make_sink(sink: object, options: object) -> NamedSink:
             )
         if given:
             raise ConfigurationError("JobLogHandler: options are for a sink given by name, not for a sink object")
-        return NamedSink(sink, type(sink).__name__, f"{type(sink).__name__} {id(sink)}", False)
+        name = type(sink).__name__
+        return NamedSink(sink, name, f"{name} {id(sink)}", False, name)
     factory = _load_factory(sink)
     _check_signature(sink, factory, given)
     try:
@@ -59,9 +70,13 @@ def make_sink(sink: object, options: object) -> NamedSink:
         raise ConfigurationError(f"JobLogHandler: {sink!r} is not a sink: it lacks write() or close()")
     if sink == "memory":
         # Belongs to the handler it was made for; the others are the same place whoever asks.
-        return NamedSink(made, sink, f"{sink} #{next(_fresh)}", False)
-    place = getattr(made, "place", None) or repr(sorted(given.items(), key=lambda item: item[0]))
-    return NamedSink(made, sink, f"{sink} {place}", True)
+        return NamedSink(made, sink, f"{sink} #{next(_fresh)}", False, sink)
+    place = getattr(made, "place", None)
+    if place:
+        key = f"{sink} {place}"
+        return NamedSink(made, sink, key, True, key if len(key) <= _LONGEST_PLACE else f"{sink} {digest(key)}", key)
+    key = f"{sink} {sorted(given.items(), key=lambda item: item[0])!r}"
+    return NamedSink(made, sink, key, True, f"{sink} {digest(given)}", former(key))
 
 
 def _load_factory(name: str) -> Any:

@@ -144,13 +144,15 @@ class Spool:
             own_files.add(self.name)
             if not try_lock(descriptor):
                 raise OSError(errno.ENOLCK, "its files cannot be locked")
+            about = json.dumps({"origin": self.origin, "key": self.key, "pid": os.getpid(), "started": time.time()})
+            raw = about.encode("utf-8", "backslashreplace")
+            if len(raw) > HEADER - ABOUT:
+                raise ValueError(f"the name of its sink has more than {HEADER - ABOUT} bytes")  # nobody could read it
             # Not truncate: a hole in a full file system is SIGBUS when it is written to.
             os.posix_fallocate(descriptor, 0, self.size)
             # The pages that will be written to all the time, now and not one by one by logging calls.
             os.pwrite(descriptor, bytes(NEAR * SLOT), RING)
             mapped = mmap.mmap(descriptor, self.size)
-            about = json.dumps({"origin": self.origin, "key": self.key, "pid": os.getpid(), "started": time.time()})
-            raw = about.encode("utf-8", "backslashreplace")[: HEADER - ABOUT]
             mapped[ABOUT : ABOUT + len(raw)] = raw
             FIXED.pack_into(mapped, 0, MAGIC, VERSION, SITE, SITES, SLOT, self.mask + 1, self.pages, len(raw))
             words = memoryview(mapped).cast("Q")

@@ -172,7 +172,7 @@ class RecoveryChannel(Channel):
 
     def __init__(self, segment: DeadSegment, sink: Channel, wake: Wake) -> None:
         found = segment.found
-        named = NamedSink(sink.sink, sink.name, f"recovery of {found.origin}", False)
+        named = NamedSink(sink.sink, sink.name, f"recovery of {found.origin}", False, sink.spool_key)
         super().__init__(named, found.origin, Bounds(0), wake)
         self.of = sink
         self.buffer = deque(segment.items())
@@ -240,8 +240,8 @@ def release(found: Found) -> None:
     own_files.discard(found.name)
 
 
-def find(directory: Path, keys: set[str] | None) -> Iterator[Found]:
-    """Segments in `directory` whose process is gone and whose sink is one of `keys` (None: whatever it is), locked.
+def find(directory: Path, is_wanted: Callable[[str], bool] | None) -> Iterator[Found]:
+    """Segments in `directory` whose process is gone and whose key is wanted (None: whatever it is), locked.
 
     A segment of a format that this version does not know stays where it is, and is reported.
     """
@@ -263,7 +263,7 @@ def find(directory: Path, keys: set[str] | None) -> Iterator[Found]:
         if found is None:
             own_files.discard(claim)
             continue
-        if keys is not None and found.key not in keys:
+        if is_wanted is not None and not is_wanted(found.key):
             release(found)
             continue
         yield found
@@ -281,8 +281,8 @@ def unusual(directory: Path) -> Iterator[Path]:
         elif path.name.endswith(SUFFIX) and path.name not in own_files:
             try:
                 with path.open("rb") as file:
-                    head = file.read(FIXED.size)
-                if head[:8] != MAGIC or FIXED.unpack(head)[1] != VERSION:
+                    head = file.read(HEADER)
+                if head[:8] != MAGIC or FIXED.unpack_from(head)[1] != VERSION or _key_and_origin(head) is None:
                     yield path
             except (OSError, struct.error):
                 yield path
@@ -299,7 +299,7 @@ def _lock(directory: Path, name: str) -> Found | None:
                 return Found(directory, name, descriptor, folder, *about)
             if name.endswith(".new") and time.time() - os.fstat(descriptor).st_mtime > _HALF_MADE:
                 os.unlink(name, dir_fd=folder)
-    except (OSError, ValueError, KeyError, struct.error):
+    except (OSError, struct.error):
         pass  # gone meanwhile, or not a file of ours
     for opened in (descriptor, folder):
         if opened >= 0:
@@ -311,7 +311,7 @@ def _about(descriptor: int, path: Path) -> tuple[str, str, int, int] | None:
     raw = os.pread(descriptor, HEADER, 0)
     if path.name.endswith(".new"):
         return None
-    magic, version, site, sites, slot, slots, pages, length = FIXED.unpack_from(raw)
+    magic, version, site, sites, slot, slots, pages, _ = FIXED.unpack_from(raw)
     if magic != MAGIC or version != VERSION or (site, sites, slot) != (SITE, SITES, SLOT):
         report_once(
             ("spool-version", str(path)),
@@ -322,5 +322,24 @@ def _about(descriptor: int, path: Path) -> tuple[str, str, int, int] | None:
     if os.fstat(descriptor).st_size < FAR + slots * SLOT + pages * PAGE:
         report_once(("spool-short", str(path)), f"{str(path)!r} is too short for a spool segment; it is kept")
         return None
-    about = json.loads(raw[ABOUT : ABOUT + length])
-    return about["key"], about["origin"], slots, pages
+    about = _key_and_origin(raw)
+    if about is None:
+        report_once(
+            ("spool-header", str(path)),
+            f"{str(path)!r} is a spool segment that does not say which sink its lines are for (its header does not "
+            f"parse: earlier versions cut one of more than {HEADER - ABOUT} bytes); it is kept, and nobody recovers "
+            "it. Keep the file if its lines are needed, else delete it",
+        )
+        return None
+    return *about, slots, pages
+
+
+def _key_and_origin(head: bytes) -> tuple[str, str] | None:
+    """What a header says, or None if it does not parse."""
+    length = FIXED.unpack_from(head)[-1]
+    try:
+        about = json.loads(head[ABOUT : ABOUT + length])
+        key, origin = about["key"], about["origin"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return (key, origin) if isinstance(key, str) and isinstance(origin, str) else None

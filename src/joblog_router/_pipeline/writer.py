@@ -341,12 +341,19 @@ class Writer:
         handled = lines = tries = 0
         suspects: list[tuple[Entry, Exception]] = []
         stopped: Exception | None = None
-        for entry in list(islice(channel.ready, _FAR)):
+        entries = list(islice(channel.ready, _FAR))
+        try:
+            # Asked now: of the batch that failed the sink may have stored some.
+            new = {(entry.origin, entry.seq) for entry in channel.not_stored(entries)}
+        except Exception as failed:
+            self._back_off(channel, failed)
+            return False
+        for entry in entries:
             if suspects and any(entry.job_id == suspect.job_id for suspect, _ in suspects):
                 suspects.append((entry, suspects[0][1]))
                 continue
             try:
-                is_stored = self._store_one(channel, entry)
+                is_stored = (entry.origin, entry.seq) not in new or self._store_one(channel, entry)
             except (SinkUnavailableError, OSError) as unavailable:
                 stopped = unavailable
                 break

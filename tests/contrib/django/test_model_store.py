@@ -23,6 +23,12 @@ class Line(models.Model):
     context = models.JSONField(default=dict)
     created_at = models.DateTimeField(auto_now_add=True)
 
+class Plain(models.Model):
+    job = models.CharField(max_length=20)
+    tenant = models.CharField(max_length=20, null=True)
+    at = models.DateTimeField()
+    text = models.TextField()
+
 class Old(models.Model):
     logs = models.JSONField(null=True)
 """
@@ -361,6 +367,160 @@ print(json.dumps([messages(job), stats()["quarantined"]]))
     )
     missing = "1 of 3 lines are not in this log: quarantined 1"
     assert json.loads(done.stdout) == [["for all", "for all, too", missing], 1]
+
+
+TENANTS = """
+TENANT = ["a"]
+JOBLOG_ROUTER["NAMESPACE"] = lambda: TENANT[0]
+"""
+PLAIN = """
+LOGGING["handlers"]["job"]["options"] = {
+    "model": "shop.Plain", "fields": {"job": "job_id", "tenant": "namespace", "text": "text", "at": "created"}}
+"""
+IN_TURN = """
+import settings
+from shop.models import Plain
+def at(tenant):
+    settings.TENANT[0] = tenant
+def found(tenant, **more):
+    at(tenant)
+    return [(e.namespace, e.message) for e in store.newest("7", **more).entries]
+Job.objects.create(pk=7, name="x")
+for tenant in ("a", "b", ""):
+    at(tenant)
+    with job_context(7):
+        logger.info("of %s", tenant or "nobody")
+        logger.error("second of %s", tenant or "nobody")
+assert flush(10)
+"""
+
+
+@pytest.mark.parametrize("place", ["context", "column"])
+def test_tenants_share_a_table_and_no_log(project: Project, place: str) -> None:
+    """Every way of reading, deleting and pruning keeps to the namespace; a row that names none is in "" alone."""
+    project.settings(SETTINGS + TENANTS + (PLAIN if place == "column" else ""))
+    project.run(
+        IMPORTS
+        + IN_TURN
+        + (
+            'Plain.objects.create(job="7", at=timezone.now(), text="by others")'
+            if place == "column"
+            else 'Line.objects.create(job_id=7, level="INFO", message="by others", context={"own": 1})'
+        )
+        + """
+assert found("a") == [("a", "of a"), ("a", "second of a")], found("a")
+assert found("c") == []
+assert found("a", namespace="b") == [("b", "of b"), ("b", "second of b")]
+assert [message for _, message in found("")] == ["of nobody", "second of nobody", "by others"], found("")
+at("b")
+assert [e.message for e in store.after("7", "").entries] == ["of b", "second of b"]
+last = store.newest("7", limit=1)
+assert [e.message for e in store.before("7", last.earlier).entries] == ["of b"]
+assert store.before("7", last.earlier, namespace="c").entries == []
+summary = store.summary("7")
+assert summary.lines == 2 and summary.first_error is None or summary.first_error.message == "second of b"
+now = time.time() + 10
+assert store.prune(now, dry_run=True) == 2 and store.prune(now, namespace="c") == 0
+assert store.delete("7", "b") == 2 and found("b") == []
+assert len(found("a")) == 2 and len(found("")) == 3
+at("a")
+assert store.prune(now) == 2
+assert len(found("a")) == 0 and len(found("")) == 3
+"""
+    )
+
+
+def test_without_a_place_for_the_tenant_nothing_is_shown_or_mixed(tmp_path: Path) -> None:
+    """NAMESPACE and a table that cannot say whose a line is: lines wait, readers raise, a check says it before."""
+    project = make(tmp_path)
+    project.settings(SETTINGS + TENANTS + PLAIN.replace('"tenant": "namespace", ', ""))
+    done = project.run(
+        IMPORTS
+        + IN_TURN.replace("assert flush(10)", "flush(1)")
+        + """
+from joblog_router import ConfigurationError
+assert Plain.objects.count() == 0
+for read in (store.newest, store.summary, store.delete, lambda job: store.after(job, ""), store.prune):
+    at("b")
+    try:
+        read(7.0 if read == store.prune else "7")
+    except ConfigurationError as error:
+        assert "map one of its fields to 'namespace'" in str(error), error
+    else:
+        raise AssertionError(read)
+"""
+    )
+    assert "shop.Plain has no place that says whose job a line is of" in done.stderr
+    checked = project.manage("check", status=1).stderr
+    assert "joblog_router.E007" in checked
+    project.settings(SETTINGS + TENANTS + PLAIN)
+    project.run(
+        IMPORTS
+        + """
+from shop.models import Plain
+import settings
+settings.TENANT[0] = "a"
+with job_context(8):
+    logger.info("starts the writer")
+until = time.monotonic() + 20
+while Plain.objects.filter(job="7").count() < 6:
+    assert time.monotonic() < until, list(Plain.objects.values())
+    time.sleep(0.02)
+assert [e.message for e in store.newest("7").entries] == ["of a", "second of a"]
+"""
+    )
+
+
+def test_keys_are_stored_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Cut to the column's length, two jobs or tenants would be one."""
+    project = make(tmp_path)
+    project.settings(SETTINGS + TENANTS + PLAIN)
+    done = project.run(
+        IMPORTS
+        + """
+import settings
+from shop.models import Plain
+settings.TENANT[0] = "t" * 21
+with job_context(1):
+    logger.info("of a long tenant")
+settings.TENANT[0] = "a"
+for job in ("j" * 19 + "12", "j" * 19 + "13", "short"):
+    with job_context(job):
+        logger.info("of %s", job)
+flush(10)
+print(sorted({text for text in Plain.objects.values_list("text", flat=True)}), stats()["quarantined"] >= 3)
+"""
+    )
+    assert done.stdout.strip() == "['of short'] True"
+    assert "is too long for shop.Plain.tenant" in done.stderr  # said once for all that are refused
+
+
+def test_lines_older_than_the_job_are_those_of_an_earlier_one(tmp_path: Path) -> None:
+    """JOB_MODEL says since when the job exists; pages, news, sums and the pages before keep to it."""
+    project = make(tmp_path)
+    models = MODELS + "    created_at = models.DateTimeField(auto_now_add=True)\n" + LINES
+    (project.root / "shop" / "models.py").write_text(models)
+    (project.root / "project.sqlite3").unlink()
+    project.settings(SETTINGS + PLAIN + 'JOBLOG_ROUTER["JOB_MODEL"] = "shop.Job"')
+    project.run(
+        """
+from django.core.management import call_command
+call_command("migrate", run_syncdb=True, verbosity=0)
+"""
+        + IMPORTS
+        + """
+from shop.models import Plain
+job = Job.objects.create(name="x")
+for text, seconds in (("earlier", -5), ("first", 5), ("second", 6)):
+    Plain.objects.create(job=job.pk, at=job.created_at + datetime.timedelta(seconds=seconds), text=text)
+key = str(job.pk)
+assert [e.message for e in store.newest(key).entries] == ["first", "second"]
+assert [e.message for e in store.after(key, "").entries] == ["first", "second"]
+assert [e.message for e in store.before(key, store.newest(key, limit=1).earlier).entries] == ["first"]
+assert store.summary(key).lines == 2
+assert store.delete(key) == 3
+"""
+    )
 
 
 OLD = """

@@ -26,8 +26,9 @@ from django.urls import get_resolver
 from ..._pipeline.dotted import load
 from ...exceptions import ConfigurationError
 from ...handlers import JobLogHandler
-from ...sinks.opening import open_store
+from ...sinks.opening import open_store, readable_sinks
 from . import conf
+from .model_store import NAMESPACE_ADVICE, ModelStore
 from .permissions import VIEW_PERMISSION
 from .sink import sinks
 
@@ -315,6 +316,22 @@ def check_alias(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     return found
+
+
+@register
+def check_own_table(**kwargs: Any) -> list[CheckMessage]:
+    """`joblog_router.E007`: NAMESPACE is set, and a table of the project's own cannot say whose job a line is of."""
+    if not conf.current().NAMESPACE:
+        return []
+    return [
+        Error(
+            f"{sink.no_namespace()}.",
+            hint=f"{NAMESPACE_ADVICE[0].upper()}{NAMESPACE_ADVICE[1:]}.",
+            id="joblog_router.E007",
+        )
+        for sink in readable_sinks()
+        if isinstance(sink, ModelStore) and not sink.has_namespace()
+    ]
 
 
 @register

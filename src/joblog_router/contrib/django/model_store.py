@@ -45,6 +45,7 @@ from .sink import DjangoSink
 __all__ = ["ModelStore"]
 
 _SOURCES: Final = frozenset({*Entry._fields, "level_name", "text", "context"})
+_KEYS: Final = frozenset({"job_id", "namespace"})
 _OURS: Final = "joblog"
 """The key of a "context" column under which stands what has no column of its own."""
 _KEPT: Final = ("logger", "path", "line", "origin", "seq", "n", "namespace", "audience")
@@ -52,6 +53,7 @@ _KIND: Final = "m1"
 _CHUNK: Final = 1_000
 _MAX_MARKS: Final = 1_000
 _KNOWN_JOBS: Final = 1_000
+NAMESPACE_ADVICE: Final = "map one of its fields to 'namespace', or a JSON column to 'context', or leave NAMESPACE out"
 _LOOK: Final = 0.25
 
 
@@ -62,7 +64,8 @@ class ModelStore(DjangoSink):
     `"text"` (message and traceback), or `"context"`: for a JSON column, the fields of the line and, under `"joblog"`,
     whatever has no column of its own. A foreign key takes `"job_id"`; `created` becomes a date and time, seconds or
     microseconds, as the field is. With a context, or columns for `origin` and `seq`, a line that is delivered again is
-    stored once, and lines for staff can be told from others; without a place for `audience` those are refused.
+    stored once, and lines for staff can be told from others; without a place for `audience` those are refused. Without
+    a place for `namespace` NAMESPACE must not be set: lines wait, and readers raise ConfigurationError.
 
     A line whose job has no row (not committed yet) is parked in memory, `park_lines` of them for `park_seconds` at
     most: then, or if the job had been there before, it is dropped and counted (`dropped`, and once on stderr). With a
@@ -139,6 +142,8 @@ class ModelStore(DjangoSink):
         if self.is_in_memory():
             self._memory.write(entries)
             return
+        if not self.has_namespace() and any(entry.namespace for entry in entries):
+            raise SinkUnavailableError(self.no_namespace(), NAMESPACE_ADVICE)
         with self._lock:
             if self._pid != os.getpid():
                 self._pid, self._parked, self._looks = os.getpid(), {}, False  # the parent has them
@@ -375,6 +380,8 @@ class ModelStore(DjangoSink):
         if source == "exception" and value is None and not field.null:
             return ""
         if isinstance(value, str) and field.max_length and len(value) > field.max_length:
+            if source in _KEYS:  # cut, it could be another's
+                raise EntryRefusedError(f"{source} {value!r} is too long for {self._model_name}.{field.name}")
             return value[: field.max_length - 1] + "…"
         return dict(value) if source == "fields" else value
 
@@ -400,6 +407,14 @@ class ModelStore(DjangoSink):
             return self._columns[source]
         return f"{self._columns['context']}__{_OURS}__{source}" if "context" in self._columns else None
 
+    def has_namespace(self) -> bool:
+        """Whether a row can say whose job it is of."""
+        return self._lookup("namespace") is not None
+
+    def no_namespace(self) -> str:
+        """What is wrong where it cannot, and NAMESPACE is set."""
+        return f"sink 'model': NAMESPACE is set, but {self._model_name} has no place that says whose job a line is of"
+
     def _store(self) -> Store:
         return self._memory if self.is_in_memory() else _Reader(self, self._model())
 
@@ -414,11 +429,11 @@ class _Reader:
 
     def newest(self, job_id: str, selection: Selection = ALL, limit: int = 1000, namespace: str | None = None) -> Page:
         """See Store."""
-        rows = self._rows(job_id)
+        space, rows = self._shown(job_id, namespace)
         floor = self._floor()
         marks = list(rows.filter(pk__gt=floor).order_by("pk").values_list("pk", flat=True)[:_MAX_MARKS])
         return self._page_down(
-            rows, job_id, selection, limit, floor=floor, marks=marks, last=None, folds=reading.Folds()
+            rows, (job_id, space), selection, limit, floor=floor, marks=marks, last=None, folds=reading.Folds()
         )
 
     def before(
@@ -427,18 +442,14 @@ class _Reader:
         """See Store."""
         try:
             floor, marks, last, folds = reading.decode(earlier, _KIND)
-            return self._page_down(
-                self._rows(job_id),
-                job_id,
-                selection,
-                limit,
-                floor=int(floor),
-                marks=_ids(marks),
-                last=int(last),
-                folds=reading.Folds(folds),
-            )
+            floor, last = _ids([floor, last])
+            marks, folds = _ids(marks), reading.Folds(folds)
         except (ValueError, TypeError) as error:
             raise reading.foreign(earlier) from error
+        space, rows = self._shown(job_id, namespace)
+        return self._page_down(
+            rows, (job_id, space), selection, limit, floor=floor, marks=marks, last=last, folds=folds
+        )
 
     def after(
         self, job_id: str, cursor: str, selection: Selection = ALL, limit: int = 1000, namespace: str | None = None
@@ -446,31 +457,32 @@ class _Reader:
         """See Store."""
         try:
             old, marks = reading.decode(cursor, _KIND) if cursor else (0, [])
-            old, marks = int(old), _ids(marks)
+            (old,), marks = _ids([old]), _ids(marks)
         except (ValueError, TypeError) as error:
             raise reading.foreign(cursor) from error
         limit = min(reading.positive(limit), _MAX_MARKS // 2)
         floor = max(old, self._floor())
-        rows = self._rows(job_id).filter(pk__gt=old).exclude(pk__in=marks).order_by("pk")
-        found = list(rows[: limit + 1])
+        space, rows = self._shown(job_id, namespace)
+        found = list(rows.filter(pk__gt=old).exclude(pk__in=marks).order_by("pk")[: limit + 1])
         more = len(found) > limit
         if more:
             found.pop()
             floor = max(old, min(floor, found[-1].pk))
         marks = [pk for pk in (*marks, *(row.pk for row in found)) if pk > floor][-_MAX_MARKS:]
         wanted = reading.chooser(selection, 0.0)
-        entries = [entry for entry in map(self._entry(job_id), found) if wanted(entry)]
+        entries = [entry for entry in map(self._entry(job_id, space), found) if wanted(entry)]
         return Page(reading.in_order(entries), reading.encode(_KIND, floor, marks), None, more)
 
     def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
         """See Store. Reads every row of the job."""
         wanted = reading.chooser(Selection(audience=audience), 0.0)
-        entries = map(self._entry(job_id), self._rows(job_id).iterator(_CHUNK))
+        space, rows = self._shown(job_id, namespace)
+        entries = map(self._entry(job_id, space), rows.iterator(_CHUNK))
         return reading.summarize(job_id, filter(wanted, entries))
 
     def delete(self, job_id: str, namespace: str | None = None) -> int:
         """See Store."""
-        return int(self._rows(job_id).delete()[0])
+        return int(self._rows(job_id, self._space(namespace)).delete()[0])
 
     def prune(
         self, older_than: float, keep: int | None = None, dry_run: bool = False, namespace: str | None = None
@@ -479,11 +491,35 @@ class _Reader:
         if keep is not None:
             raise JobLogError("a log in a table of the project's own is pruned by age: leave --keep out")
         until = _moment(_field(self._model, self._created), older_than)
-        rows = self._model._base_manager.using(self._store.alias).filter(**{f"{self._created}__lt": until})
+        rows = self._all(self._space(namespace)).filter(**{f"{self._created}__lt": until})
         return rows.count() if dry_run else int(rows.delete()[0])
 
-    def _rows(self, job_id: str) -> models.QuerySet[Any]:
+    def _space(self, namespace: str | None) -> str:
+        """Whose lines are meant. Raises ConfigurationError where the table does not say whose they are."""
+        space = context.current_namespace() if namespace is None else clean(namespace)
+        if space and not self._store.has_namespace():
+            raise ConfigurationError(f"{self._store.no_namespace()}: {NAMESPACE_ADVICE}")
+        return space
+
+    def _all(self, space: str) -> models.QuerySet[Any]:
+        """The rows of a namespace. Those that do not say whose they are, as other code adds them, have none."""
         rows = self._model._base_manager.using(self._store.alias)
+        name = self._store._lookup("namespace")
+        if name is None:
+            return rows
+        stated = models.Q(**{name: space})
+        return rows.filter(stated if space else stated | models.Q(**{f"{name}__isnull": True}))
+
+    def _shown(self, job_id: str, namespace: str | None) -> tuple[str, models.QuerySet[Any]]:
+        """The namespace, and the rows of a job in it that are not older than the job."""
+        space = self._space(namespace)
+        rows = self._rows(job_id, space)
+        if (since := reading.shown_since(job_id, space)) > 0:
+            rows = rows.filter(**{f"{self._created}__gte": _moment(_field(self._model, self._created), since)})
+        return space, rows
+
+    def _rows(self, job_id: str, space: str) -> models.QuerySet[Any]:
+        rows = self._all(space)
         field = self._store._job_field(self._model)
         try:
             key = field.target_field.to_python(job_id) if isinstance(field, models.ForeignKey) else clean(job_id)
@@ -500,7 +536,7 @@ class _Reader:
     def _page_down(
         self,
         rows: models.QuerySet[Any],
-        job_id: str,
+        job: tuple[str, str],
         selection: Selection,
         limit: int,
         *,
@@ -510,7 +546,7 @@ class _Reader:
         folds: reading.Folds,
     ) -> Page:
         given = frozenset(marks)
-        entry_of, wanted = self._entry(job_id), reading.chooser(selection, 0.0)
+        entry_of, wanted = self._entry(*job), reading.chooser(selection, 0.0)
 
         def downwards() -> Iterator[tuple[int, Entry]]:
             place = last
@@ -535,7 +571,7 @@ class _Reader:
         earlier = None if end is None else reading.encode(_KIND, floor, list(marks), end, folds.seen())
         return Page(entries, reading.encode(_KIND, floor, list(marks)), earlier)
 
-    def _entry(self, job_id: str) -> Callable[[Any], Entry]:
+    def _entry(self, job_id: str, space: str) -> Callable[[Any], Entry]:
         columns = self._store._columns
         created_field = _field(self._model, self._created)
 
@@ -566,7 +602,7 @@ class _Reader:
                 str(get("origin", "table")),
                 int(get("seq", row.pk)),
                 int(get("n", 0)),
-                get("namespace", context.current_namespace()),
+                space,
                 str(get("audience", "all")),
             )
 

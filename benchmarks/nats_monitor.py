@@ -202,7 +202,7 @@ def told(blocks: list[dict[str, dict[str, float]]], poll: float) -> int:
         print(f"    CPU per ack {cpu * 1e6:.2f} us, of a poll's {poll * 1e6:.0f} us at the server:")
         print(f"                             {_range(share)}   limit {MAX_SHARE:.0%}: {_verdict(share, MAX_SHARE)}")
         print(f"    rows a drain, at most    {rows:.0f}   limit {MAX_ROWS}")
-        verdicts |= {_is_kept(slower, MAX_SLOWER), _is_kept(share, MAX_SHARE), rows <= MAX_ROWS}
+        verdicts.update((_is_kept(slower, MAX_SLOWER), _is_kept(share, MAX_SHARE), rows <= MAX_ROWS))
     if False in verdicts:
         print("OVER")
         return 1

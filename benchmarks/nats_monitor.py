@@ -191,7 +191,8 @@ def told(blocks: list[dict[str, dict[str, float]]], poll: float) -> int:
     control = range_of([block["control"]["rate"] / block["alone"]["rate"] - 1 for block in blocks])
     print(f"worker alone  {statistics.median(alone):8,.0f} messages/s, {len(blocks)} blocks")
     print(f"control       {_range(control)} (two drains without a monitor)")
-    verdicts = {(abs(control[1]) < MAX_SLOWER and abs(control[2]) < MAX_SLOWER and len(blocks) >= MIN_BLOCKS) or None}
+    is_conclusive = max(map(abs, control[1:])) < MAX_SLOWER and len(blocks) >= MIN_BLOCKS
+    verdicts: set[bool | None] = {is_conclusive or None}
     for way in ("record", "listen"):
         slower = range_of([1 - block[way]["rate"] / rate for block, rate in zip(blocks, alone, strict=True)])
         share = range_of([block[way]["cpu"] / poll for block in blocks])

@@ -126,7 +126,7 @@ def test_fifty_skip_nothing(site: Site) -> None:
         assert browser.messages == expected(60_000)
 
 
-BURST = 2000
+BURST = 500
 WRITER = """
 import logging, os, sys, time
 if hasattr(os, "sched_setaffinity"):
@@ -213,8 +213,8 @@ def test_five_hundred_are_kept_up_to_date(site: Site) -> None:
             await asyncio.sleep(0.05)
         for browser in browsers:
             browser._last = time.monotonic()
-        await round_of("watched", 8)
-        while not all(len(browser.messages) + browser.skipped == 9 * BURST for browser in browsers):
+        await round_of("watched", 24)
+        while not all(len(browser.messages) + browser.skipped == 25 * BURST for browser in browsers):
             await asyncio.sleep(0.05)
         longest.extend(browser.longest for browser in browsers)
         memory.append(memory_of(site.pid))
@@ -226,9 +226,9 @@ def test_five_hundred_are_kept_up_to_date(site: Site) -> None:
     async def main() -> None:
         await writer.burst()  # the first ones open connections and the like
         for _ in range(3):
-            await round_of("alone", 4)
+            await round_of("alone", 12)
             await watched()
-            await round_of("alone", 4)
+            await round_of("alone", 12)
 
     try:
         asyncio.run(asyncio.wait_for(main(), 800))

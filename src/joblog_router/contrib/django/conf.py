@@ -206,7 +206,7 @@ def migrate_command(alias: str) -> str:
 
 def spool_directory() -> Path | None:
     """Where handlers that say nothing about it have their spool; None where they have none."""
-    from .sink import is_test_run
+    from .test_runs import is_test_run
 
     choice = current().SPOOL
     if choice is None or choice is False or is_test_run():

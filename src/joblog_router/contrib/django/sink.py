@@ -7,7 +7,6 @@ no model. `write`, `idle` and `close` are called by the writer, one at a time.
 from __future__ import annotations
 
 import json
-import sys
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +37,7 @@ from .connection import PrivateConnection
 from .delegation import StoreByDelegation
 from .keys import stored_key
 from .postgresql import sqlstate
+from .test_runs import is_test_run, say_so
 
 if TYPE_CHECKING:
     from .models import JobLogEntry
@@ -85,9 +85,10 @@ class DjangoSink(StoreByDelegation):
     is such an alias, else "default". Writes on a private connection, so a line survives the rollback of what
     logged it, may name a job whose row is not committed or gone, and can be logged from coroutines.
 
-    In a test run (`manage.py test`, pytest) lines stay in memory, see `entries()`: a line stored by another thread
-    would outlive the test's rollback, and one that waits would reach the project's real database after the tests, in
-    the log of a real job with the same id. `tests="database"` writes to test databases, never to the real one.
+    In a test run (`manage.py test`, pytest), which is said on stderr, lines stay in memory, see `entries()`: a line
+    stored by another thread would outlive the test's rollback, and one that waits would reach the project's real
+    database after the tests, in the log of a real job with the same id. `tests="database"` writes to test databases,
+    never to the real one.
 
     A store, too: what is read is where lines are written.
     """
@@ -108,6 +109,7 @@ class DjangoSink(StoreByDelegation):
         # By namespace and job: rows written since sums were kept.
         self._unsummed: dict[tuple[str, str], int] = {}
         _made.add(self)
+        say_so(tests)
 
     @property
     def alias(self) -> str:
@@ -198,11 +200,6 @@ class DjangoSink(StoreByDelegation):
             self.close()
             self._connection = PrivateConnection(alias)
         return self._connection
-
-
-def is_test_run() -> bool:
-    """Whether this process runs a project's tests."""
-    return sys.argv[1:2] == ["test"] or "pytest" in sys.modules
 
 
 def sinks() -> list[DjangoSink]:

@@ -458,6 +458,152 @@ assert handler.stats()["sent"] == 11
     assert "15 lines were dropped" in rows[10]
 
 
+def test_a_spool_that_was_full_takes_lines_again_and_tells_what_was_dropped(receiver: Receiver, worker: Worker) -> None:
+    """Also where it is smaller than one of its files: what was sent makes room, and no count is lost meanwhile."""
+    receiver.stop()
+    process = worker.start(
+        HANDLER.replace("spool=", "batch=5, max_bytes=4_000, spool=")
+        + """
+with joblog_send.job(sys.argv[2]):
+    for number in range(100):
+        log.info("line %d", number)
+    dropped = handler.stats()["dropped"]
+    print(dropped, flush=True)
+    sys.stdin.readline()
+    assert handler.flush(20)
+    log.info("there is room again")
+    assert handler.flush(20)
+assert handler.stats()["dropped"] == dropped, handler.stats()
+""",
+        receiver.url,
+        receiver.token(7),
+        str(worker.root / "spool"),
+    )
+    assert process.stdout is not None
+    dropped = int(process.stdout.readline())
+    assert 50 < dropped < 99
+    receiver.start()
+    _, err = process.communicate("\n", timeout=60)
+    assert process.returncode == 0, err
+    rows = receiver.rows("7")
+    kept = 100 - dropped
+    assert rows[:kept] == [f"line {number}" for number in range(kept)]
+    assert f"{dropped} lines were dropped" in rows[kept]
+    assert rows[kept + 1 :] == ["there is room again"]
+
+
+FULL = """
+import os, resource
+def full(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+def sizes():
+    return [entry.stat().st_size for entry in os.scandir(sys.argv[3])]
+"""
+
+
+def test_a_full_disk_raises_nothing(receiver: Receiver, worker: Worker) -> None:
+    """Neither a token that cannot be kept nor a file that cannot be begun; no file and no descriptor stays behind."""
+    out = worker.run(
+        HANDLER
+        + FULL
+        + """
+first, second = sys.argv[2], sys.argv[4]
+with joblog_send.job(first):
+    log.info("one")
+[size] = sizes()
+full(size + 10)
+with joblog_send.job(second):
+    log.info("does not fit")
+assert sizes() == [size], "nothing by half"
+descriptors = len(os.listdir("/proc/self/fd"))
+full(0)
+with joblog_send.job_context("8"):
+    for number in range(50):
+        log.info("no file can be begun")
+assert len(os.listdir("/proc/self/fd")) == descriptors
+assert len(sizes()) == 1
+assert handler.stats()["dropped"] == 51, handler.stats()
+full(resource.RLIM_INFINITY)
+assert handler.flush(20)
+print(handler.stats())
+""",
+        receiver.url,
+        receiver.token(7),
+        str(worker.root / "spool"),
+        receiver.token(7, expires=3_000),
+    )
+    assert receiver.rows("7")[0] == "one"
+    assert "51 lines" not in out
+    assert "a token could not be kept" in out
+    assert "Traceback" not in out
+
+
+def test_a_thread_that_could_not_be_started_is_started_with_the_next_line(receiver: Receiver, worker: Worker) -> None:
+    """Too many threads for a moment: nobody has to flush for what waits."""
+    worker.run(
+        HANDLER
+        + """
+import threading
+with joblog_send.job_context("7"):
+    threading.stack_size(2**46)
+    log.info("no thread can be started")
+    assert threading.active_count() == 1
+    threading.stack_size(0)
+    log.info("the next line")
+handler.use(sys.argv[2])
+until = time.monotonic() + 20
+while handler.stats()["sent"] < 2:
+    assert time.monotonic() < until, handler.stats()
+    time.sleep(0.02)
+""",
+        receiver.url,
+        receiver.token(7),
+    )
+    assert receiver.rows("7") == ["no thread can be started", "the next line"]
+
+
+def test_one_thread_sends_however_many_begin_at_once(receiver: Receiver, worker: Worker) -> None:
+    """Threads that open a scope at one moment, and change at every step, start one sender; drops are counted."""
+    receiver.stop()
+    worker.run(
+        """
+import threading
+def change(frame, event, argument):
+    if frame.f_code.co_filename != joblog_send.__file__ or frame.f_code.co_name not in ("_put", "put", "_wake"):
+        return None
+    frame.f_trace_opcodes = True
+    if event == "opcode":
+        time.sleep(0)
+    return change
+def work():
+    begin.wait()
+    with joblog_send.job(sys.argv[2]):
+        for number in range(5):
+            handler.handle(record)
+record = logging.makeLogRecord({"name": "x", "msg": "x", "levelno": 20})
+for _ in range(10):
+    handler = joblog_send.RemoteJobLogHandler(sys.argv[1], capacity=5)
+    begin = threading.Barrier(4)
+    threading.settrace(change)
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    threading.settrace(None)
+    senders = [thread for thread in threading.enumerate() if thread.name == "joblog-remote"]
+    assert len(senders) == 1, senders
+    stats = handler.stats()
+    assert stats["dropped"] + stats["waiting"] == 20, stats
+    lane = handler._lanes["7"]
+    assert lane.dropped.value() == stats["dropped"], (lane.dropped.value(), stats)
+    handler._is_closed = True
+    handler._signals.put(None)
+    senders[0].join()
+""",
+        receiver.url,
+        receiver.token(7),
+    )
+
+
 def test_the_end_of_a_process_is_held_up_for_three_seconds_at_most(receiver: Receiver, worker: Worker) -> None:
     """With the server away: what could not be sent stays in the spool, large lines too, and is sent by the next."""
     receiver.stop()

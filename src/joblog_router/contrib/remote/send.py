@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import base64
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -154,7 +155,6 @@ class RemoteJobLogHandler(logging.Handler):
         self._batch = batch
         self._timeout = timeout
         self._opener = urllib.request.build_opener(_NoRedirect)
-        self._counts = dict.fromkeys(("sent", "dropped", "refused"), 0)
         super().__init__(level)
         self._spool = _usable(spool) if spool is not None else None
         self._begin()
@@ -171,12 +171,18 @@ class RemoteJobLogHandler(logging.Handler):
     def _begin(self) -> None:
         self._origin = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._seq = itertools.count(1).__next__
+        self._counts = dict.fromkeys(("sent", "refused"), 0)
+        self._dropped = _Tally()
         self._lanes: dict[str, _Lane] = {}
         self._left: list[_Lane] = []
         self._signals: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
         self._awake = False
         self._is_closed = False
         self._thread: threading.Thread | None = None
+        # Taking the one item is the right to start the thread: atomic without a lock.
+        self._may_start = iter((True,))
+        # One round at a time: the thread's, or that of a caller of `flush` where there is no thread.
+        self._round_lock = threading.Lock()
 
     # --- on the thread that logs --------------------------------------------------------------------------------
 
@@ -214,9 +220,9 @@ class RemoteJobLogHandler(logging.Handler):
         return line
 
     def _put(self, lane: _Lane, line: dict[str, Any]) -> None:
-        # In ASCII: a lone surrogate is a legal escape there, and the server makes it text.
-        if not lane.put(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"):
-            self._counts["dropped"] += 1
+        if not lane.put(_encoded(line)):
+            lane.dropped.add()
+            self._dropped.add()
         self._wake()
 
     def _lane(self, job_id: str) -> _Lane:
@@ -235,12 +241,15 @@ class RemoteJobLogHandler(logging.Handler):
             return
         self._awake = True
         self._signals.put(None)
-        if self._thread is None and not self._is_closed:
-            self._thread = threading.Thread(target=self._run, name="joblog-remote", daemon=True)
+        if self._thread is None and not self._is_closed and next(self._may_start, False):
+            thread = threading.Thread(target=self._run, name="joblog-remote", daemon=True)
             try:
-                self._thread.start()
+                thread.start()
+                self._thread = thread
             except RuntimeError:
-                self._thread = None  # the interpreter ends: close() sends what waits
+                # There are too many threads, and the next line tries again; or the interpreter ends, and close() sends.
+                self._may_start = iter((True,))
+                self._awake = False
 
     # --- for the application --------------------------------------------------------------------------------------
 
@@ -254,7 +263,12 @@ class RemoteJobLogHandler(logging.Handler):
 
     def stats(self) -> dict[str, int]:
         """Lines that were `sent` (stored by the server), `dropped`, `refused` by it, and how many are `waiting`."""
-        return {**self._counts, "waiting": sum(lane.waiting() for lane in self._all())}
+        return {
+            "sent": self._counts["sent"],
+            "dropped": self._dropped.value(),
+            "refused": self._counts["refused"],
+            "waiting": sum(lane.waiting() for lane in self._all()),
+        }
 
     def flush(self, timeout: float = _EXIT_TIMEOUT) -> bool:  # type: ignore[override]
         """Wait until all lines are stored by the server; False if that did not happen in `timeout` seconds."""
@@ -263,7 +277,12 @@ class RemoteJobLogHandler(logging.Handler):
         if self._is_closed or self._thread is threading.current_thread():
             return False
         if self._thread is None or not self._thread.is_alive():
-            self._round(time.monotonic() + timeout)
+            until = time.monotonic() + timeout
+            if self._round_lock.acquire(timeout=timeout):
+                try:
+                    self._round(until)
+                finally:
+                    self._round_lock.release()
             return not any(lane.waiting() for lane in self._all())
         done = threading.Event()
         self._signals.put(done)
@@ -295,7 +314,8 @@ class RemoteJobLogHandler(logging.Handler):
                 if self._is_closed:
                     return
                 self._awake = False
-                self._round(0.0, hurry=bool(waiting))
+                with self._round_lock:
+                    self._round(0.0, hurry=bool(waiting))
                 if not any(lane.waiting() for lane in self._all()):
                     for done in waiting:
                         done.set()
@@ -356,9 +376,9 @@ class RemoteJobLogHandler(logging.Handler):
             lane.done(len(lines))
             lane.failures = 0
             lane.at_most = self._batch
-            if lane.dropped:
-                count, lane.dropped = lane.dropped, 0
-                self._put(lane, self._notice(count))
+            count = lane.dropped.value() - lane.told
+            if count and lane.put(_encoded(self._notice(count))):  # else there is no room for it yet
+                lane.told += count
             return True
         if status in (400, 413):
             if len(lines) > 1:
@@ -439,6 +459,22 @@ class RemoteJobLogHandler(logging.Handler):
 # --- what waits -----------------------------------------------------------------------------------------------------
 
 
+class _Tally:
+    """A count that any thread adds to without a lock: reading takes a number of the same row, and says which."""
+
+    def __init__(self) -> None:
+        self.add = itertools.count().__next__
+        self._reads = 0
+        self._lock = threading.RLock()
+
+    def value(self) -> int:
+        """How often `add` was called."""
+        with self._lock:
+            number = self.add() - self._reads
+            self._reads += 1
+            return number
+
+
 class _Lane:
     """The lines of one job that wait, and the token to send them with."""
 
@@ -449,7 +485,8 @@ class _Lane:
         self.retry_at = 0.0
         self.failures = 0
         self.at_most = 1_000_000
-        self.dropped = 0
+        self.dropped = _Tally()
+        self.told = 0
 
     def use(self, token: str) -> None:
         self.token = token
@@ -483,7 +520,6 @@ class _MemoryLane(_Lane):
 
     def put(self, line: bytes) -> bool:
         if len(self._lines) >= self._capacity:
-            self.dropped += 1
             return False
         self._lines.append(line)
         return True
@@ -508,6 +544,13 @@ class _Segment:
         self.written = 0
         self.lines = 0
         self.offset = 0
+
+    def append(self, line: bytes) -> None:
+        """Write a whole line or nothing. Raises OSError."""
+        if os.write(self.fd, line) != len(line):
+            os.ftruncate(self.fd, self.written)
+            raise OSError(errno.ENOSPC, "no space left")
+        self.written += len(line)
 
     def unlink(self) -> None:
         with contextlib.suppress(OSError):
@@ -574,26 +617,24 @@ class _FileLane(_Lane):
             is_new = token != self.token
             super().use(token)
             if is_new and self._segments:
-                segment = self._segments[-1]
-                segment.written += os.write(segment.fd, self._head())
+                try:
+                    self._segments[-1].append(self._head())
+                except OSError as error:
+                    # This process sends with it; the next one would have to be given it.
+                    _say(("token", error.errno), f"a token could not be kept in the spool {self._base}*: {error}")
 
     def put(self, line: bytes) -> bool:
         with self._lock:
             if sum(segment.written for segment in self._segments) + len(line) > self._max_bytes:
-                self.dropped += 1
                 return False
             try:
                 if not self._segments or self._segments[-1].written > _SEGMENT:
                     self._segments.append(self._new_segment())
                 segment = self._segments[-1]
-                if os.write(segment.fd, line) != len(line):
-                    os.ftruncate(segment.fd, segment.written)
-                    raise OSError("no space left")
+                segment.append(line)
             except OSError as error:
-                self.dropped += 1
                 _say(("spool", error.errno), f"the spool {self._base}* cannot be written: {error}. Lines are dropped")
                 return False
-            segment.written += len(line)
             segment.lines += 1
             return True
 
@@ -601,8 +642,12 @@ class _FileLane(_Lane):
         path = f"{self._base}.{self._count()}.joblog"
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
         segment = _Segment(path, os.open(path, flags, 0o600))
-        fcntl.flock(segment.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        segment.written += os.write(segment.fd, self._head())
+        try:
+            fcntl.flock(segment.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            segment.append(self._head())
+        except OSError:
+            segment.unlink()
+            raise
         return segment
 
     def _head(self) -> bytes:
@@ -645,7 +690,7 @@ class _FileLane(_Lane):
             segment.offset += sum(self._lengths[:count])
             segment.lines -= count
             self._lengths = self._lengths[count:]
-            if not segment.lines and (len(self._segments) > 1 or segment.written > _SEGMENT or not self._max_bytes):
+            if not segment.lines and (len(self._segments) > 1 or segment.written > min(_SEGMENT, self._max_bytes // 2)):
                 self._segments.popleft().unlink()
 
     def close(self) -> None:
@@ -670,6 +715,11 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
+
+
+def _encoded(line: Mapping[str, Any]) -> bytes:
+    # In ASCII: a lone surrogate is a legal escape there, and the server makes it text.
+    return json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def _answer(response: Any) -> dict[str, Any]:

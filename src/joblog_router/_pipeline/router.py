@@ -363,7 +363,7 @@ class Router:
         with self._lock:
             counts = dict(self._before)
             waiting = 0
-            for channel in self._channels.values():
+            for channel in self._snapshot():  # the writer adds some without this lock
                 if channel.is_recovery:
                     continue
                 self._add(counts, channel)

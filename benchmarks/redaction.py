@@ -17,7 +17,6 @@ import harness
 from hot_path import caller, make_logger
 
 from joblog_router import Entry, register_secret
-from joblog_router._pipeline import secrets
 from joblog_router._pipeline.redaction import Redactor, make_redactor
 
 WORDS = "Published task for image 17 to 'stream', sequence 18"
@@ -83,7 +82,6 @@ def main() -> int:
             register_secret(f"registered-{number:04}-{number * 7919:x}")
         name = f"{count} registered secrets, innocent line"
         results += harness.run(bare, [harness.Variant(name, masking(standard, WORDS))], rounds)[1:]
-    secrets.forget_secrets()
     print(f"Python {sys.version.split()[0]}, {rounds} rounds, bare logging call = 1")
     harness.print_table(results, LIMITS)
     if not harness.is_conclusive(results):

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,44 @@ def test_dropped_and_refused_lines_are_accounted_for() -> None:
     marker = entry(9, 0, "3 lines dropped", logger="joblog_router.overflow", fields={"dropped": 3})
     refused = entry(3, 3, "A line of this job could not be stored: ...", logger="joblog_router")
     assert take_account([*lines, marker, refused]) == Account(3, 0, 3, 1, 1, 0)
+
+
+def test_a_refused_line_is_known_by_its_mark_not_by_its_words() -> None:
+    """As the writer marks it: a change of wording, or a translation, costs no count."""
+    configure()
+    sink = job_handler().sink
+    store = sink.write
+
+    def refuse(entries: Sequence[Entry]) -> None:
+        if any(entry.message == "poison" for entry in entries):
+            raise ValueError("poison")
+        is_word = [entry.logger == "joblog_router" and entry.n > 0 for entry in entries]
+        store(
+            [
+                entry._replace(message="anders") if is_it else entry
+                for entry, is_it in zip(entries, is_word, strict=True)
+            ]
+        )
+
+    sink.write = refuse  # type: ignore[method-assign]
+    with job_context(1):
+        for message in ("a", "poison", "b"):
+            log.info(message)
+    assert flush(10)
+    account = account_of(sink, "1")  # type: ignore[arg-type]
+    assert (account.stored, account.quarantined, account.lost) == (2, 1, 0)
+
+
+def test_loggers_of_other_packages_are_not_taken_for_ours() -> None:
+    """Only `joblog_router` and what is below it; a name that begins alike is an application's."""
+    fields = {"dropped": 5}
+    lines = [
+        entry(1, 0, logger="joblog_router_ui", fields=fields),
+        entry(2, 0, logger="joblog_router.x", fields=fields),
+    ]
+    assert take_account(lines) == Account(1, 0, 5, 0, 0, 0)
+    mark = entry(1, 1, logger="app", fields={"refused": True})
+    assert take_account([mark]) == Account(1, 0, 0, 0, 0, 0)
 
 
 def joblog(*arguments: str) -> tuple[int, str]:

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import ast
+import re
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
+import joblog_router
 from tests.helpers import run_python
 
 THIRD_PARTY = {"django", "nats", "loguru", "celery", "rich", "pythonjsonlogger", "psycopg", "asgiref", "orjson"}
@@ -27,12 +33,28 @@ def test_importing_the_core_imports_the_standard_library_only() -> None:
 
 def test_every_public_name_exists() -> None:
     """`__all__` names what is there, once and sorted."""
-    import joblog_router
-
     names = joblog_router.__all__
     assert sorted(set(names)) == names
     for name in names:
         assert getattr(joblog_router, name).__doc__
+
+
+def names_of(module: ast.Module) -> Iterator[str]:
+    """What a module makes for itself; what a decorator registers, and pytest's hooks, are found in another way."""
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if not node.decorator_list and not node.name.startswith("pytest_"):
+                yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name) and target.id[:2] != "__")
+
+
+def test_nothing_is_kept_that_nobody_uses() -> None:
+    """Every name of a module is somewhere else in the package, too: code for tests alone belongs to the tests."""
+    texts = [path.read_text() for path in Path(joblog_router.__file__).parent.rglob("*.py")]
+    used = Counter(word for text in texts for word in re.findall(r"\w+", text))
+    assert [name for text in texts for name in names_of(ast.parse(text)) if used[name] == 1] == []
 
 
 def test_configuring_a_handler_starts_no_thread() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from joblog_router import JobLogHandler, flush, job_context
+from joblog_router._pipeline import policy, resolve
 from joblog_router._pipeline.overflow import Bounds
+from joblog_router._pipeline.router import router
 from joblog_router._pipeline.rules import Rules
 from joblog_router.sinks import MemorySink
 from tests.helpers import use_rules
@@ -89,3 +94,55 @@ def test_the_largest_bounds_hold_and_what_one_keeps_whole_is_whole(sink: MemoryS
     assert channel.bounds == Bounds(100, 10, 0.0)
     assert not channel.unfolded.wants("a.x")
     small.close()
+
+
+def until(is_so: Callable[[], bool]) -> bool:
+    """Whether it is so within ten seconds: nothing tells when the writer has done what nobody waits for."""
+    deadline = time.monotonic() + 10
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return is_so()
+
+
+def test_a_handler_that_is_dropped_without_being_closed_has_no_say_any_more(sink: MemorySink) -> None:
+    """Neither in whose records are whose nor over the lines of the sink that it shared."""
+    plain = JobLogHandler(sink=sink, fold=False)
+    log.addHandler(plain)
+    strict: JobLogHandler | None = JobLogHandler(sink=sink, **STRICT, evidence=["order"])
+    assert speak(sink) == {"key [redacted]": "all", "margin": "staff"}
+    assert resolve._evidence == {"order"}
+    del strict
+    gc.collect()
+    assert until(lambda: resolve._evidence == {"job_id"})
+    assert until(lambda: plain._channel.users == 1)
+    with job_context(1):
+        logging.getLogger("app.billing").info("PAT-1", extra={"order": 2})
+    assert flush(10)
+    assert (sink.entries("1")[-1].message, sink.entries("1")[-1].audience) == ("PAT-1", "all")
+
+
+def test_the_next_handler_does_not_wait_for_the_writer_to_forget_a_dropped_one(
+    sink: MemorySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first line there is no writer yet, and the garbage collector must not start a thread."""
+    monkeypatch.setattr(router._writer, "is_running", lambda: False)  # as in a process that has not logged
+    started = threading.active_count()
+    dropped: JobLogHandler | None = JobLogHandler(sink=sink, evidence=["order"])
+    del dropped
+    gc.collect()
+    assert threading.active_count() == started
+    JobLogHandler(sink=sink).close()
+    assert resolve._evidence == {"job_id"}
+
+
+def test_the_collector_may_come_while_a_policy_is_applied(sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it finds then is not taken back in the middle of that."""
+    dropped: list[JobLogHandler] = [JobLogHandler(sink=sink, evidence=["order"])]
+
+    def collect(*args: object) -> None:
+        dropped.clear()
+        gc.collect()
+
+    monkeypatch.setattr(policy, "use_drivers", collect)  # the moment cannot be met otherwise
+    JobLogHandler(sink=sink, evidence=["case"]).close()
+    assert until(lambda: resolve._evidence == {"job_id"})

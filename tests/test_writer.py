@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from joblog_router import Entry, JobLogHandler, SinkUnavailableError, flush, job_context, stats
+from joblog_router._pipeline.channel import Channel
 from joblog_router._pipeline.overflow import Bounds
 from joblog_router._pipeline.router import router
 from tests.helpers import configure, job_handler, messages
@@ -277,6 +278,25 @@ def test_counters_add_up(recording: Recording) -> None:
     counted = stats()
     assert counted["captured"] == sum(counted[key] for key in ("stored", "folded", "waiting", "dropped", "quarantined"))
     assert job_handler().sink is recording
+
+
+def test_counting_stands_a_channel_that_comes_meanwhile(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recovery and closed handlers that log again add channels without the lock; here just while it counts."""
+    log.info("x")
+    count = router._add
+    come = iter(range(1, 1000))
+
+    def add(counts: dict[str, int], channel: Channel) -> None:
+        router._channels[f"come {next(come)}"] = channel  # no thread can be made to meet that moment
+        count(counts, channel)
+
+    monkeypatch.setattr(router, "_add", add)
+    before = dict(router._channels)
+    try:
+        assert stats()["waiting"] >= 0
+    finally:
+        for key in set(router._channels) - set(before):
+            del router._channels[key]
 
 
 def test_two_sinks_count_their_lines_without_gaps() -> None:

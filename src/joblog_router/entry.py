@@ -40,6 +40,8 @@ class Folded(NamedTuple):
 
 # The fields by which a row is known to be a tally, and all that its line is about, before those of the line itself.
 TALLY_MARKS: Final = ("fold", "folded")
+# The field of a row that stands, under its number, for a line whose contents the store refused.
+REFUSED_MARK: Final = "refused"
 TALLY_FIELDS: Final = ("fold", "folded", "first", "last")
 
 

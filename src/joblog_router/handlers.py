@@ -166,7 +166,8 @@ class JobLogHandler(logging.Handler):
             super().__init__(level)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"JobLogHandler: level {level!r} is not a level: {error}") from None
-        policy.use(id(self), attribution)
+        self._owner = object()
+        policy.use(self._owner, attribution)
         self._use = Use(Bounds(capacity, capacity_bytes, block), fold, kept_whole, rules)
         self._channel: Channel = router.open_channel(made, self._use, directory)
         self._names = names
@@ -174,6 +175,10 @@ class JobLogHandler(logging.Handler):
         router.renew_after_fork(self)
         self.is_open = True
         _remember(self, None)
+        # One that is dropped without being closed has no say any more, either.
+        release = functools.partial(_release, self._owner, self._channel, self._use)
+        self._dropped = weakref.finalize(self, router.abandon, release)
+        self._dropped.atexit = False
 
     def renew(self) -> None:
         """Make the capturing function anew: in the child of a fork, and when the kill switch was turned."""
@@ -210,10 +215,16 @@ class JobLogHandler(logging.Handler):
         """Leave what waits to the writer. A closed handler that is still on a logger goes on capturing."""
         if self.is_open:
             self.is_open = False
+            self._dropped.detach()
             _remember(None, self)
-            policy.use(id(self), None)
-            router.close_channel(self._channel, self._use)
+            _release(self._owner, self._channel, self._use)
         super().close()
+
+
+def _release(owner: object, channel: Channel, use: Use) -> None:
+    """Take back what a handler asked for: its say in whose records are whose, and its use of a channel."""
+    policy.use(owner, None)
+    router.close_channel(channel, use)
 
 
 def _directory(spool: object) -> Path | None:

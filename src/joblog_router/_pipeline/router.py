@@ -17,6 +17,8 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
+from collections.abc import Callable
 from logging import LogRecord
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,6 +71,8 @@ class Router:
         self._process = os.getpid()
         # What has to be made anew in the child of a fork: each handler's capturing function.
         self._renewals: weakref.WeakSet[Renewable] = weakref.WeakSet()
+        # What is left of handlers that were dropped without being closed, for the writer.
+        self._abandoned: deque[Callable[[], None]] = deque()
         # What waited when a flush of `flush_unless_stuck` failed: channels and the last number of each.
         self._stuck: list[tuple[Channel, int]] = []
 
@@ -79,6 +83,7 @@ class Router:
         spool: SpoolSetting = None,
     ) -> Channel:
         """The channel of a sink, with one user more. One that is known keeps its buffer and its own sink object."""
+        self._release_abandoned()
         with self._lock:
             channel = self._channels.get(named.key)
             if channel is None:
@@ -131,6 +136,7 @@ class Router:
 
     def _before_round(self) -> None:
         """What the writer does besides, each round, on its thread."""
+        self._release_abandoned()
         self._tell_status()
         self.recovery.step()
 
@@ -249,6 +255,19 @@ class Router:
         if self._writer.is_running():
             self._writer.wake()
 
+    def abandon(self, release: Callable[[], None]) -> None:
+        """Have the writer call `release`, or who opens a channel next. For the garbage collector, which may come in the
+        middle of anything: it must not take a lock, nor start a thread.
+        """
+        self._abandoned.append(release)
+        if self._writer.is_running():
+            self._writer.wake()
+
+    def _release_abandoned(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._abandoned.popleft()()
+
     def flush(self, timeout: float) -> bool:
         """Wait until what was captured before is stored; whether it is. False at once on the writer thread."""
         if self._process != os.getpid():
@@ -344,7 +363,7 @@ class Router:
         with self._lock:
             counts = dict(self._before)
             waiting = 0
-            for channel in self._channels.values():
+            for channel in self._snapshot():  # the writer adds some without this lock
                 if channel.is_recovery:
                     continue
                 self._add(counts, channel)

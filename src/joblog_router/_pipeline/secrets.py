@@ -71,14 +71,6 @@ def register_secret(value: str | bytes) -> bool:
     return True
 
 
-def forget_secrets() -> None:
-    """Know none any more (tests)."""
-    global _known
-    with _lock:
-        _values.clear()
-        _known = None
-
-
 def _refuse(cause: str, text: str) -> None:
     report_once(("register_secret", cause), text)
 

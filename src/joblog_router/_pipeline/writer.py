@@ -18,7 +18,7 @@ from logging import LogRecord
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from ..entry import TALLY_MARKS, Entry
+from ..entry import REFUSED_MARK, TALLY_MARKS, Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
 from . import quarantine, settings, switch
 from .channel import Channel, Item
@@ -455,12 +455,13 @@ def _wait_until_gone(thread: threading.Thread) -> None:
 
 
 def _without_contents(entry: Entry) -> Entry:
-    counts = {name: entry.fields[name] for name in TALLY_MARKS} if entry.tally is not None else {}
+    is_line = entry.tally is None
+    fields = {REFUSED_MARK: True} if is_line else {name: entry.fields[name] for name in TALLY_MARKS}
     return entry._replace(
         logger="joblog_router",
         message="A line of this job could not be stored: the log's store refused its contents.",
         exception=None,
-        fields=counts,
+        fields=fields,
         path="",
     )
 

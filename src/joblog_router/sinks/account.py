@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from ..entry import Entry
+from ..entry import REFUSED_MARK, Entry
 from .store import Selection, Store
 
 __all__ = ["Account", "account_of", "take_account"]
@@ -19,6 +19,7 @@ _PAGE: Final = 5_000
 # Threads that share a scope may append in another order than they took their numbers.
 _BEGINNING: Final = 64
 _OWN: Final = "joblog_router"
+# How rows of earlier versions begin, and of stores without a place for fields.
 _REFUSED: Final = "A line of this job could not be stored"
 
 
@@ -60,14 +61,15 @@ class _Origin:
                 # The last line it stands for was logged, under this number; a recovered tally may be there twice.
                 self.reached[tally.fold, tally.folded] = entry.n
             return
-        if entry.logger.startswith(_OWN) and not entry.n:
+        if entry.logger.partition(".")[0] == _OWN and not entry.n:
             if type(dropped := fields.get("dropped")) is int:
                 self.dropped += dropped
             if isinstance(counts := fields.get("completeness"), dict):
                 told = counts.get("quarantined")
                 self.told = max(self.told, told if type(told) is int else 0)
             return
-        if entry.logger == _OWN and entry.message.startswith(_REFUSED):
+        is_refused = fields.get(REFUSED_MARK) is True or entry.message.startswith(_REFUSED)
+        if entry.logger == _OWN and is_refused:
             self.refused += 1
         else:
             self.stored += 1

@@ -21,7 +21,6 @@ _PREFIX: Final = "$JS.EVENT.ADVISORY.CONSUMER."
 _GIVEN_UP: Final = _PREFIX + "MAX_DELIVERIES."
 _TERMINATED: Final = _PREFIX + "MSG_TERMINATED."
 _DELAY: Final = 0.5
-_MAX_ENDED: Final = 10_000
 
 
 def is_advisory(subject: str) -> bool:

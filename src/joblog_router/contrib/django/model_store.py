@@ -49,7 +49,7 @@ _KEYS: Final = frozenset({"job_id", "namespace"})
 _OURS: Final = "joblog"
 """The key of a "context" column under which stands what has no column of its own."""
 _KEPT: Final = ("logger", "path", "line", "origin", "seq", "n", "namespace", "audience")
-_KIND: Final = "m1"
+_KIND: Final = "t1"
 _CHUNK: Final = 1_000
 _MAX_MARKS: Final = 1_000
 _KNOWN_JOBS: Final = 1_000

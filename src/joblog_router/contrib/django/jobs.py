@@ -58,6 +58,11 @@ def apply() -> None:
         reading.shown_since = _since
 
 
+def job_model() -> type[Model] | None:
+    """What JOB_MODEL names; None without it."""
+    return _model
+
+
 def _named(name: str) -> type[Model]:
     try:
         return apps.get_model(name)

@@ -27,7 +27,7 @@ from ...sinks.opening import open_store, readable_sinks
 from ...sinks.store import Selection, Store
 from . import conf
 
-__all__ = ["apply"]
+__all__ = ["prune_orphans"]
 
 # Fields that tell since when a row exists, by the names they mostly have.
 _NAMES: Final = ("created_at", "created", "date_created", "created_on", "created_date")

@@ -277,10 +277,12 @@ class ModelStore(DjangoSink):
             time.sleep(_LOOK)
             try:
                 with self._lock:
+                    if self._parked and self._pid == os.getpid():
+                        self._store_what_can_be(())
                     if not self._parked or self._pid != os.getpid():
+                        # At once: while other threads live a process that ends leaves its segments to the next.
                         self._looks = False
                         return
-                    self._store_what_can_be(())
             except Exception as error:
                 report_once(("parked", repr(error)), f"parked lines could not be stored yet: {error!r}")
 

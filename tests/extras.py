@@ -60,6 +60,13 @@ def core() -> None:
             except MissingExtraError as error:
                 said = str(error)
             assert f"joblog-router[{name}]" in said, f"without {name} it says: {said!r}"
+    if importlib.util.find_spec("redis") is None:
+        said = ""
+        try:
+            importlib.import_module("joblog_router.contrib.redis").RedisProbe("redis://127.0.0.1", {"x": "{job_id}"})
+        except MissingExtraError as error:
+            said = str(error)
+        assert "joblog-router[redis]" in said, f"without redis it says: {said!r}"
 
 
 def django() -> None:
@@ -152,6 +159,19 @@ def celery() -> None:
         assert "kept" in logs.messages(7)
 
 
+def redis() -> None:
+    """The doctor asks Redis, and says that it cannot be reached where there is none."""
+    import asyncio
+    import socket
+
+    from joblog_router.contrib.redis import RedisProbe
+
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        probe = RedisProbe(f"redis://127.0.0.1:{taken.getsockname()[1]}", {"left": "job:{job_id}"})
+        assert asyncio.run(probe.probe("7")).facts["unreachable"]
+
+
 def cli() -> None:
     """The screen of `joblog watch` is drawn by rich."""
     assert importlib.util.find_spec("rich.live") is not None
@@ -191,7 +211,7 @@ def tasks() -> None:
 
 def every() -> None:
     """What `all` brings, one after the other."""
-    for extra in (core, django, nats, loguru, json_lines, celery):
+    for extra in (core, django, nats, loguru, json_lines, celery, redis):
         extra()
 
 
@@ -202,6 +222,7 @@ EXTRAS: dict[str, Callable[[], None]] = {
     "loguru": loguru,
     "json": json_lines,
     "celery": celery,
+    "redis": redis,
     "cli": cli,
     "postgres": postgres,
     "tasks": tasks,

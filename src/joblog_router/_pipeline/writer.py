@@ -61,18 +61,18 @@ class Ticket:
 class Writer:
     """Empties the channels of one process.
 
-    `channels` gives those to look after, `retire` is told of idle ones, `recover` looks for what dead processes left.
+    `channels` gives those to look after, `retire` is told of idle ones, `before_round` is called with each round.
     """
 
     def __init__(
         self,
         channels: Callable[[], Iterable[Channel]],
         retire: Callable[[Channel], None],
-        recover: Callable[[], None],
+        before_round: Callable[[], None],
     ) -> None:
         self._channels = channels
         self._retire = retire
-        self._recover = recover
+        self._before_round = before_round
         self._signals: SimpleQueue[Ticket | Hurry | None] = SimpleQueue()
         self._tickets: list[Ticket] = []
         self._is_urgent = False
@@ -213,7 +213,7 @@ class Writer:
 
     def round(self) -> None:
         """Write what waits in every channel whose time has come, answer tickets, print reports."""
-        self._recover()
+        self._before_round()
         asked = any(ticket.targets is None for ticket in self._tickets)
         for channel in list(self._channels()):
             if asked:

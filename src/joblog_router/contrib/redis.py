@@ -5,6 +5,7 @@ Called by the doctor on its own event loop, with a connection of its own. Reads 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from .._pipeline.dotted import load
 from .._pipeline.text import clip
 from ..doctor.memory import refuses_writes
 from ..doctor.probing import ProbeResult
-from ..exceptions import ConfigurationError
+from ..exceptions import ConfigurationError, MissingExtraError
 
 __all__ = ["RedisProbe"]
 
@@ -26,6 +27,7 @@ class RedisProbe:
 
     Only the size of sets, lists and hashes is asked for, and the value of what is a number. `expected` are the names of
     keys that exist from a job's start to its end (default: any one of them): where they are gone, the state was lost.
+    Raises ConfigurationError for a wrong option, MissingExtraError without redis-py.
     """
 
     name = "redis"
@@ -38,6 +40,8 @@ class RedisProbe:
         unknown = set(expected) - set(keys)
         if unknown:
             raise ConfigurationError(f"DOCTOR['REDIS']['expected'] names no key: {', '.join(sorted(unknown))}")
+        if importlib.util.find_spec("redis") is None:
+            raise MissingExtraError("redis", "redis")
         self._url = url
         self._keys = dict(keys)
         self._expected = list(expected)

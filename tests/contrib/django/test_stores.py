@@ -15,12 +15,13 @@ from django.db import connections, transaction
 
 from joblog_router import Entry, SinkUnavailableError
 from joblog_router._pipeline.reading import encode
+from joblog_router.contrib.django import model_store
 from joblog_router.contrib.django import store as store_module
 from joblog_router.contrib.django.models import JobLogEntry
 from joblog_router.contrib.django.ordering import MARK_WRITER
 from joblog_router.contrib.django.sink import DjangoSink
 from joblog_router.contrib.django.store import DjangoStore
-from joblog_router.sinks import JsonLinesSink, MemorySink, Selection, Store
+from joblog_router.sinks import JsonLinesSink, MemorySink, Selection, Store, _jsonl_reader, memory
 from tests.contrib.django.conftest import ON_POSTGRESQL
 from tests.contrib.django.project import Project
 
@@ -274,6 +275,12 @@ def test_a_foreign_cursor_is_a_value_error(store: Any, make_entry: Make) -> None
             store.after("1", text)
     with pytest.raises(ValueError, match="not a cursor of this store"):
         store.before("1", None)
+
+
+def test_a_cursor_names_its_store() -> None:
+    """No two stores make cursors of one kind: what one takes, no other does."""
+    kinds = [module._KIND for module in (memory, _jsonl_reader, store_module, model_store)]
+    assert len(set(kinds)) == len(kinds), kinds
 
 
 def test_a_cursor_of_another_store_is_a_value_error(store: Any, make_entry: Make, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from ...sinks.opening import open_store, readable_sinks
 from ...sinks.store import Selection, Store
 from . import conf
 
-__all__ = ["apply"]
+__all__ = ["prune_orphans"]
 
 # Fields that tell since when a row exists, by the names they mostly have.
 _NAMES: Final = ("created_at", "created", "date_created", "created_on", "created_date")
@@ -56,6 +56,11 @@ def apply() -> None:
     _model, _field = model, field
     if field:
         reading.shown_since = _since
+
+
+def job_model() -> type[Model] | None:
+    """What JOB_MODEL names; None without it."""
+    return _model
 
 
 def _named(name: str) -> type[Model]:

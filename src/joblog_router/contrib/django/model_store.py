@@ -49,7 +49,7 @@ _KEYS: Final = frozenset({"job_id", "namespace"})
 _OURS: Final = "joblog"
 """The key of a "context" column under which stands what has no column of its own."""
 _KEPT: Final = ("logger", "path", "line", "origin", "seq", "n", "namespace", "audience")
-_KIND: Final = "m1"
+_KIND: Final = "t1"
 _CHUNK: Final = 1_000
 _MAX_MARKS: Final = 1_000
 _KNOWN_JOBS: Final = 1_000
@@ -285,10 +285,12 @@ class ModelStore(DjangoSink):
             time.sleep(_LOOK)
             try:
                 with self._lock:
+                    if self._parked and self._pid == os.getpid():
+                        self._store_what_can_be(())
                     if not self._parked or self._pid != os.getpid():
+                        # At once: while other threads live a process that ends leaves its segments to the next.
                         self._looks = False
                         return
-                    self._store_what_can_be(())
             except Exception as error:
                 report_once(("parked", repr(error)), f"parked lines could not be stored yet: {error!r}")
 

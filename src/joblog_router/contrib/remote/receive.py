@@ -207,7 +207,7 @@ def _batch(body: bytes, limits: Limits) -> dict[str, Any]:
 
 
 def _is_job_absent(grant: Grant) -> bool:
-    model = jobs._model
+    model = jobs.job_model()
     if model is None or grant.namespace != current_namespace():
         return False
     try:

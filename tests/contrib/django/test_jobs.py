@@ -174,6 +174,66 @@ def test_lines_that_are_older_than_the_job_are_not_shown(job_project: Project) -
     )
 
 
+def test_they_are_not_shown_where_the_tenant_is_gone_when_the_answer_is_sent(job_project: Project) -> None:
+    """A stream is read on the hub's thread, a download when middleware has set the tenant back."""
+    job_project.settings(
+        """
+        import contextvars
+
+        tenant = contextvars.ContextVar("tenant", default="public")
+
+        def middleware(get_response):
+            def answer(request):
+                token = tenant.set("acme")
+                try:
+                    return get_response(request)
+                finally:
+                    tenant.reset(token)
+            return answer
+
+        def may_see(request, job_id):
+            return True
+
+        ALLOWED_HOSTS = ["*"]
+        ROOT_URLCONF = "joblog_router.contrib.django.urls"
+        MIDDLEWARE = ["settings.middleware"]
+        JOBLOG_ROUTER.update(NAMESPACE=tenant.get, JOB_MODEL="shop.Job", PERMISSION="settings.may_see", STREAMS=5)
+        """
+    )
+    job_project.run(
+        """
+        import json
+        from django.test import Client
+        from joblog_router.contrib.django import streaming
+        from settings import tenant
+        from shop.models import Job
+        tenant.set("acme")
+        with job_context(7):
+            logger.info("of the old job")
+        assert flush()
+        Job.objects.create(pk=7, name="new")
+        with job_context(7):
+            logger.info("of the new one")
+        assert flush()
+        tenant.set("public")
+        client = Client(**{"wsgi.multithread": True})
+        lines = json.loads(client.get("/7/entries/").content)["entries"]
+        assert [line["message"] for line in lines] == ["of the new one"]
+        text = client.get("/7/download/").getvalue().decode()
+        assert "of the new one" in text and "of the old job" not in text, text
+        streaming._SHORTEST = streaming._LONGEST = 20.0
+        streamed = ""
+        answer = client.get("/7/stream/")
+        for part in answer.streaming_content:
+            streamed += part.decode()
+            if "of the new one" in streamed or "event: end" in streamed:
+                break
+        answer.close()
+        assert "of the new one" in streamed and "of the old job" not in streamed, streamed
+        """
+    )
+
+
 def test_it_holds_for_files_and_memory_and_without_time_zones(job_project: Project, tmp_path: Path) -> None:
     """Whatever store is read; a job's time without a zone is one of TIME_ZONE."""
     job_project.settings(

@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 
+from ..._pipeline import reading
 from ..._pipeline.escaping import escape_job_id
 from ..._pipeline.reading import fold_of
 from ...context import current_namespace
@@ -32,7 +33,10 @@ def download_of(
 ) -> StreamingHttpResponse:
     """The answer that sends the log of `job_id`."""
     content_type, suffix = FORMATS[kind]
-    parts = _parts(store, job_id, current_namespace(), kind, selection)
+    namespace = current_namespace()
+    # Asked here: the body is sent when middleware has set the request's tenant back.
+    since = reading.shown_since(job_id, namespace)
+    parts = _parts(store, job_id, namespace, kind, selection, since=since)
     body = _in_threads(parts) if isinstance(request, ASGIRequest) else parts
     answer = StreamingHttpResponse(body, content_type=content_type)
     answer["Content-Disposition"] = f'attachment; filename="job-{escape_job_id(job_id)}.{suffix}"'
@@ -45,7 +49,7 @@ async def _in_threads(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield part
 
 
-def _parts(store: Store, job_id: str, namespace: str, kind: str, selection: Selection) -> Iterator[bytes]:
+def _parts(store: Store, job_id: str, namespace: str, kind: str, selection: Selection, since: float) -> Iterator[bytes]:
     render = _as_text if kind == "text" else _as_json
     waiting: list[tuple[tuple[float, str, int], Entry]] = []
     cursor, more = "", True
@@ -53,6 +57,8 @@ def _parts(store: Store, job_id: str, namespace: str, kind: str, selection: Sele
         page = store.after(job_id, cursor, selection, _PAGE, namespace)
         cursor, more = page.cursor, page.more
         for entry in page.entries:
+            if entry.created < since:
+                continue
             heapq.heappush(waiting, ((entry.created, entry.origin, entry.seq), entry))
         ready = [heapq.heappop(waiting)[1] for _ in range(len(waiting) - (_KEPT_BACK if more else 0))]
         if ready:

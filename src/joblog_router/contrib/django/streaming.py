@@ -18,6 +18,7 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.utils.translation import gettext as _
 
+from ..._pipeline import reading
 from ...context import current_namespace
 from ...sinks.store import Selection, Store
 from . import conf
@@ -48,8 +49,9 @@ class _Stream:
         self._state = "new"
 
     def open(self, cursor: str, selection: Selection, most: int) -> bool:
-        """Take a place among the viewers; whether there was one."""
-        viewer = Viewer(cursor, selection, self._waker())
+        """Take a place among the viewers; whether there was one. In the request: the hub's thread has no tenant."""
+        namespace, job_id = self._place
+        viewer = Viewer(cursor, selection, self._waker(), reading.shown_since(job_id, namespace))
         if not hub.watch(*self._place, viewer, most):
             return False
         self._viewer = viewer

@@ -49,13 +49,14 @@ def event(name: str, data: object, cursor: str = "") -> bytes:
 
 
 class Viewer:
-    """Somebody who follows one job: which lines are wanted, and what waits to be sent."""
+    """Somebody who follows one job: which lines are wanted, none of before `since`, and what waits to be sent."""
 
-    def __init__(self, cursor: str, selection: Selection, wake: Callable[[], None]) -> None:
+    def __init__(self, cursor: str, selection: Selection, wake: Callable[[], None], since: float = 0.0) -> None:
         self.cursor = cursor
         self.selection = selection
+        self.wanted = (selection, since)
         self.is_over = False
-        self._wants = reading.chooser(selection, 0.0)
+        self._wants = reading.chooser(selection, since)
         self._wake = wake
         self._messages: deque[bytes] = deque()
         # Each is written by one thread: the hub's, the viewer's.
@@ -106,7 +107,7 @@ class _Batch:
         self.page = page
         self.size = sum(len(entry.message) + len(entry.exception or "") + 500 for entry in page.entries)
         # Encoded once for all who want the same.
-        self.encoded: dict[Selection, tuple[bytes, int]] = {}
+        self.encoded: dict[tuple[Selection, float], tuple[bytes, int]] = {}
 
 
 class _Job:
@@ -265,14 +266,14 @@ class Hub:
         """Send `viewer` what it wants of `batch`, without lines that it got already, as far as there is `room`."""
         page = batch.page
         viewer.cursor = page.cursor
-        message = None if without else batch.encoded.get(viewer.selection)
+        message = None if without else batch.encoded.get(viewer.wanted)
         if message is None:
             chosen = viewer.chosen(page.entries)
             if without:
                 chosen = [entry for entry in chosen if (entry.origin, entry.seq) not in without]
             message = (self._bounded(chosen, viewer, page.cursor, room) if chosen else b"", len(chosen))
             if not without:
-                batch.encoded[viewer.selection] = message
+                batch.encoded[viewer.wanted] = message
         if message[1]:
             viewer.put(*message)
 

@@ -34,7 +34,8 @@ async def tell_changes(
 ) -> list[Verdict]:
     """Examine jobs one after the other and log the verdict where its cause is another than the one told last.
 
-    Of a job that was never told of, only a finding is told. Gives all verdicts.
+    Of a job that was never told of, only a finding is told. Gives all verdicts. What is told is for staff: a verdict
+    quotes lines that may be for staff alone, and names servers.
     """
     store = store or open_store()
     verdicts = []
@@ -65,6 +66,8 @@ def tell(verdict: Verdict) -> None:
     level = logging.INFO if not diagnosis.is_finding else logging.WARNING
     extra = {
         "job_log_id": verdict.job_id,
+        # It quotes lines that may be for staff alone.
+        "job_log": "staff",
         "event": EVENT,
         "cause": diagnosis.cause,
         "sure": diagnosis.sure,

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from joblog_router import JobLogHandler, flush
+from joblog_router.context import use_namespace
 from joblog_router.contrib.django import diagnosis
 from joblog_router.doctor import configuration, tell_changes
 from joblog_router.doctor.configuration import Configuration
@@ -59,6 +60,30 @@ async def test_what_is_told_is_for_staff(lab: Laboratory) -> None:
     assert [line.fields["cause"] for line in told] == ["failed"]
     assert "Mrs Miller" in told[0].message
     assert not reader.newest(lab.job_id).entries
+    handler.close()
+
+
+async def test_a_verdict_is_told_in_the_job_s_own_namespace(lab: Laboratory) -> None:
+    """Whichever namespace is in force where it is looked from: once there, and in no other tenant's job."""
+    handler = JobLogHandler(sink="jsonl", options={"directory": str(lab.directory)}, spool=None)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    reader = JsonLinesSink(lab.directory)
+    await lab.row(status="FAILURE")
+    lab.log("tenant-b's own failure", level=40, namespace="tenant-b")
+    use_namespace("tenant-a")
+    try:
+        for _ in range(2):
+            await tell_changes([lab.job_id], reader, Configuration.of(lab.configuration), "tenant-b")
+            assert flush(5)
+    finally:
+        use_namespace("")
+    told = Selection(logger="joblog_router.doctor", audience="staff")
+    lines = reader.newest(lab.job_id, told, namespace="tenant-b").entries
+    assert ["tenant-b's own failure" in line.message for line in lines] == [True]
+    for other in ("tenant-a", ""):
+        assert not reader.newest(lab.job_id, told, namespace=other).entries
     handler.close()
 
 

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import pickle
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,7 @@ def test_a_pickled_record_keeps_it() -> None:
 
 
 def test_a_stream_stays_in_its_namespace() -> None:
-    """All items are made in that in which the first was."""
+    """All items are made in that in which it was wrapped."""
     configure()
 
     def items() -> Iterator[int]:
@@ -118,6 +119,32 @@ def test_a_stream_stays_in_its_namespace() -> None:
     for _ in wrap_stream(1, items()):
         Tenant.name = "b"
     assert [namespace for namespace, _, _ in found()] == ["a", "a"]
+
+
+def test_a_stream_is_of_the_namespace_it_was_wrapped_in() -> None:
+    """A body is sent when its request is over and another namespace, or the one without a name, is in force."""
+    configure()
+
+    def items() -> Iterator[int]:
+        logger.info("sync")
+        yield 1
+
+    async def async_items() -> AsyncIterator[int]:
+        logger.info("async")
+        yield 1
+
+    async def consume(stream: AsyncIterator[int]) -> None:
+        async for _ in stream:
+            pass
+
+    for name in ("acme", ""):
+        Tenant.name = name
+        stream, async_stream = wrap_stream(1, items(), stage="s"), wrap_stream(1, async_items())
+        Tenant.name = "b"
+        assert list(stream) == [1]
+        asyncio.run(consume(async_stream))
+    assert found() == [("acme", "1", "sync"), ("acme", "1", "async"), ("", "1", "sync"), ("", "1", "async")]
+    assert [entry.fields for entry in entries()] == [{"stage": "s"}, {}] * 2
 
 
 def test_folding_keeps_namespaces_apart() -> None:

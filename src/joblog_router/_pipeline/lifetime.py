@@ -247,8 +247,8 @@ class job_context_in(job_context):  # noqa: N801 - as the class it is one of
 
     _asks_namespace: ClassVar[bool] = False
 
-    def __init__(self, namespace: str, job_id: object) -> None:
-        super().__init__(job_id)
+    def __init__(self, namespace: str, job_id: object, /, **fields: Any) -> None:
+        super().__init__(job_id, **fields)
         self.namespace = namespace
 
 

@@ -11,7 +11,8 @@ from typing import Any, TypeVar, overload
 
 from . import scopes
 from .generators import innermost
-from .lifetime import job_context
+from .lifetime import job_context, job_context_in
+from .namespaces import current_namespace
 from .scopes import JobScope, leave
 
 T = TypeVar("T")
@@ -30,10 +31,12 @@ def wrap_stream(job_id: object, iterable: Any, /, **fields: Any) -> Any:
 
     For generators and streaming bodies: the code that makes an item runs in the job, the consumer's code does not,
     so the consumer's lines stay in the consumer's own job. One scope is open from the first item to the last, so that
-    tasks the source starts keep the job until then. Takes sync and async iterables and gives the same kind; closing
-    the result closes the source. A Django streaming response is changed in place and given back.
+    tasks the source starts keep the job until then; its namespace is that in force where this is called. Takes sync and
+    async iterables and gives the same kind; closing the result closes the source. A Django streaming response is
+    changed in place and given back.
     """
-    scope = job_context(job_id, **fields)
+    # Asked here: a body is sent when the middleware that knows whose request it is has been left.
+    scope = job_context_in(current_namespace(), job_id, **fields)
     if hasattr(iterable, "streaming_content"):
         return _wrap_response(scope, iterable)
     if isinstance(iterable, AsyncIterable):

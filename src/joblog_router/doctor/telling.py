@@ -11,6 +11,9 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from .._pipeline.resolve import address
+from .._pipeline.text import clean
+from ..context import current_namespace
 from ..sinks.opening import open_store
 from ..sinks.store import Selection, Store
 from .builtin import OWN_LOGGER
@@ -34,16 +37,19 @@ async def tell_changes(
 ) -> list[Verdict]:
     """Examine jobs one after the other and log the verdict where its cause is another than the one told last.
 
-    Of a job that was never told of, only a finding is told. Gives all verdicts.
+    Of a job that was never told of, only a finding is told. Gives all verdicts. What is told is for staff: a verdict
+    quotes lines that may be for staff alone, and names servers.
     """
     store = store or open_store()
+    # Asked here: threads that read the log have no namespace in force.
+    namespace = current_namespace() if namespace is None else namespace
     verdicts = []
     for job in jobs:
         verdict = await examine(job, store, configuration, namespace)
         verdicts.append(verdict)
         told = await in_thread(_told, store, job, namespace)
         if _is_news(verdict, told):
-            tell(verdict)
+            tell(verdict, namespace)
     return verdicts
 
 
@@ -59,12 +65,14 @@ async def keep_telling(
         await asyncio.sleep(every)
 
 
-def tell(verdict: Verdict) -> None:
-    """One line in the job's log."""
+def tell(verdict: Verdict, namespace: str) -> None:
+    """One line in the log of the job of that very namespace."""
     diagnosis = verdict.diagnosis
     level = logging.INFO if not diagnosis.is_finding else logging.WARNING
     extra = {
-        "job_log_id": verdict.job_id,
+        **address(namespace, clean(verdict.job_id)),
+        # It quotes lines that may be for staff alone.
+        "job_log": "staff",
         "event": EVENT,
         "cause": diagnosis.cause,
         "sure": diagnosis.sure,
@@ -74,7 +82,7 @@ def tell(verdict: Verdict) -> None:
     _logger.log(level, "%s", sentence, extra=extra)
 
 
-def _told(store: Store, job: str, namespace: str | None) -> tuple[str, bool]:
+def _told(store: Store, job: str, namespace: str) -> tuple[str, bool]:
     """The cause told last, and whether it was a finding."""
     page = store.newest(job, Selection(logger=OWN_LOGGER, audience="staff"), 1, namespace)
     for entry in page.entries:

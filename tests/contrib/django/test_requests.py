@@ -216,11 +216,11 @@ def server(site: Project) -> Iterator[Uvicorn]:
         yield server
 
 
-def logs(root: Path) -> dict[str, list[str]]:
+def logs(root: Path, folder: str = "logs") -> dict[str, list[str]]:
     """The messages of each job, without the numbers of threads."""
     return {
         path.stem: [json.loads(line)["message"].removesuffix(" 0").removesuffix(" 1") for line in lines]
-        for path in (root / "logs").glob("*.jsonl")
+        for path in (root / folder).glob("*.jsonl")
         if (lines := path.read_text().splitlines())
     }
 
@@ -352,3 +352,54 @@ def test_without_urls_it_says_that_there_is_nothing_to_do(site: Project) -> None
     )
     assert result.stderr.count("JobContextMiddleware has nothing to do") == 1
     assert "1" not in logs(site.root)
+
+
+TENANT = """
+import contextvars
+tenant = contextvars.ContextVar("tenant", default="public")
+
+def middleware(get_response):
+    def serve(request):
+        token = tenant.set("acme")
+        try:
+            return get_response(request)
+        finally:
+            tenant.reset(token)
+    return serve
+"""
+
+
+def test_a_streamed_body_is_in_the_namespace_of_its_request(site: Project) -> None:
+    """Its items and its end, though a middleware above took the tenant back: another tenant has a job of that id."""
+    (site.root / "shop" / "tenant.py").write_text(TENANT)
+    site.settings(
+        SETTINGS
+        + """
+MIDDLEWARE = ["shop.tenant.middleware", *MIDDLEWARE]
+from shop.tenant import tenant
+JOBLOG_ROUTER["NAMESPACE"] = tenant.get
+"""
+    )
+    site.run(
+        """
+        from django.core.wsgi import get_wsgi_application
+        from django.test import RequestFactory
+        application = get_wsgi_application()
+        def get(path):
+            return application(RequestFactory().get(path).environ, lambda status, headers: None)
+        response = get("/stream/8/")
+        list(response)
+        response.close()
+        response = get("/endless/14/")
+        next(iter(response))
+        response.close()
+        get("/endless/15/").close()
+        assert flush(10)
+        """
+    )
+    assert [path.name for path in (site.root / "logs").iterdir()] == ["acme"]
+    assert logs(site.root, "logs/acme") == {
+        "8": ["below before", "below after", "item", "item", "item 2", "stream closed"],
+        "14": ["below before", "below after", "next", "source closed"],
+        "15": ["below before", "below after", "source closed"],
+    }

@@ -14,7 +14,7 @@ from django.http.response import HttpResponseBase
 from django.urls import Resolver404, get_resolver
 
 from ..._pipeline.report import report_once
-from ...context import job_context, wrap_stream
+from ...context import current_namespace, job_context, job_context_in, wrap_stream
 from . import conf
 
 __all__ = ["JobContextMiddleware"]
@@ -27,7 +27,8 @@ class JobContextMiddleware:
     Other requests, and those whose argument is None or empty, have no job. Sync and async. The body of a
     StreamingHttpResponse is made in the job, item by item, and closed in it; its errors and its cancellation pass
     through. Put it high in MIDDLEWARE: what stands above it is not in the job, nor is the body of a FileResponse, which
-    the server itself may read.
+    the server itself may read. Where NAMESPACE is a function, what it depends on must be set above: the job, with the
+    streamed body, is of the namespace in force here.
     """
 
     sync_capable = True
@@ -92,14 +93,16 @@ def _stream_in_job(response: HttpResponseBase, job_id: Any) -> HttpResponseBase:
     # Django's own way round this attribute puts a generator around it that closes nothing.
     source: Iterator[Any] | AsyncIterator[Any] = response._iterator  # type: ignore[attr-defined]
     closers: list[Callable[[], object]] = response._resource_closers  # type: ignore[attr-defined]
-    closers[:] = [_closing_in_job(close, job_id) for close in closers]
+    # Asked here, as by wrap_stream: the server closes it outside all middleware.
+    namespace = current_namespace()
+    closers[:] = [_closing_in_job(close, namespace, job_id) for close in closers]
     response.streaming_content = wrap_stream(job_id, source)
     return response
 
 
-def _closing_in_job(close: Callable[[], object], job_id: Any) -> Callable[[], object]:
+def _closing_in_job(close: Callable[[], object], namespace: str, job_id: Any) -> Callable[[], object]:
     def close_in_job() -> object:
-        with job_context(job_id):
+        with job_context_in(namespace, job_id):
             return close()
 
     return close_in_job

@@ -125,6 +125,11 @@ _keeps_late: Callable[[str], bool] | None = None
 _grace = 0.0
 
 
+# What a plain record is, which needs no second look, stands in three places, each without a call: at the beginning of
+# `resolve` below, of `capture` in `capture.make_capture`, and of `JobContextFilter.filter`. What changes in one changes
+# in all; tests/test_resolve.py holds each of them against the long way.
+
+
 def resolve(record: logging.LogRecord) -> JobScope | None:
     """The scope whose job `record` is about, or None. Leaves a stamp where the answer must not be worked out twice."""
     scope = _get_scope()
@@ -314,8 +319,9 @@ def _is_asking(frame: FrameType | None) -> bool:
 
 def _answered(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
     added = record.__dict__
-    added[STAMP] = scope  # they are asked once
-    return _judged(record, added, scope)
+    judged = _judged(record, added, scope)
+    added[STAMP] = NO_JOB if judged is None else judged  # they are asked once
+    return judged
 
 
 def _note_closing(scope: JobScope) -> None:

@@ -460,3 +460,12 @@ def test_the_short_ways_and_the_long_one_always_agree(  # noqa: PLR0917 - one fo
         for scope in reversed(opened):
             scope.__exit__(None, None, None)
         handler.close()
+
+
+def test_asyncios_own_records_are_nobodys_while_services_are_named() -> None:
+    """What is looked at for services is not taken for the job's before its logger is."""
+    configure(services=["shop.poll"])
+    with job_context(1):
+        logging.getLogger("asyncio").warning("of the loop")
+        log.info("of one")
+    assert messages() == ["of one"]

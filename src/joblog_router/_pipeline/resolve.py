@@ -146,7 +146,9 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
     if len(added) != BARE_LENGTH:
         return _resolve_added(record, added, scope)
     if scope.closed or (GUARDS and (ALWAYS or ((loop := _get_running_loop()) is not None and is_service(loop, scope)))):
-        return _resolve_added(record, added, scope) if HOLDING else _check_scope(record, scope)
+        if HOLDING:
+            return _resolve_added(record, added, scope)
+        return None if name == _ASYNCIO else _check_scope(record, scope)
     return None if name == "asyncio" else scope  # see _ASYNCIO
 
 
@@ -177,10 +179,10 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
 
 def _judged(record: logging.LogRecord, added: dict[str, Any], scope: JobScope | None) -> JobScope | None:
     """The scope that is open or answered, unless something says that the record is not about its job."""
+    if record.name == _ASYNCIO:
+        return None  # see _ASYNCIO; before the scope is judged, which may leave a stamp
     if scope is not None and (scope.closed or GUARDS):
         scope = _check_scope(record, scope)
-    if record.name == _ASYNCIO:
-        return None  # see _ASYNCIO
     if HOLDING and STAMP not in added:
         added[STAMP] = NO_JOB if scope is None else scope  # the stack is walked once
     if scope is not None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import logging
 import logging.config
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joblog_router import JobContextFilter, JobLogHandler, flush, job_context, stats
-from joblog_router._pipeline.resolve import resolve
-from joblog_router._pipeline.services import guard_services
+from joblog_router._pipeline.naming import LoggerNames
+from joblog_router._pipeline.resolve import DEFAULT_EVIDENCE, resolve, use_evidence, use_resolvers
+from joblog_router._pipeline.services import guard_services, use_service_names
 from joblog_router.sinks import MemorySink
 from tests.helpers import configure, entries, job_handler, messages
 
@@ -299,43 +304,168 @@ async def test_service_loops_own_nothing_they_merely_inherited() -> None:
 
 
 EXTRAS = st.dictionaries(
-    st.sampled_from(["job_log", "job_log_id", "job_id", "k", "taskName2"]),
+    st.sampled_from(["job_log", "job_log_id", "job_id", "k", "taskName2", "order"]),
     st.one_of(st.none(), st.booleans(), st.sampled_from(["1", "2", 1, 2, ""])),
     max_size=3,
 )
 
 
+class OwnRecord(logging.LogRecord):
+    """As a project's record factory makes them."""
+
+
+def holding() -> Iterator[None]:
+    """A generator that keeps a scope open between its items, as contextlib's are not."""
+    with job_context(3):
+        yield
+
+
+async def serve(work: Callable[[], None]) -> None:
+    """The root of a task; a shared service's where a test declares it as one."""
+    work()
+
+
+def in_a_task(work: Callable[[], None]) -> None:
+    """Do it in a task that inherits the scopes that are open."""
+    asyncio.run(serve(work))
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    """Do it in a thread that inherits the scopes that are open, and let what it raises out."""
+    failed: list[BaseException] = []
+
+    def of_thread() -> None:
+        try:
+            context.run(work)
+        except BaseException as error:
+            failed.append(error)
+
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=of_thread)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+PLACES: dict[str, Callable[[Callable[[], None]], None]] = {
+    "here": lambda work: work(),
+    "a task": in_a_task,
+    "a thread": in_a_thread,
+}
+FILTERS: dict[str, Callable[[logging.LogRecord], bool] | logging.Filter | None] = {
+    "none": None,
+    "stamps": JobContextFilter(),
+    "adds": lambda record: record.__dict__.setdefault("added", True),
+    "rejects": lambda record: False,
+}
+
+
+@contextlib.contextmanager
+def declared(services: str, resolver: bool, evidence: bool) -> Iterator[None]:
+    """Shared services by their code or by name, a resolver, and other evidence than `job_id`."""
+    end = guard_services([serve.__code__]) if services == "by code" else None
+    if services == "by name":
+        names = f"{__name__}.serve", f"{__name__}.in_a_thread.<locals>.of_thread"
+        use_service_names(LoggerNames(names, ()))
+    if resolver:
+        use_resolvers([lambda record: 9 if record.levelno == logging.INFO else None])
+    if evidence:
+        use_evidence(["order"])
+    try:
+        yield
+    finally:
+        use_evidence(DEFAULT_EVIDENCE)
+        use_resolvers([])
+        use_service_names(None)
+        if end is not None:
+            end()
+
+
+@settings(deadline=None, max_examples=200)
 @given(
-    extra=EXTRAS,
+    extra=st.one_of(st.just({}), EXTRAS),
+    name=st.sampled_from(["app", "asyncio"]),
+    made=st.sampled_from([logging.LogRecord, OwnRecord]),
     scopes=st.lists(st.sampled_from(["1", "2"]), max_size=3),
     closed=st.booleans(),
-    filtered=st.booleans(),
     formatted=st.booleans(),
+    held=st.booleans(),
+    services=st.sampled_from(["none", "by code", "by name"]),
+    resolver=st.booleans(),
+    evidence=st.booleans(),
+    filtered=st.booleans(),
+    filters=st.sampled_from(list(FILTERS)),
+    place=st.sampled_from(list(PLACES)),
 )
-def test_handler_and_resolve_always_agree(
-    extra: dict[str, Any], scopes: list[str], closed: bool, filtered: bool, formatted: bool
+def test_the_short_ways_and_the_long_one_always_agree(  # noqa: PLR0917 - one for each axis
+    extra: dict[str, Any],
+    name: str,
+    made: type[logging.LogRecord],
+    scopes: list[str],
+    closed: bool,
+    formatted: bool,
+    held: bool,
+    services: str,
+    resolver: bool,
+    evidence: bool,
+    filtered: bool,
+    filters: str,
+    place: str,
 ) -> None:
-    """The capturing fast path takes a record exactly when `resolve` names a job, and for that job."""
+    """Capture, filter and `resolve` have a short way for plain records each: it finds the job that the long way finds.
+
+    The long way is that of a record with one more attribute.
+    """
     sink = MemorySink()
     handler = JobLogHandler(fold=False, sink=sink)
+    if (of_handler := FILTERS[filters]) is not None:
+        handler.addFilter(of_handler)
+
+    def record(**more: object) -> logging.LogRecord:
+        one = made(name, logging.INFO, "f", 1, "m", (), None)
+        one.__dict__.update(extra, **more)
+        if formatted:
+            logging.Formatter("%(asctime)s %(message)s").format(one)
+        return one
+
+    def compare() -> None:
+        long_way = resolve(record(ballast=1))
+        expected = None if long_way is None else long_way.job_id
+        short_way = resolve(record())
+        assert (None if short_way is None else short_way.job_id) == expected
+        stamped = record()
+        assert JobContextFilter().filter(stamped)
+        assert getattr(stamped.__dict__["_joblog"], "job_id", None) == expected
+        if "job_id" not in extra:
+            assert stamped.__dict__["job_id"] == expected
+        is_kept = expected is not None and filters != "rejects"
+        assert handler.handle(stamped if filtered else record()) is is_kept
+        assert flush(5)
+        assert [entry.job_id for entry in sink.entries()] == ([expected] if is_kept else [])
+
     opened = [job_context(job) for job in scopes]
     for scope in opened:
         scope.__enter__()
     if closed and opened:
         opened[-1].closed = True
+    generator = holding()
     try:
-        made = [log.makeRecord("x", 20, "f", 1, "m", (), None, extra=dict(extra)) for _ in range(2)]
-        for record in made:
-            if filtered:
-                JobContextFilter().filter(record)
-            if formatted:
-                logging.Formatter("%(asctime)s %(message)s").format(record)
-        expected = resolve(made[0])
-        assert handler.handle(made[1]) is (expected is not None)
-        assert flush(5)
-        captured = [entry.job_id for entry in sink.entries()]
-        assert captured == ([] if expected is None else [expected.job_id])
+        with declared(services, resolver, evidence):
+            if held:
+                next(generator)
+            PLACES[place](compare)
     finally:
+        generator.close()  # type: ignore[attr-defined]
         for scope in reversed(opened):
             scope.__exit__(None, None, None)
         handler.close()
+
+
+def test_asyncios_own_records_are_nobodys_while_services_are_named() -> None:
+    """What is looked at for services is not taken for the job's before its logger is."""
+    configure(services=["shop.poll"])
+    with job_context(1):
+        logging.getLogger("asyncio").warning("of the loop")
+        log.info("of one")
+    assert messages() == ["of one"]

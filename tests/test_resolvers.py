@@ -148,3 +148,15 @@ def test_what_cannot_be_called_is_refused(value: Any) -> None:
     """At configuration, with the name of the keyword."""
     with pytest.raises(ConfigurationError, match="resolvers"):
         JobLogHandler(sink="memory", resolvers=value)
+
+
+def test_asyncios_own_records_are_nobodys_behind_the_filter_too() -> None:
+    """The filter left the resolver's answer on a record that was judged to be nobody's; the handler went by it."""
+    global answer
+    configure(resolvers=[current])
+    job_handler().addFilter(JobContextFilter())
+    answer = 7
+    record = logging.getLogger("asyncio").makeRecord("asyncio", logging.INFO, "f.py", 1, "m", (), None)
+    assert JobContextFilter().filter(record)
+    assert not job_handler().handle(record)
+    assert messages() == []

@@ -125,6 +125,11 @@ _keeps_late: Callable[[str], bool] | None = None
 _grace = 0.0
 
 
+# What a plain record is, which needs no second look, stands in three places, each without a call: at the beginning of
+# `resolve` below, of `capture` in `capture.make_capture`, and of `JobContextFilter.filter`. What changes in one changes
+# in all; tests/test_resolve.py holds each of them against the long way.
+
+
 def resolve(record: logging.LogRecord) -> JobScope | None:
     """The scope whose job `record` is about, or None. Leaves a stamp where the answer must not be worked out twice."""
     scope = _get_scope()
@@ -141,7 +146,9 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
     if len(added) != BARE_LENGTH:
         return _resolve_added(record, added, scope)
     if scope.closed or (GUARDS and (ALWAYS or ((loop := _get_running_loop()) is not None and is_service(loop, scope)))):
-        return _resolve_added(record, added, scope) if HOLDING else _check_scope(record, scope)
+        if HOLDING:
+            return _resolve_added(record, added, scope)
+        return None if name == _ASYNCIO else _check_scope(record, scope)
     return None if name == "asyncio" else scope  # see _ASYNCIO
 
 
@@ -172,10 +179,10 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
 
 def _judged(record: logging.LogRecord, added: dict[str, Any], scope: JobScope | None) -> JobScope | None:
     """The scope that is open or answered, unless something says that the record is not about its job."""
+    if record.name == _ASYNCIO:
+        return None  # see _ASYNCIO; before the scope is judged, which may leave a stamp
     if scope is not None and (scope.closed or GUARDS):
         scope = _check_scope(record, scope)
-    if record.name == _ASYNCIO:
-        return None  # see _ASYNCIO
     if HOLDING and STAMP not in added:
         added[STAMP] = NO_JOB if scope is None else scope  # the stack is walked once
     if scope is not None:
@@ -314,8 +321,9 @@ def _is_asking(frame: FrameType | None) -> bool:
 
 def _answered(record: logging.LogRecord, scope: JobScope) -> JobScope | None:
     added = record.__dict__
-    added[STAMP] = scope  # they are asked once
-    return _judged(record, added, scope)
+    judged = _judged(record, added, scope)
+    added[STAMP] = NO_JOB if judged is None else judged  # they are asked once
+    return judged
 
 
 def _note_closing(scope: JobScope) -> None:

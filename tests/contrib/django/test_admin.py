@@ -14,7 +14,8 @@ from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import include, path, reverse
 
-from joblog_router import Entry, context
+from joblog_router import Entry
+from joblog_router._pipeline import namespaces
 from joblog_router.contrib.django.admin import JobLogAdminMixin
 from joblog_router.contrib.django.models import JobLogEntry
 from tests.contrib.django.conftest import store_all
@@ -124,7 +125,7 @@ def test_another_namespaces_lines_are_not_there(boss: Client, log: Log, monkeypa
     pk = JobLogEntry.objects.get().pk
     assert listed(boss) == listed(boss, job="7") == []
     assert boss.get(f"{LIST}{pk}/change/").status_code == 302
-    monkeypatch.setattr(context, "_namespace_of", lambda: "other")
+    monkeypatch.setattr(namespaces, "namespace_of", lambda: "other")
     assert listed(boss) == ["theirs"]
 
 

@@ -17,7 +17,8 @@ from django.test import Client, override_settings
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
-from joblog_router import Entry, context
+from joblog_router import Entry
+from joblog_router._pipeline import namespaces
 from joblog_router.contrib.django import streaming, views
 from joblog_router.contrib.django.downloads import FORMATS
 from joblog_router.contrib.django.tailing import Hub
@@ -659,7 +660,7 @@ def test_another_tenants_log_is_not_there(staff: Client, log: Log, monkeypatch: 
         return bytes(response.getvalue())
 
     assert b"theirs alone" not in answer()
-    monkeypatch.setattr(context, "_namespace_of", lambda: "other")
+    monkeypatch.setattr(namespaces, "namespace_of", lambda: "other")
     assert b"theirs alone" in answer()
 
 
@@ -669,7 +670,7 @@ def test_a_stream_follows_the_job_of_its_own_tenant(
 ) -> None:
     """The namespace is that of the request, and part of what is watched."""
     monkeypatch.setattr(streaming, "hub", Hub(MemorySink))  # a hub's thread sees nothing of a test's transaction
-    monkeypatch.setattr(context, "_namespace_of", lambda: namespace)
+    monkeypatch.setattr(namespaces, "namespace_of", lambda: namespace)
     response = staff.get(url("7", "stream"), **{"wsgi.multithread": True})
     assert list(streaming.hub._jobs) == [(namespace, "7")]
     response.close()

@@ -186,7 +186,10 @@ def test_an_interrupted_demo_leaves_nothing(demo: Demo, folder: Path, number: si
 
 def test_the_logs_can_be_looked_at_in_the_browser(demo: Demo, folder: Path) -> None:
     """`--serve` says where and as whom; whoever logs in sees the page of a job's log, until Ctrl-C."""
-    process = demo("--images", "20", "--serve", "--color", "never", COLUMNS="200")
+    # The demo's environment has neither.
+    for name in ("celery", "redis"):
+        (folder.parent / f"{name}.py").write_text(f"raise ModuleNotFoundError('no {name} here', name='{name}')\n")
+    process = demo("--images", "20", "--serve", "--color", "never", COLUMNS="200", PYTHONPATH=str(folder.parent))
     assert process.stdout is not None
     lines: list[str] = []
     while not lines or "Ctrl-C ends the server" not in lines[-1]:
@@ -208,7 +211,8 @@ def test_the_logs_can_be_looked_at_in_the_browser(demo: Demo, folder: Path) -> N
     assert opener.open(f"{login.partition('/admin')[0]}{script}", timeout=20).status == 200
     process.send_signal(signal.SIGINT)
     status, _, errors = outcome(process)
-    assert (status, errors) == (0, "")
+    assert status == 0
+    assert [line for line in errors.splitlines() if "celery is installed but" not in line] == []
     assert processes_in(folder) == []
     assert list(folder.iterdir()) == []
 

@@ -67,8 +67,7 @@ class DemoError(Exception):
 def main() -> int:
     options = parse()
     out = make_console(options.color)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    ended_by = end_as_by_ctrl_c()
     folder = Path(tempfile.mkdtemp(prefix="joblog-survey-"))
     try:
         with contextlib.ExitStack() as stack:
@@ -79,12 +78,28 @@ def main() -> int:
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses it twice wants nothing left, too
         print("demo.py: interrupted", file=sys.stderr)
-        return 130
+        return 128 + ended_by[0]
     finally:
         if options.keep:
             print(f"kept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_as_by_ctrl_c() -> list[int]:
+    """Have SIGTERM and SIGHUP do what Ctrl-C does, for which asyncio cancels its main task; the signal that came.
+
+    An exception out of a signal handler may come between any two steps, also of threads that are being started.
+    """
+    came = [int(signal.SIGINT)]
+
+    def end(number: int, frame: object) -> None:
+        came[0] = number
+        signal.raise_signal(signal.SIGINT)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    return came
 
 
 def parse() -> argparse.Namespace:

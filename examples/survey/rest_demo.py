@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import sys
 import tempfile
@@ -25,7 +24,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo import DemoError, at_least, make_console, make_jobs, print_log, read_log, start, start_nats_server, tail
+from demo import (
+    DemoError,
+    at_least,
+    end_as_by_ctrl_c,
+    make_console,
+    make_jobs,
+    print_log,
+    read_log,
+    start,
+    start_nats_server,
+    tail,
+)
 from demo_proof import owners, total
 from pipeline.remote_worker import Server
 from rich.console import Console
@@ -47,8 +57,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the databases and logs, and say where")
     options = parser.parse_args()
     out = make_console(options.color)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    ended_by = end_as_by_ctrl_c()
     folder = Path(tempfile.mkdtemp(prefix="joblog-survey-"))
     try:
         with contextlib.ExitStack() as stack:
@@ -57,7 +66,7 @@ def main() -> int:
         print(f"rest_demo.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return 128 + ended_by[0]
     finally:
         if options.keep:
             print(f"kept: {folder}")

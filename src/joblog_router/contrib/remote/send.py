@@ -44,27 +44,69 @@ try:
 except ImportError:  # Windows: no spool there
     fcntl = None  # type: ignore[assignment]
 
+
+class _Grant:
+    """What a token says of itself, and to which server (the address, None: not known yet) it may be shown."""
+
+    __slots__ = ("audience", "job_id", "namespace", "token", "url")
+
+    def __init__(self, token: str, url: str | None = None) -> None:
+        try:
+            payload = token.partition(":")[0]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            self.job_id, self.namespace = str(claims["job"]), str(claims.get("ns", ""))
+            self.audience = str(claims.get("aud", "all"))
+        except Exception:
+            raise ValueError(
+                "this is no job token: get one by `joblog token JOB`, or issue_token() on the server"
+            ) from None
+        self.token = token
+        self.url = url
+
+
 try:
     # Where the library is installed its rules say whose line it is, and its scopes are the scopes.
     from joblog_router import job_context
+    from joblog_router._pipeline import namespaces as _namespaces
+    from joblog_router._pipeline.lifetime import job_context_in
     from joblog_router._pipeline.resolve import resolve as _scope_of
+    from joblog_router._pipeline.scopes import current_job as _scope_here
+
+    class _GrantedScope(job_context_in):
+        """The scope of a token's job, in the namespace that the token names."""
+
+        def __init__(self, grant: _Grant, fields: Mapping[str, Any]) -> None:
+            job_context.__init__(self, grant.job_id, **fields)
+            self.namespace = grant.namespace
+            self.grant = grant
+
+    def _open(grant: _Grant, fields: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
+        return _GrantedScope(grant, fields)
+
+    def _knows_namespaces() -> bool:
+        """Whether the scopes of this process say whose they are."""
+        return _namespaces.namespace_of is not None
+
 except ImportError:  # this file was copied
 
     class _Scope:
         """A job that is open in a context. Closed it counts no more, whoever inherited it."""
 
-        def __init__(self, job_id: str, fields: Mapping[str, Any]) -> None:
+        def __init__(self, job_id: str, fields: Mapping[str, Any], grant: _Grant | None = None) -> None:
             self.job_id = job_id
+            self.namespace = grant.namespace if grant else ""
             self.fields = fields
+            self.grant = grant
+            self.parent: _Scope | None = None
             self.closed = False
 
     _current: ContextVar[_Scope | None] = ContextVar("joblog_remote", default=None)
 
-    @contextlib.contextmanager  # type: ignore[no-redef]
-    def job_context(job_id: object, /, **fields: Any) -> Iterator[_Scope]:
-        """Whatever is logged inside, in this thread or task and the tasks it starts, is about this job."""
-        outer = _current.get()
-        scope = _Scope(str(job_id), {**(outer.fields if outer else {}), **fields})
+    @contextlib.contextmanager
+    def _entered(scope: _Scope) -> Iterator[_Scope]:
+        outer = scope.parent = _current.get()
+        if outer is not None:
+            scope.fields = {**outer.fields, **scope.fields}
         _current.set(scope)
         try:
             yield scope
@@ -72,9 +114,22 @@ except ImportError:  # this file was copied
             scope.closed = True
             _current.set(outer)
 
+    def job_context(job_id: object, /, **fields: Any) -> Any:  # type: ignore[no-redef]
+        """Whatever is logged inside, in this thread or task and the tasks it starts, is about this job."""
+        return _entered(_Scope(str(job_id), fields))
+
+    def _open(grant: _Grant, fields: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
+        return _entered(_Scope(grant.job_id, fields, grant))
+
     def _scope_of(record: logging.LogRecord) -> Any:  # type: ignore[misc]
         scope = _current.get()
         return None if scope is None or scope.closed or getattr(record, "job_log", None) is False else scope
+
+    def _scope_here() -> Any:  # type: ignore[misc]
+        return _current.get()
+
+    def _knows_namespaces() -> bool:
+        return False
 
 
 __all__ = ["RemoteJobLogHandler", "job", "job_context"]
@@ -91,32 +146,52 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.5, 30.0
 _TOKEN_PAUSE = 5.0
 _EXIT_TIMEOUT = 3.0
 
+_MOST_KNOWN = 10_000
+
 _handlers: weakref.WeakSet[RemoteJobLogHandler] = weakref.WeakSet()
 
 
-@contextlib.contextmanager
-def job(token: str, **fields: Any) -> Iterator[Any]:
+def job(token: str, **fields: Any) -> contextlib.AbstractContextManager[Any]:
     """The scope of the job that `token` is for: its lines are sent with it. `fields` as of `job_context`.
 
+    A token does not say which server it is of: where handlers send to several, open the job by `handler.job(token)`.
     Raises ValueError for text that is no job token.
     """
-    job_id = job_of(token)
-    for handler in list(_handlers):
-        handler.use(token)
-    with job_context(job_id, **fields) as scope:
-        yield scope
+    return _begun(_Grant(token, _only_server()), fields)
+
+
+def _begun(grant: _Grant, fields: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
+    for handler in _alive():
+        if handler._url == grant.url:
+            handler._take(grant)
+    return _open(grant, fields)
 
 
 def job_of(token: str) -> str:
     """The id of the job a token is for. Anybody can read it; whether the token holds the server alone can tell."""
-    try:
-        payload = token.partition(":")[0]
-        job_id = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["job"]
-    except Exception:
-        raise ValueError(
-            "this is no job token: get one by `joblog token JOB`, or issue_token() on the server"
-        ) from None
-    return str(job_id)
+    return _Grant(token).job_id
+
+
+def _alive() -> list[RemoteJobLogHandler]:
+    while True:
+        with contextlib.suppress(RuntimeError):  # one was made at this moment
+            return list(_handlers)
+
+
+def _only_server() -> str | None:
+    """The address that all handlers send to; None if there are several, or no handlers."""
+    urls = {handler._url for handler in _alive()}
+    return urls.pop() if len(urls) == 1 else None
+
+
+def _grant_around(scope: Any) -> _Grant | None:
+    """The token of the innermost job that was opened by one, from this scope outwards."""
+    while scope is not None and scope.job_id:
+        grant: _Grant | None = getattr(scope, "grant", None)
+        if grant is not None:
+            return grant
+        scope = scope.parent
+    return None
 
 
 class RemoteJobLogHandler(logging.Handler):
@@ -155,6 +230,8 @@ class RemoteJobLogHandler(logging.Handler):
         self._batch = batch
         self._timeout = timeout
         self._opener = urllib.request.build_opener(_NoRedirect)
+        # By job id: the last tokens, and whether `use` was given them; for lanes that are made later.
+        self._known: dict[str, dict[tuple[str, str], tuple[_Grant, bool]]] = {}
         super().__init__(level)
         self._spool = _usable(spool) if spool is not None else None
         self._begin()
@@ -173,7 +250,7 @@ class RemoteJobLogHandler(logging.Handler):
         self._seq = itertools.count(1).__next__
         self._counts = dict.fromkeys(("sent", "refused"), 0)
         self._dropped = _Tally()
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[_Key, _Lane] = {}
         self._left: list[_Lane] = []
         self._signals: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
         self._awake = False
@@ -192,9 +269,37 @@ class RemoteJobLogHandler(logging.Handler):
             scope = _scope_of(record)
             if scope is None or not scope.job_id:
                 return
-            self._put(self._lane(scope.job_id), self._line(record, scope.fields))
+            grant = _grant_around(scope)
+            if grant is None and hasattr(record, "job_log_id"):
+                grant = _grant_around(_scope_here())
+            if grant is not None and grant.url != self._url and not self._is_ours(grant):
+                return
+            namespace = scope.namespace
+            if grant is not None and not namespace and not _knows_namespaces():
+                namespace = grant.namespace
+            own = grant if grant and (grant.namespace, grant.job_id) == (namespace, scope.job_id) else None
+            line = self._line(record, scope.fields)
+            if own is not None and own.audience == "staff":
+                line["audience"] = "staff"  # whichever token of the job it will be sent with
+            lane = self._lane((namespace, scope.job_id, grant is None))
+            if own is not None and own.token not in lane.seen:
+                lane.offer(own)
+            self._put(lane, line)
         except Exception as error:
             _say(("emit", type(error)), f"a line was not kept: {error!r}")
+
+    def _is_ours(self, grant: _Grant) -> bool:
+        """Whether a token that was not said to be of this server is. A line that is no server's is counted."""
+        if grant.url is None:
+            grant.url = _only_server()
+            if grant.url is None:
+                self._dropped.add()
+                _say(
+                    ("server", grant.job_id),
+                    f"job {grant.job_id!r} was opened by job(token), and there are handlers for several servers: "
+                    "its lines are dropped. Open it by handler.job(token)",
+                )
+        return grant.url == self._url
 
     def _line(self, record: logging.LogRecord, fields: Mapping[str, Any]) -> dict[str, Any]:
         exception = None
@@ -225,16 +330,21 @@ class RemoteJobLogHandler(logging.Handler):
             self._dropped.add()
         self._wake()
 
-    def _lane(self, job_id: str) -> _Lane:
-        lane = self._lanes.get(job_id)
+    def _lane(self, key: _Key) -> _Lane:
+        lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes.setdefault(job_id, self._new_lane(job_id))
+            lane = self._new_lane(key)
+            is_only = _only_server() is not None
+            for grant, is_given in list(self._known.get(lane.job_id, {}).values()):
+                if lane.fits(grant, is_given, is_only):
+                    lane.use(grant)
+            lane = self._lanes.setdefault(key, lane)
         return lane
 
-    def _new_lane(self, job_id: str) -> _Lane:
+    def _new_lane(self, key: _Key) -> _Lane:
         if self._spool is None:
-            return _MemoryLane(job_id, self._capacity)
-        return _FileLane(job_id, self._spool, self._origin, self._max_bytes)
+            return _MemoryLane(key, self._capacity)
+        return _FileLane(key, self._spool, self._origin, self._url, self._max_bytes)
 
     def _wake(self) -> None:
         if self._awake:
@@ -253,13 +363,33 @@ class RemoteJobLogHandler(logging.Handler):
 
     # --- for the application --------------------------------------------------------------------------------------
 
+    def job(self, token: str, **fields: Any) -> contextlib.AbstractContextManager[Any]:
+        """As the function `job`, for a token of this handler's server: no other handler sees it, or these lines."""
+        return _begun(_Grant(token, self._url), fields)
+
     def use(self, token: str) -> str:
-        """Send the lines of the job that `token` is for with it, those that wait too. Gives the job's id."""
-        job_id = job_of(token)
-        for lane in (self._lane(job_id), *[lane for lane in self._left if lane.job_id == job_id]):
-            lane.use(token)
+        """Send the lines of the job that `token` is for with it, those that wait too. Gives the job's id.
+
+        Also those of a plain `job_context(id)`, which names no namespace, unless there were tokens for that id in
+        two namespaces: then nobody can tell whose they are, and they stay.
+        """
+        grant = _Grant(token, self._url)
+        self._take(grant, is_given=True)
+        return grant.job_id
+
+    def _take(self, grant: _Grant, is_given: bool = False) -> None:
+        known = self._known.pop(grant.job_id, {})
+        _, was_given = known.get((grant.namespace, grant.audience), (None, False))
+        known[grant.namespace, grant.audience] = grant, is_given or was_given
+        self._known[grant.job_id] = known
+        with contextlib.suppress(RuntimeError):  # another thread does the same
+            while len(self._known) > _MOST_KNOWN:
+                self._known.pop(next(iter(self._known)), None)
+        is_only = _only_server() is not None
+        for lane in self._all():
+            if lane.fits(grant, is_given, is_only):
+                lane.use(grant)
         self._wake()
-        return job_id
 
     def stats(self) -> dict[str, int]:
         """Lines that were `sent` (stored by the server), `dropped`, `refused` by it, and how many are `waiting`."""
@@ -345,7 +475,7 @@ class RemoteJobLogHandler(logging.Handler):
         """Send what may be sent now; with `until` (a time) try for that long."""
         while True:
             for lane in self._all():
-                if hurry and not lane.is_refused:
+                if hurry and not lane.is_stuck():
                     lane.retry_at = min(lane.retry_at, time.monotonic() + 0.1)
                 while lane.waiting() and lane.retry_at <= time.monotonic() and not self._is_closed:
                     if not self._send_some(lane):
@@ -359,9 +489,11 @@ class RemoteJobLogHandler(logging.Handler):
 
     def _send_some(self, lane: _Lane) -> bool:
         """Send up to a batch of a lane; whether to go on with it at once."""
-        if lane.token is None or lane.is_refused:
+        token = lane.token()
+        if token is None:
             self._renew(lane)
-            if lane.token is None or lane.is_refused:
+            token = lane.token()
+            if token is None:
                 lane.retry_at = time.monotonic() + _TOKEN_PAUSE
                 return False
         lines = lane.peek(min(self._batch, lane.at_most))
@@ -369,7 +501,7 @@ class RemoteJobLogHandler(logging.Handler):
             return False
         sizes = itertools.accumulate(map(len, lines))
         lines = lines[: max(1, sum(size <= _LARGEST for size in sizes))]
-        status, answer, retry_after = self._post(lane.token, lines)
+        status, answer, retry_after = self._post(token, lines)
         if status == 200:
             self._counts["sent"] += int(answer.get("stored", 0)) + int(answer.get("known", 0))
             self._counts["refused"] += int(answer.get("refused", 0))
@@ -390,7 +522,7 @@ class RemoteJobLogHandler(logging.Handler):
             return True
         reason = str(answer.get("error") or status)
         if status == 401:
-            lane.is_refused = True
+            lane.refuse(token)
             _say(
                 ("token", lane.job_id, reason),
                 f"the token for job {lane.job_id!r} is {reason}: its lines wait for another. Hand one to use()",
@@ -407,12 +539,13 @@ class RemoteJobLogHandler(logging.Handler):
             return
         try:
             token = self._ask(lane.job_id)
-            if token and token != lane.token and job_of(token) == lane.job_id:
-                lane.use(token)
+            grant = _Grant(token, self._url) if token else None
+            if grant is not None and not lane.was_refused(grant) and lane.fits(grant, True, True):
+                lane.use(grant)
         except Exception as error:
             _say(("ask", repr(error)), f"no token for job {lane.job_id!r} could be had: {error!r}")
 
-    def _post(self, token: str | None, lines: list[bytes]) -> tuple[int, dict[str, Any], float]:
+    def _post(self, token: str, lines: list[bytes]) -> tuple[int, dict[str, Any], float]:
         """The status (0 where there was no answer), what the server said, and for how long it wants no more."""
         body = b'{"version":1,"sent":%r,"entries":[%s]}' % (
             time.time(),
@@ -448,8 +581,8 @@ class RemoteJobLogHandler(logging.Handler):
         """Take over what processes left that are no more."""
         for name in sorted(os.listdir(directory)):
             if name.endswith(".joblog"):
-                with contextlib.suppress(OSError, ValueError):
-                    lane = _FileLane.left_behind(os.path.join(directory, name))
+                with contextlib.suppress(Exception):
+                    lane = _FileLane.left_behind(os.path.join(directory, name), self._url)
                     if lane is not None:
                         self._left.append(lane)
         if self._left:
@@ -475,23 +608,85 @@ class _Tally:
             return number
 
 
-class _Lane:
-    """The lines of one job that wait, and the token to send them with."""
+# Namespace and id of a job, and whether its lines are plain ones: logged outside of any token's scope.
+_Key = tuple[str, str, bool]
 
-    def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
-        self.token: str | None = None
-        self.is_refused = False
+
+class _Lane:
+    """The lines of one job that wait, and the tokens to send them with."""
+
+    def __init__(self, key: _Key) -> None:
+        self.namespace, self.job_id, self.is_plain = key
+        # By audience. Lines for staff say so themselves, so that the token for all is the one for all of them.
+        self._tokens: dict[str, str] = {}
+        self._refused: deque[str] = deque(maxlen=20)
+        self.seen: deque[str] = deque(maxlen=20)
+        self._bound: str | None = None
+        self.is_ambiguous = False
         self.retry_at = 0.0
         self.failures = 0
         self.at_most = 1_000_000
         self.dropped = _Tally()
         self.told = 0
 
-    def use(self, token: str) -> None:
-        self.token = token
-        self.is_refused = False
+    def fits(self, grant: _Grant, is_given: bool, is_only: bool) -> bool:
+        """Whether a token is for these lines.
+
+        `is_given`: to this handler by name, not by a scope of its own. `is_only`: there is but one server.
+        """
+        if grant.job_id != self.job_id or (self.is_plain and not (is_given or is_only)):
+            return False
+        if grant.namespace == self.namespace:
+            return True
+        # Plain lines name no namespace where the worker knows of none.
+        return self.is_plain and is_given and not self.namespace and not _knows_namespaces()
+
+    def is_stuck(self) -> bool:
+        """Whether the server has refused what there was to send with."""
+        return bool(self._refused) and self.token() is None
+
+    def offer(self, grant: _Grant) -> None:
+        """Take the token of a scope that was open before there was this handler; a later one is not replaced."""
+        self.seen.append(grant.token)
+        if grant.audience not in self._tokens:
+            self.use(grant)
+
+    def was_refused(self, grant: _Grant) -> bool:
+        return grant.token in self._refused
+
+    def use(self, grant: _Grant) -> None:
+        if self._bound not in (None, grant.namespace):
+            self._tokens.clear()
+            if not self.is_ambiguous:
+                self.is_ambiguous = True
+                _say(
+                    ("namespaces", self.job_id),
+                    f"there are tokens for job {self.job_id!r} in two namespaces: lines of a plain job_context() are "
+                    "not sent, as nobody can tell whose they are. Open the job by job(token)",
+                )
+        self._bound = grant.namespace
+        if self.is_ambiguous:
+            return
+        with contextlib.suppress(ValueError):
+            self._refused.remove(grant.token)
+        self._tokens[grant.audience] = grant.token
+        self.seen.append(grant.token)
         self.retry_at = 0.0
+
+    def token(self) -> str | None:
+        """The token to send with, if there is one that was not refused: that for all rather than that for staff."""
+        tokens = self._tokens
+        return tokens.get("all") or next(iter(list(tokens.values())), None)
+
+    def tokens(self) -> list[str]:
+        return list(self._tokens.values())
+
+    def refuse(self, token: str) -> None:
+        """The server takes this token no more."""
+        self._refused.append(token)
+        for audience, held in list(self._tokens.items()):
+            if held == token:
+                del self._tokens[audience]
 
     def put(self, line: bytes) -> bool:
         raise NotImplementedError
@@ -513,8 +708,8 @@ class _Lane:
 
 
 class _MemoryLane(_Lane):
-    def __init__(self, job_id: str, capacity: int) -> None:
-        super().__init__(job_id)
+    def __init__(self, key: _Key, capacity: int) -> None:
+        super().__init__(key)
         self._capacity = capacity
         self._lines: deque[bytes] = deque()
 
@@ -565,9 +760,11 @@ class _Segment:
 class _FileLane(_Lane):
     """Lines in files of about a megabyte: appended to the last, read from the first, which goes once it is stored."""
 
-    def __init__(self, job_id: str, directory: str, origin: str, max_bytes: int) -> None:
-        super().__init__(job_id)
-        self._base = os.path.join(directory, f"{origin}.{hashlib.sha256(job_id.encode()).hexdigest()[:16]}")
+    def __init__(self, key: _Key, directory: str, origin: str, url: str, max_bytes: int) -> None:
+        super().__init__(key)
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        self._base = os.path.join(directory, f"{origin}.{name}")
+        self._url = url
         self._max_bytes = max_bytes
         self._count = itertools.count(1).__next__
         self._segments: deque[_Segment] = deque()
@@ -577,26 +774,29 @@ class _FileLane(_Lane):
         self._lengths: list[int] = []
 
     @classmethod
-    def left_behind(cls, path: str) -> _FileLane | None:
-        """The lane of a file whose process is gone; None where it lives, or the file is not this user's."""
+    def left_behind(cls, path: str, url: str) -> _FileLane | None:
+        """The lane of a file whose process is gone; None where it lives, or its lines are for another server."""
         fd = os.open(path, os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
         try:
             if os.fstat(fd).st_uid != os.getuid():
                 raise ValueError("not ours")
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             segment = _Segment(path, fd)
-            job_id, token, lines, end = None, None, 0, 0
+            heads: list[dict[str, Any]] = []
+            lines, end = 0, 0
             with open(fd, "rb", closefd=False) as file:
                 for line in file:
                     if not line.endswith(b"\n"):
                         break  # the process was killed while it wrote
                     end += len(line)
                     if line.startswith(b'{"joblog"'):
-                        head = json.loads(line)
-                        job_id, token = head["joblog"], head["token"] or token
+                        heads.append(json.loads(line))
                     else:
                         lines += 1
-            if job_id is None or not lines:
+            if heads and heads[0].get("url", url) != url:
+                os.close(fd)
+                return None
+            if not heads or not lines:
                 segment.unlink()
                 return None
             os.ftruncate(fd, end)
@@ -606,17 +806,19 @@ class _FileLane(_Lane):
         except BaseException:
             os.close(fd)
             raise
-        lane = cls(job_id, os.path.dirname(path), "left", 0)
-        lane.token = token
+        key = (heads[0].get("namespace", ""), heads[0]["joblog"], heads[0].get("plain", False))
+        lane = cls(key, os.path.dirname(path), "left", url, 0)
+        for token in [token for head in heads for token in head.get("tokens") or [head.get("token")] if token]:
+            super(_FileLane, lane).use(_Grant(token, url))
         segment.written, segment.lines = end, lines
         lane._segments.append(segment)
         return lane
 
-    def use(self, token: str) -> None:
+    def use(self, grant: _Grant) -> None:
         with self._lock:
-            is_new = token != self.token
-            super().use(token)
-            if is_new and self._segments:
+            before = self.tokens()
+            super().use(grant)
+            if self.tokens() != before and self._segments:
                 try:
                     self._segments[-1].append(self._head())
                 except OSError as error:
@@ -651,7 +853,14 @@ class _FileLane(_Lane):
         return segment
 
     def _head(self) -> bytes:
-        return json.dumps({"joblog": self.job_id, "token": self.token}).encode("ascii") + b"\n"
+        head = {
+            "joblog": self.job_id,
+            "namespace": self.namespace,
+            "plain": self.is_plain,
+            "url": self._url,
+            "tokens": self.tokens(),
+        }
+        return json.dumps(head).encode("ascii") + b"\n"
 
     def waiting(self) -> int:
         return sum(segment.lines for segment in list(self._segments))
@@ -777,9 +986,6 @@ def _register_at_fork(reference: weakref.ref[RemoteJobLogHandler]) -> None:
             handler._begin()
             for lane in lanes:
                 lane.abandon()
-                if lane.token is not None:
-                    with contextlib.suppress(Exception):
-                        handler._lane(lane.job_id).use(lane.token)
 
     os.register_at_fork(after_in_child=in_child)
 

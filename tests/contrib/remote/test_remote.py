@@ -120,7 +120,7 @@ with joblog_send.job(sys.argv[2]):
     assert process.stdout.readline() == "logged\n", process.stderr and process.stderr.read()
     process.kill()
     process.communicate()
-    assert [path.stat().st_mode & 0o777 for path in Path(spool).iterdir()] == [0o600]
+    assert [path.stat().st_mode & 0o777 for path in Path(spool).iterdir()] == [0o600] * 2
     receiver.start()
     worker.run(HANDLER + "assert handler.flush(20)", receiver.url, "", spool)
     assert receiver.rows("7") == [f"line {number}" for number in range(300)]
@@ -500,7 +500,7 @@ import os, resource
 def full(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 def sizes():
-    return [entry.stat().st_size for entry in os.scandir(sys.argv[3])]
+    return [entry.stat().st_size for entry in os.scandir(sys.argv[3]) if entry.name.endswith(".joblog")]
 """
 
 
@@ -539,6 +539,50 @@ print(handler.stats())
     assert "51 lines" not in out
     assert "a token could not be kept" in out
     assert "Traceback" not in out
+
+
+def test_a_thousand_jobs_need_no_thousand_open_files(receiver: Receiver, worker: Worker) -> None:
+    """Whether they are sent, wait for a server that is away, or were left by a killed process; all lines arrive."""
+    code = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+def begin(jobs):
+    for number in jobs:
+        with joblog_send.job_context(str(number)):
+            log.info("line of %d", number)
+        open(os.devnull).close()
+    return len(os.listdir("/proc/self/fd"))
+"""
+    receiver.stop()
+    tokens = [receiver.token(number) for number in range(340)]
+    (worker.root / "tokens.py").write_text(f"tokens = {tokens}")
+    spool = str(worker.root / "spool")
+    function = "from tokens import tokens\n" + HANDLER.replace("spool=", "token=lambda id: tokens[int(id)], spool=")
+    out = worker.run(function + code + "print(begin(range(150)), flush=True)\nos._exit(0)", receiver.url, "", spool)
+    assert int(out.split()[0]) < 60
+    receiver.start()
+    worker.run(
+        function
+        + code
+        + """
+assert begin(range(150, 300)) < 60
+assert handler.flush(60)
+for number in range(300, 340):
+    begin([number])
+    assert handler.flush(20)
+assert handler.stats() == {"sent": 340, "dropped": 0, "refused": 0, "waiting": 0}, handler.stats()
+assert len(handler._lanes) <= 40
+assert len(os.listdir(sys.argv[3])) <= 40
+assert len(os.listdir("/proc/self/fd")) < 60
+begin([0, 339])  # of jobs that were done with
+assert handler.flush(20)
+""",
+        *(receiver.url, "", spool),
+    )
+    rows = receiver.project.rows("job_id, message")
+    expected = [(str(number), f"line of {number}") for number in (*range(340), 0, 339)]
+    assert sorted(rows) == sorted(expected)
+    assert list(Path(spool).iterdir()) == []
 
 
 def test_a_thread_that_could_not_be_started_is_started_with_the_next_line(receiver: Receiver, worker: Worker) -> None:

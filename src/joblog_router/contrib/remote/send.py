@@ -147,6 +147,9 @@ _TOKEN_PAUSE = 5.0
 _EXIT_TIMEOUT = 3.0
 
 _MOST_KNOWN = 10_000
+# Files of the spool that stay open, and lanes that are kept although nothing waits in them.
+_OPEN = 32
+_IDLE = 32
 
 _handlers: weakref.WeakSet[RemoteJobLogHandler] = weakref.WeakSet()
 
@@ -233,7 +236,7 @@ class RemoteJobLogHandler(logging.Handler):
         # By job id: the last tokens, and whether `use` was given them; for lanes that are made later.
         self._known: dict[str, dict[tuple[str, str], tuple[_Grant, bool]]] = {}
         super().__init__(level)
-        self._spool = _usable(spool) if spool is not None else None
+        self._directory = _usable(spool) if spool is not None else None
         self._begin()
         if isinstance(token, str):
             self.use(token)
@@ -251,7 +254,8 @@ class RemoteJobLogHandler(logging.Handler):
         self._counts = dict.fromkeys(("sent", "refused"), 0)
         self._dropped = _Tally()
         self._lanes: dict[_Key, _Lane] = {}
-        self._left: list[_Lane] = []
+        self._left: dict[_Lane, None] = {}
+        self._spool = None if self._directory is None else _Spool(self._directory, self._origin)
         self._signals: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
         self._awake = False
         self._is_closed = False
@@ -328,6 +332,8 @@ class RemoteJobLogHandler(logging.Handler):
         if not lane.put(_encoded(line)):
             lane.dropped.add()
             self._dropped.add()
+        if lane.is_retired:
+            self._left[lane] = None  # the sending thread gave it up meanwhile
         self._wake()
 
     def _lane(self, key: _Key) -> _Lane:
@@ -344,7 +350,7 @@ class RemoteJobLogHandler(logging.Handler):
     def _new_lane(self, key: _Key) -> _Lane:
         if self._spool is None:
             return _MemoryLane(key, self._capacity)
-        return _FileLane(key, self._spool, self._origin, self._url, self._max_bytes)
+        return _FileLane(key, self._spool, self._url, self._max_bytes)
 
     def _wake(self) -> None:
         if self._awake:
@@ -428,13 +434,15 @@ class RemoteJobLogHandler(logging.Handler):
                 self._thread.join(self._timeout + 1)
             for lane in self._all():
                 lane.close()
+            if self._spool is not None:
+                self._spool.let_go()
             _handlers.discard(self)
         super().close()
 
     # --- on the sending thread ------------------------------------------------------------------------------------
 
     def _all(self) -> list[_Lane]:
-        return [*self._left, *list(self._lanes.values())]
+        return [*list(self._left), *list(self._lanes.values())]
 
     def _run(self) -> None:
         waiting: list[threading.Event] = []
@@ -480,12 +488,30 @@ class RemoteJobLogHandler(logging.Handler):
                 while lane.waiting() and lane.retry_at <= time.monotonic() and not self._is_closed:
                     if not self._send_some(lane):
                         break
-                if not lane.waiting() and lane in self._left:
-                    lane.close()
-                    self._left.remove(lane)
+            self._tidy()
             if time.monotonic() >= until or not any(lane.waiting() for lane in self._all()):
                 return
             time.sleep(0.1)
+
+    def _tidy(self) -> None:
+        """Let go of lanes that were sent but for a few, and of files that nobody writes: jobs come and go for weeks."""
+        for lane in list(self._left):
+            if not lane.waiting():
+                self._left.pop(lane, None)
+                self._retire(lane)
+        idle = [item for item in list(self._lanes.items()) if not item[1].waiting() and item[1].is_told()]
+        for key, lane in idle[: max(0, len(idle) - _IDLE)]:
+            lane.is_retired = True
+            self._lanes.pop(key, None)
+            self._retire(lane)
+        for lane in self._all():
+            lane.rest()
+
+    def _retire(self, lane: _Lane) -> None:
+        lane.drop_empty()
+        # A thread that logs may have had the lane in its hand: it looks after its line was put, this after the mark.
+        if lane.waiting():
+            self._left[lane] = None
 
     def _send_some(self, lane: _Lane) -> bool:
         """Send up to a batch of a lane; whether to go on with it at once."""
@@ -577,14 +603,11 @@ class RemoteJobLogHandler(logging.Handler):
             "fields": {"dropped": count},
         }
 
-    def _recover(self, directory: str) -> None:
+    def _recover(self, spool: _Spool) -> None:
         """Take over what processes left that are no more."""
-        for name in sorted(os.listdir(directory)):
-            if name.endswith(".joblog"):
-                with contextlib.suppress(Exception):
-                    lane = _FileLane.left_behind(os.path.join(directory, name), self._url)
-                    if lane is not None:
-                        self._left.append(lane)
+        for lane in spool.left_behind(self._url):
+            lane.is_retired = True
+            self._left[lane] = None
         if self._left:
             self._wake()
 
@@ -623,6 +646,7 @@ class _Lane:
         self.seen: deque[str] = deque(maxlen=20)
         self._bound: str | None = None
         self.is_ambiguous = False
+        self.is_retired = False
         self.retry_at = 0.0
         self.failures = 0
         self.at_most = 1_000_000
@@ -700,6 +724,16 @@ class _Lane:
     def done(self, count: int) -> None:
         raise NotImplementedError
 
+    def is_told(self) -> bool:
+        """Whether the job's log has the count of what was dropped."""
+        return self.dropped.value() == self.told
+
+    def rest(self) -> None:
+        """Close files that were not written since the last time."""
+
+    def drop_empty(self) -> None:
+        """Remove a file without lines that wait."""
+
     def close(self) -> None:
         """Let go of files."""
 
@@ -730,22 +764,134 @@ class _MemoryLane(_Lane):
             self._lines.popleft()
 
 
-class _Segment:
-    """A file of lines after a first line that names the job. Locked while its process lives."""
+class _Spool:
+    """What a process has in the spool's directory: a file that is locked while it lives, and not too many open ones."""
 
-    def __init__(self, path: str, fd: int) -> None:
+    def __init__(self, directory: str, origin: str) -> None:
+        self.directory = directory
+        self.origin = origin
+        # Taking an item is the right to keep a file open: atomic without a lock.
+        self.slots = deque(range(_OPEN))
+        self._path = os.path.join(directory, f"{origin}.lock")
+        self._fd: int | None = None
+        self._lock = threading.RLock()
+
+    def hold(self) -> None:
+        """Be seen to live, before there is a file. Raises OSError."""
+        if self._fd is None:
+            with self._lock:
+                if self._fd is None:
+                    # Locked before it has its name: whoever sees it unlocked may take it for a dead one's.
+                    unnamed = f"{self._path}.new"
+                    fd = self._locked(unnamed)
+                    try:
+                        os.rename(unnamed, self._path)
+                    except OSError:
+                        os.close(fd)
+                        raise
+                    self._fd = fd
+
+    def take(self) -> None:
+        """Be the one who looks after the files of a process that is gone. Raises OSError: it lives, or another does."""
+        self._fd = self._locked(self._path)
+
+    @staticmethod
+    def _locked(path: str) -> int:
+        fd = _opened(path, os.O_CREAT)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def let_go(self) -> None:
+        """Leave the files that are left, if any, to the next process."""
+        with self._lock:
+            if self._fd is not None:
+                with contextlib.suppress(OSError):
+                    if not any(name.startswith(f"{self.origin}.") for name in self._names()):
+                        os.unlink(self._path)
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file: of a child of a fork it is the parent's, which keeps it locked."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def left_behind(self, url: str) -> Iterator[_FileLane]:
+        """The lanes of files whose process is gone, which are this one's from now on."""
+        names = sorted(self._names())
+        number = itertools.count(1).__next__
+        for origin in sorted({name.rsplit(".", 3)[0] for name in names} - {self.origin}):
+            gone = _Spool(self.directory, origin)
+            try:
+                gone.take()
+            except OSError:
+                continue
+            for name in names:
+                if name.rsplit(".", 3)[0] == origin:
+                    with contextlib.suppress(Exception):
+                        lane = _FileLane.left_behind(name, self, url, number())
+                        if lane is not None:
+                            yield lane
+            gone.let_go()
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self.directory):
+                if name.endswith(".lock") and name != os.path.basename(self._path):
+                    # Of a process that was killed when it had no lines.
+                    gone = _Spool(self.directory, name.removesuffix(".lock"))
+                    with contextlib.suppress(OSError):
+                        gone.take()
+                        gone.let_go()
+
+    def _names(self) -> list[str]:
+        return [name for name in os.listdir(self.directory) if name.endswith(".joblog")]
+
+
+def _opened(path: str, flags: int = 0) -> int:
+    flags |= os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    return os.open(path, flags, 0o600)
+
+
+class _Segment:
+    """A file of lines after a first line that names the job. Open while there are few that are written to."""
+
+    def __init__(self, path: str, spool: _Spool) -> None:
         self.path = path
-        self.fd = fd
         self.written = 0
         self.lines = 0
         self.offset = 0
+        self.is_used = False
+        self._spool = spool
+        self._fd: int | None = None
 
-    def append(self, line: bytes) -> None:
+    def append(self, line: bytes, flags: int = 0) -> None:
         """Write a whole line or nothing. Raises OSError."""
-        if os.write(self.fd, line) != len(line):
-            os.ftruncate(self.fd, self.written)
-            raise OSError(errno.ENOSPC, "no space left")
-        self.written += len(line)
+        self.is_used = True
+        fd = self._fd if self._fd is not None else _opened(self.path, flags)
+        try:
+            if os.write(fd, line) != len(line):
+                os.ftruncate(fd, self.written)
+                raise OSError(errno.ENOSPC, "no space left")
+            self.written += len(line)
+        finally:
+            if self._fd is None:
+                try:
+                    self._spool.slots.pop()
+                    self._fd = fd
+                except IndexError:
+                    os.close(fd)
+
+    def read(self, size: int) -> bytes:
+        """What stands behind what is done. Raises OSError."""
+        fd = _opened(self.path)
+        try:
+            return os.pread(fd, size, self.offset)
+        finally:
+            os.close(fd)
 
     def unlink(self) -> None:
         with contextlib.suppress(OSError):
@@ -753,17 +899,21 @@ class _Segment:
         self.close()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self.fd)
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+            self._spool.slots.append(0)
 
 
 class _FileLane(_Lane):
     """Lines in files of about a megabyte: appended to the last, read from the first, which goes once it is stored."""
 
-    def __init__(self, key: _Key, directory: str, origin: str, url: str, max_bytes: int) -> None:
+    def __init__(self, key: _Key, spool: _Spool, url: str, max_bytes: int) -> None:
         super().__init__(key)
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        self._base = os.path.join(directory, f"{origin}.{name}")
+        self._spool = spool
+        self._base = os.path.join(spool.directory, f"{spool.origin}.{name}")
         self._url = url
         self._max_bytes = max_bytes
         self._count = itertools.count(1).__next__
@@ -774,14 +924,14 @@ class _FileLane(_Lane):
         self._lengths: list[int] = []
 
     @classmethod
-    def left_behind(cls, path: str, url: str) -> _FileLane | None:
-        """The lane of a file whose process is gone; None where it lives, or its lines are for another server."""
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+    def left_behind(cls, name: str, spool: _Spool, url: str, number: int) -> _FileLane | None:
+        """The lane of a dead process's file; None where there are no lines, or they are for another server."""
+        path = os.path.join(spool.directory, name)
+        spool.hold()
+        fd = _opened(path)
         try:
             if os.fstat(fd).st_uid != os.getuid():
-                raise ValueError("not ours")
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            segment = _Segment(path, fd)
+                return None
             heads: list[dict[str, Any]] = []
             lines, end = 0, 0
             with open(fd, "rb", closefd=False) as file:
@@ -793,23 +943,21 @@ class _FileLane(_Lane):
                         heads.append(json.loads(line))
                     else:
                         lines += 1
-            if heads and heads[0].get("url", url) != url:
-                os.close(fd)
+            if heads and heads[0]["url"] != url:
                 return None
             if not heads or not lines:
-                segment.unlink()
+                os.unlink(path)
                 return None
+            key = (heads[0]["namespace"], heads[0]["joblog"], heads[0]["plain"])
+            lane = cls(key, spool, url, 0)
+            for token in [token for head in heads for token in head["tokens"]]:
+                super(_FileLane, lane).use(_Grant(token, url))
+            # Under this process's name, which is locked. If two should try, one finds the file gone.
+            segment = _Segment(f"{lane._base}-{number}.1.joblog", spool)
+            os.rename(path, segment.path)
             os.ftruncate(fd, end)
-        except BlockingIOError:
+        finally:
             os.close(fd)
-            return None
-        except BaseException:
-            os.close(fd)
-            raise
-        key = (heads[0].get("namespace", ""), heads[0]["joblog"], heads[0].get("plain", False))
-        lane = cls(key, os.path.dirname(path), "left", url, 0)
-        for token in [token for head in heads for token in head.get("tokens") or [head.get("token")] if token]:
-            super(_FileLane, lane).use(_Grant(token, url))
         segment.written, segment.lines = end, lines
         lane._segments.append(segment)
         return lane
@@ -841,12 +989,10 @@ class _FileLane(_Lane):
             return True
 
     def _new_segment(self) -> _Segment:
-        path = f"{self._base}.{self._count()}.joblog"
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-        segment = _Segment(path, os.open(path, flags, 0o600))
+        self._spool.hold()
+        segment = _Segment(f"{self._base}.{self._count()}.joblog", self._spool)
         try:
-            fcntl.flock(segment.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            segment.append(self._head())
+            segment.append(self._head(), os.O_CREAT | os.O_EXCL)
         except OSError:
             segment.unlink()
             raise
@@ -873,7 +1019,7 @@ class _FileLane(_Lane):
         left = segment.written - segment.offset
         size = _READ
         while True:
-            found = self._lines_in(os.pread(segment.fd, min(size, left), segment.offset), count)
+            found = self._lines_in(segment.read(min(size, left)), count)
             if found or size >= left:
                 return found
             size *= 2  # a long line
@@ -900,6 +1046,18 @@ class _FileLane(_Lane):
             segment.lines -= count
             self._lengths = self._lengths[count:]
             if not segment.lines and (len(self._segments) > 1 or segment.written > min(_SEGMENT, self._max_bytes // 2)):
+                self._segments.popleft().unlink()
+
+    def rest(self) -> None:
+        with self._lock:
+            for segment in self._segments:
+                if not segment.is_used:
+                    segment.close()
+                segment.is_used = False
+
+    def drop_empty(self) -> None:
+        with self._lock:
+            while self._segments and not self._segments[0].lines:
                 self._segments.popleft().unlink()
 
     def close(self) -> None:
@@ -982,8 +1140,10 @@ def _register_at_fork(reference: weakref.ref[RemoteJobLogHandler]) -> None:
     def in_child() -> None:
         handler = reference()
         if handler is not None:
-            lanes = handler._all()
+            lanes, spool = handler._all(), handler._spool
             handler._begin()
+            if spool is not None:
+                spool.abandon()
             for lane in lanes:
                 lane.abandon()
 

@@ -7,7 +7,10 @@ import contextvars
 import json
 import logging
 import pwd
+import re
+import socketserver
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -117,7 +120,7 @@ with joblog_send.job(sys.argv[2]):
     assert process.stdout.readline() == "logged\n", process.stderr and process.stderr.read()
     process.kill()
     process.communicate()
-    assert [path.stat().st_mode & 0o777 for path in Path(spool).iterdir()] == [0o600]
+    assert [path.stat().st_mode & 0o777 for path in Path(spool).iterdir()] == [0o600] * 2
     receiver.start()
     worker.run(HANDLER + "assert handler.flush(20)", receiver.url, "", spool)
     assert receiver.rows("7") == [f"line {number}" for number in range(300)]
@@ -497,7 +500,7 @@ import os, resource
 def full(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 def sizes():
-    return [entry.stat().st_size for entry in os.scandir(sys.argv[3])]
+    return [entry.stat().st_size for entry in os.scandir(sys.argv[3]) if entry.name.endswith(".joblog")]
 """
 
 
@@ -536,6 +539,50 @@ print(handler.stats())
     assert "51 lines" not in out
     assert "a token could not be kept" in out
     assert "Traceback" not in out
+
+
+def test_a_thousand_jobs_need_no_thousand_open_files(receiver: Receiver, worker: Worker) -> None:
+    """Whether they are sent, wait for a server that is away, or were left by a killed process; all lines arrive."""
+    code = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+def begin(jobs):
+    for number in jobs:
+        with joblog_send.job_context(str(number)):
+            log.info("line of %d", number)
+        open(os.devnull).close()
+    return len(os.listdir("/proc/self/fd"))
+"""
+    receiver.stop()
+    tokens = [receiver.token(number) for number in range(340)]
+    (worker.root / "tokens.py").write_text(f"tokens = {tokens}")
+    spool = str(worker.root / "spool")
+    function = "from tokens import tokens\n" + HANDLER.replace("spool=", "token=lambda id: tokens[int(id)], spool=")
+    out = worker.run(function + code + "print(begin(range(150)), flush=True)\nos._exit(0)", receiver.url, "", spool)
+    assert int(out.split()[0]) < 60
+    receiver.start()
+    worker.run(
+        function
+        + code
+        + """
+assert begin(range(150, 300)) < 60
+assert handler.flush(60)
+for number in range(300, 340):
+    begin([number])
+    assert handler.flush(20)
+assert handler.stats() == {"sent": 340, "dropped": 0, "refused": 0, "waiting": 0}, handler.stats()
+assert len(handler._lanes) <= 40
+assert len(os.listdir(sys.argv[3])) <= 40
+assert len(os.listdir("/proc/self/fd")) < 60
+begin([0, 339])  # of jobs that were done with
+assert handler.flush(20)
+""",
+        *(receiver.url, "", spool),
+    )
+    rows = receiver.project.rows("job_id, message")
+    expected = [(str(number), f"line of {number}") for number in (*range(340), 0, 339)]
+    assert sorted(rows) == sorted(expected)
+    assert list(Path(spool).iterdir()) == []
 
 
 def test_a_thread_that_could_not_be_started_is_started_with_the_next_line(receiver: Receiver, worker: Worker) -> None:
@@ -593,7 +640,7 @@ for _ in range(10):
     assert len(senders) == 1, senders
     stats = handler.stats()
     assert stats["dropped"] + stats["waiting"] == 20, stats
-    lane = handler._lanes["7"]
+    lane = handler._lanes["", "7", False]
     assert lane.dropped.value() == stats["dropped"], (lane.dropped.value(), stats)
     handler._is_closed = True
     handler._signals.put(None)
@@ -644,6 +691,174 @@ assert handler.flush(20)
     )
     assert sorted(receiver.rows("7")) == ["before", "child", "parent"]
     assert len(set(receiver.rows("7", "origin"))) == 2
+
+
+@pytest.mark.parametrize("is_spooled", [False, True])
+def test_jobs_of_two_tenants_with_one_id_stay_apart(receiver: Receiver, worker: Worker, is_spooled: bool) -> None:
+    """Beside each other, one after the other, nested, and recovered; a line that names no tenant is sent to none."""
+    tokens = [receiver.token(7, namespace="a"), receiver.token(7, namespace="b")]
+    spool = [str(worker.root / "spool")] if is_spooled else [""]
+    rest = [receiver.url, tokens[0], *spool, tokens[1]]
+    worker.run(
+        HANDLER.replace("sys.argv[3] if len(sys.argv) > 3 else None", "sys.argv[3] or None")
+        + """
+import threading
+a, b = sys.argv[2], sys.argv[4]
+def work(token, name):
+    with joblog_send.job(token):
+        for number in range(20):
+            log.info("%s %d", name, number)
+            time.sleep(0.01)
+threads = [threading.Thread(target=work, args=pair) for pair in ((a, "a"), (b, "b"))]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+with joblog_send.job(a):
+    log.info("a again")
+    with joblog_send.job(b):
+        log.info("b inside")
+        with joblog_send.job_context("7", step=1):
+            log.info("b inside, plain")
+    log.info("a after")
+assert handler.flush(20)
+handler.use(a)
+handler.use(b)
+with joblog_send.job_context("7"):
+    log.info("whose?")
+assert not handler.flush(0.5)
+assert handler.stats()["waiting"] == 1
+""",
+        *rest,
+    )
+    rows = receiver.project.rows("namespace, message", "job_id = '7'")
+    assert sorted(message for namespace, message in rows if namespace == "a") == sorted(
+        [*(f"a {number}" for number in range(20)), "a again", "a after"]
+    )
+    assert sorted(message for namespace, message in rows if namespace == "b") == sorted(
+        [*(f"b {number}" for number in range(20)), "b inside", "b inside, plain"]
+    )
+    assert len(rows) == 44
+
+
+def test_lines_of_two_tenants_that_a_killed_worker_left_stay_apart(receiver: Receiver, worker: Worker) -> None:
+    """The next process sends each with the token of its own, also when it is given the other one's."""
+    tokens = [receiver.token(7, namespace="a"), receiver.token(7, namespace="b")]
+    spool = str(worker.root / "spool")
+    receiver.stop()
+    worker.run(
+        HANDLER
+        + """
+import os
+for token, name in (sys.argv[2], "of a"), (sys.argv[4], "of b"):
+    with joblog_send.job(token):
+        log.info(name)
+os._exit(0)
+""",
+        *(receiver.url, tokens[0], spool, tokens[1]),
+    )
+    receiver.start()
+    worker.run(
+        HANDLER + "handler.use(sys.argv[2])\nassert handler.flush(20)",
+        *(receiver.url, receiver.token(7, namespace="b"), spool),
+    )
+    assert sorted(receiver.project.rows("namespace, message")) == [("a", "of a"), ("b", "of b")]
+
+
+def test_a_token_is_shown_to_its_own_server_alone(receiver: Receiver, worker: Worker) -> None:
+    """Handlers for two servers: `handler.job` is for its own; `job` cannot tell, and its lines are counted."""
+    token = receiver.token(7)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Listening) as other:
+        other.shown = []  # type: ignore[attr-defined]
+        thread = threading.Thread(target=other.serve_forever, daemon=True)
+        thread.start()
+        try:
+            out = worker.run(
+                HANDLER
+                + """
+other = joblog_send.RemoteJobLogHandler(sys.argv[4], spool=sys.argv[3])
+log.addHandler(other)
+with handler.job(sys.argv[2]):
+    log.info("one")
+    with joblog_send.job_context("7", step=2):
+        log.info("two")
+        with other.job(sys.argv[5]):
+            log.info("for the other server")
+with joblog_send.job(sys.argv[2]):
+    log.info("of which server?")
+assert handler.flush(20)
+print(handler.stats(), other.stats())
+other.flush(1)
+import os
+sys.stdout.flush()
+os._exit(0)
+""",
+                *(receiver.url, token, str(worker.root / "spool")),
+                *(f"http://127.0.0.1:{other.server_address[1]}/", receiver.token(7, audience="staff")),
+            )
+            # What is left for one server is not sent to another by the next process.
+            worker.run(HANDLER + "handler.flush(0.5)", receiver.url, "", str(worker.root / "spool"))
+        finally:
+            other.shutdown()
+    assert receiver.rows("7") == ["one", "two"]
+    shown = b"".join(other.shown)  # type: ignore[attr-defined]
+    assert b"for the other server" in shown
+    assert b'"one"' not in shown
+    assert token.encode() not in shown
+    assert "handler.job(token)" in out
+    assert "'dropped': 1" in out
+
+
+class _Listening(socketserver.StreamRequestHandler):
+    """Takes what is sent and never says that it is stored."""
+
+    def handle(self) -> None:
+        self.request.settimeout(5)
+        head = self.rfile.readline()
+        while (line := self.rfile.readline()) != b"\r\n":
+            head += line
+        length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
+        self.server.shown.append(head + self.rfile.read(length))  # type: ignore[attr-defined]
+        self.wfile.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+def test_a_line_for_staff_stays_one_with_the_jobs_other_token(receiver: Receiver, worker: Worker) -> None:
+    """A worker has a job's token for all and one for staff: each line is for those it was logged for."""
+    worker.run(
+        HANDLER
+        + """
+with joblog_send.job(sys.argv[3]):
+    log.info("for staff")
+with joblog_send.job(sys.argv[2]):
+    log.info("for all")
+assert handler.flush(20)
+""".replace("sys.argv[3]", "sys.argv[4]"),
+        *(receiver.url, receiver.token(7), str(worker.root / "spool"), receiver.token(7, audience="staff")),
+    )
+    assert sorted(receiver.rows("7", "message, audience")) == [("for all", "all"), ("for staff", "staff")]
+
+
+def test_beside_the_library_a_token_names_the_tenant(receiver: Receiver) -> None:
+    """Scopes of joblog_router inside of a token's, and lines that address another job, are of the token's tenant."""
+    handler = RemoteJobLogHandler(receiver.url, token=lambda job_id: receiver.token(job_id, namespace="b"))
+    logger = logging.getLogger("tests.remote")
+    logger.setLevel("INFO")
+    logger.addHandler(handler)
+    try:
+        for tenant in ("a", "b"):
+            with job(receiver.token(7, namespace=tenant)):
+                logger.info("of %s", tenant)
+                with job_context(7, step="x"):
+                    logger.info("inner of %s", tenant)
+                    logger.info("addressed in %s", tenant, extra={"job_log_id": 8})
+        assert not handler.flush(1), "no token of tenant a's job 8"
+        handler.use(receiver.token(8, namespace="a"))
+        assert handler.flush(20)
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert sorted(receiver.project.rows("namespace, job_id, message")) == [
+        *(("a", "7", "inner of a"), ("a", "7", "of a"), ("a", "8", "addressed in a")),
+        *(("b", "7", "inner of b"), ("b", "7", "of b"), ("b", "8", "addressed in b")),
+    ]
 
 
 def test_with_the_library_installed_its_rules_decide(receiver: Receiver) -> None:

@@ -44,27 +44,69 @@ try:
 except ImportError:  # Windows: no spool there
     fcntl = None  # type: ignore[assignment]
 
+
+class _Grant:
+    """What a token says of itself, and to which server (the address, None: not known yet) it may be shown."""
+
+    __slots__ = ("audience", "job_id", "namespace", "token", "url")
+
+    def __init__(self, token: str, url: str | None = None) -> None:
+        try:
+            payload = token.partition(":")[0]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            self.job_id, self.namespace = str(claims["job"]), str(claims.get("ns", ""))
+            self.audience = str(claims.get("aud", "all"))
+        except Exception:
+            raise ValueError(
+                "this is no job token: get one by `joblog token JOB`, or issue_token() on the server"
+            ) from None
+        self.token = token
+        self.url = url
+
+
 try:
     # Where the library is installed its rules say whose line it is, and its scopes are the scopes.
     from joblog_router import job_context
+    from joblog_router._pipeline import namespaces as _namespaces
+    from joblog_router._pipeline.lifetime import job_context_in
     from joblog_router._pipeline.resolve import resolve as _scope_of
+    from joblog_router._pipeline.scopes import current_job as _scope_here
+
+    class _GrantedScope(job_context_in):
+        """The scope of a token's job, in the namespace that the token names."""
+
+        def __init__(self, grant: _Grant, fields: Mapping[str, Any]) -> None:
+            job_context.__init__(self, grant.job_id, **fields)
+            self.namespace = grant.namespace
+            self.grant = grant
+
+    def _open(grant: _Grant, fields: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
+        return _GrantedScope(grant, fields)
+
+    def _knows_namespaces() -> bool:
+        """Whether the scopes of this process say whose they are."""
+        return _namespaces.namespace_of is not None
+
 except ImportError:  # this file was copied
 
     class _Scope:
         """A job that is open in a context. Closed it counts no more, whoever inherited it."""
 
-        def __init__(self, job_id: str, fields: Mapping[str, Any]) -> None:
+        def __init__(self, job_id: str, fields: Mapping[str, Any], grant: _Grant | None = None) -> None:
             self.job_id = job_id
+            self.namespace = grant.namespace if grant else ""
             self.fields = fields
+            self.grant = grant
+            self.parent: _Scope | None = None
             self.closed = False
 
     _current: ContextVar[_Scope | None] = ContextVar("joblog_remote", default=None)
 
-    @contextlib.contextmanager  # type: ignore[no-redef]
-    def job_context(job_id: object, /, **fields: Any) -> Iterator[_Scope]:
-        """Whatever is logged inside, in this thread or task and the tasks it starts, is about this job."""
-        outer = _current.get()
-        scope = _Scope(str(job_id), {**(outer.fields if outer else {}), **fields})
+    @contextlib.contextmanager
+    def _entered(scope: _Scope) -> Iterator[_Scope]:
+        outer = scope.parent = _current.get()
+        if outer is not None:
+            scope.fields = {**outer.fields, **scope.fields}
         _current.set(scope)
         try:
             yield scope
@@ -72,9 +114,22 @@ except ImportError:  # this file was copied
             scope.closed = True
             _current.set(outer)
 
+    def job_context(job_id: object, /, **fields: Any) -> Any:  # type: ignore[no-redef]
+        """Whatever is logged inside, in this thread or task and the tasks it starts, is about this job."""
+        return _entered(_Scope(str(job_id), fields))
+
+    def _open(grant: _Grant, fields: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
+        return _entered(_Scope(grant.job_id, fields, grant))
+
     def _scope_of(record: logging.LogRecord) -> Any:  # type: ignore[misc]
         scope = _current.get()
         return None if scope is None or scope.closed or getattr(record, "job_log", None) is False else scope
+
+    def _scope_here() -> Any:  # type: ignore[misc]
+        return _current.get()
+
+    def _knows_namespaces() -> bool:
+        return False
 
 
 __all__ = ["RemoteJobLogHandler", "job", "job_context"]
@@ -91,32 +146,55 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.5, 30.0
 _TOKEN_PAUSE = 5.0
 _EXIT_TIMEOUT = 3.0
 
+_MOST_KNOWN = 10_000
+# Files of the spool that stay open, and lanes that are kept although nothing waits in them.
+_OPEN = 32
+_IDLE = 32
+
 _handlers: weakref.WeakSet[RemoteJobLogHandler] = weakref.WeakSet()
 
 
-@contextlib.contextmanager
-def job(token: str, **fields: Any) -> Iterator[Any]:
+def job(token: str, **fields: Any) -> contextlib.AbstractContextManager[Any]:
     """The scope of the job that `token` is for: its lines are sent with it. `fields` as of `job_context`.
 
+    A token does not say which server it is of: where handlers send to several, open the job by `handler.job(token)`.
     Raises ValueError for text that is no job token.
     """
-    job_id = job_of(token)
-    for handler in list(_handlers):
-        handler.use(token)
-    with job_context(job_id, **fields) as scope:
-        yield scope
+    return _begun(_Grant(token, _only_server()), fields)
+
+
+def _begun(grant: _Grant, fields: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
+    for handler in _alive():
+        if handler._url == grant.url:
+            handler._take(grant)
+    return _open(grant, fields)
 
 
 def job_of(token: str) -> str:
     """The id of the job a token is for. Anybody can read it; whether the token holds the server alone can tell."""
-    try:
-        payload = token.partition(":")[0]
-        job_id = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["job"]
-    except Exception:
-        raise ValueError(
-            "this is no job token: get one by `joblog token JOB`, or issue_token() on the server"
-        ) from None
-    return str(job_id)
+    return _Grant(token).job_id
+
+
+def _alive() -> list[RemoteJobLogHandler]:
+    while True:
+        with contextlib.suppress(RuntimeError):  # one was made at this moment
+            return list(_handlers)
+
+
+def _only_server() -> str | None:
+    """The address that all handlers send to; None if there are several, or no handlers."""
+    urls = {handler._url for handler in _alive()}
+    return urls.pop() if len(urls) == 1 else None
+
+
+def _grant_around(scope: Any) -> _Grant | None:
+    """The token of the innermost job that was opened by one, from this scope outwards."""
+    while scope is not None and scope.job_id:
+        grant: _Grant | None = getattr(scope, "grant", None)
+        if grant is not None:
+            return grant
+        scope = scope.parent
+    return None
 
 
 class RemoteJobLogHandler(logging.Handler):
@@ -155,8 +233,10 @@ class RemoteJobLogHandler(logging.Handler):
         self._batch = batch
         self._timeout = timeout
         self._opener = urllib.request.build_opener(_NoRedirect)
+        # By job id: the last tokens, and whether `use` was given them; for lanes that are made later.
+        self._known: dict[str, dict[tuple[str, str], tuple[_Grant, bool]]] = {}
         super().__init__(level)
-        self._spool = _usable(spool) if spool is not None else None
+        self._directory = _usable(spool) if spool is not None else None
         self._begin()
         if isinstance(token, str):
             self.use(token)
@@ -173,8 +253,9 @@ class RemoteJobLogHandler(logging.Handler):
         self._seq = itertools.count(1).__next__
         self._counts = dict.fromkeys(("sent", "refused"), 0)
         self._dropped = _Tally()
-        self._lanes: dict[str, _Lane] = {}
-        self._left: list[_Lane] = []
+        self._lanes: dict[_Key, _Lane] = {}
+        self._left: dict[_Lane, None] = {}
+        self._spool = None if self._directory is None else _Spool(self._directory, self._origin)
         self._signals: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
         self._awake = False
         self._is_closed = False
@@ -192,9 +273,37 @@ class RemoteJobLogHandler(logging.Handler):
             scope = _scope_of(record)
             if scope is None or not scope.job_id:
                 return
-            self._put(self._lane(scope.job_id), self._line(record, scope.fields))
+            grant = _grant_around(scope)
+            if grant is None and hasattr(record, "job_log_id"):
+                grant = _grant_around(_scope_here())
+            if grant is not None and grant.url != self._url and not self._is_ours(grant):
+                return
+            namespace = scope.namespace
+            if grant is not None and not namespace and not _knows_namespaces():
+                namespace = grant.namespace
+            own = grant if grant and (grant.namespace, grant.job_id) == (namespace, scope.job_id) else None
+            line = self._line(record, scope.fields)
+            if own is not None and own.audience == "staff":
+                line["audience"] = "staff"  # whichever token of the job it will be sent with
+            lane = self._lane((namespace, scope.job_id, grant is None))
+            if own is not None and own.token not in lane.seen:
+                lane.offer(own)
+            self._put(lane, line)
         except Exception as error:
             _say(("emit", type(error)), f"a line was not kept: {error!r}")
+
+    def _is_ours(self, grant: _Grant) -> bool:
+        """Whether a token that was not said to be of this server is. A line that is no server's is counted."""
+        if grant.url is None:
+            grant.url = _only_server()
+            if grant.url is None:
+                self._dropped.add()
+                _say(
+                    ("server", grant.job_id),
+                    f"job {grant.job_id!r} was opened by job(token), and there are handlers for several servers: "
+                    "its lines are dropped. Open it by handler.job(token)",
+                )
+        return grant.url == self._url
 
     def _line(self, record: logging.LogRecord, fields: Mapping[str, Any]) -> dict[str, Any]:
         exception = None
@@ -223,18 +332,25 @@ class RemoteJobLogHandler(logging.Handler):
         if not lane.put(_encoded(line)):
             lane.dropped.add()
             self._dropped.add()
+        if lane.is_retired:
+            self._left[lane] = None  # the sending thread gave it up meanwhile
         self._wake()
 
-    def _lane(self, job_id: str) -> _Lane:
-        lane = self._lanes.get(job_id)
+    def _lane(self, key: _Key) -> _Lane:
+        lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes.setdefault(job_id, self._new_lane(job_id))
+            lane = self._new_lane(key)
+            is_only = _only_server() is not None
+            for grant, is_given in list(self._known.get(lane.job_id, {}).values()):
+                if lane.fits(grant, is_given, is_only):
+                    lane.use(grant)
+            lane = self._lanes.setdefault(key, lane)
         return lane
 
-    def _new_lane(self, job_id: str) -> _Lane:
+    def _new_lane(self, key: _Key) -> _Lane:
         if self._spool is None:
-            return _MemoryLane(job_id, self._capacity)
-        return _FileLane(job_id, self._spool, self._origin, self._max_bytes)
+            return _MemoryLane(key, self._capacity)
+        return _FileLane(key, self._spool, self._url, self._max_bytes)
 
     def _wake(self) -> None:
         if self._awake:
@@ -253,13 +369,33 @@ class RemoteJobLogHandler(logging.Handler):
 
     # --- for the application --------------------------------------------------------------------------------------
 
+    def job(self, token: str, **fields: Any) -> contextlib.AbstractContextManager[Any]:
+        """As the function `job`, for a token of this handler's server: no other handler sees it, or these lines."""
+        return _begun(_Grant(token, self._url), fields)
+
     def use(self, token: str) -> str:
-        """Send the lines of the job that `token` is for with it, those that wait too. Gives the job's id."""
-        job_id = job_of(token)
-        for lane in (self._lane(job_id), *[lane for lane in self._left if lane.job_id == job_id]):
-            lane.use(token)
+        """Send the lines of the job that `token` is for with it, those that wait too. Gives the job's id.
+
+        Also those of a plain `job_context(id)`, which names no namespace, unless there were tokens for that id in
+        two namespaces: then nobody can tell whose they are, and they stay.
+        """
+        grant = _Grant(token, self._url)
+        self._take(grant, is_given=True)
+        return grant.job_id
+
+    def _take(self, grant: _Grant, is_given: bool = False) -> None:
+        known = self._known.pop(grant.job_id, {})
+        _, was_given = known.get((grant.namespace, grant.audience), (None, False))
+        known[grant.namespace, grant.audience] = grant, is_given or was_given
+        self._known[grant.job_id] = known
+        with contextlib.suppress(RuntimeError):  # another thread does the same
+            while len(self._known) > _MOST_KNOWN:
+                self._known.pop(next(iter(self._known)), None)
+        is_only = _only_server() is not None
+        for lane in self._all():
+            if lane.fits(grant, is_given, is_only):
+                lane.use(grant)
         self._wake()
-        return job_id
 
     def stats(self) -> dict[str, int]:
         """Lines that were `sent` (stored by the server), `dropped`, `refused` by it, and how many are `waiting`."""
@@ -298,13 +434,15 @@ class RemoteJobLogHandler(logging.Handler):
                 self._thread.join(self._timeout + 1)
             for lane in self._all():
                 lane.close()
+            if self._spool is not None:
+                self._spool.let_go()
             _handlers.discard(self)
         super().close()
 
     # --- on the sending thread ------------------------------------------------------------------------------------
 
     def _all(self) -> list[_Lane]:
-        return [*self._left, *list(self._lanes.values())]
+        return [*list(self._left), *list(self._lanes.values())]
 
     def _run(self) -> None:
         waiting: list[threading.Event] = []
@@ -345,23 +483,43 @@ class RemoteJobLogHandler(logging.Handler):
         """Send what may be sent now; with `until` (a time) try for that long."""
         while True:
             for lane in self._all():
-                if hurry and not lane.is_refused:
+                if hurry and not lane.is_stuck():
                     lane.retry_at = min(lane.retry_at, time.monotonic() + 0.1)
                 while lane.waiting() and lane.retry_at <= time.monotonic() and not self._is_closed:
                     if not self._send_some(lane):
                         break
-                if not lane.waiting() and lane in self._left:
-                    lane.close()
-                    self._left.remove(lane)
+            self._tidy()
             if time.monotonic() >= until or not any(lane.waiting() for lane in self._all()):
                 return
             time.sleep(0.1)
 
+    def _tidy(self) -> None:
+        """Let go of lanes that were sent but for a few, and of files that nobody writes: jobs come and go for weeks."""
+        for lane in list(self._left):
+            if not lane.waiting():
+                self._left.pop(lane, None)
+                self._retire(lane)
+        idle = [item for item in list(self._lanes.items()) if not item[1].waiting() and item[1].is_told()]
+        for key, lane in idle[: max(0, len(idle) - _IDLE)]:
+            lane.is_retired = True
+            self._lanes.pop(key, None)
+            self._retire(lane)
+        for lane in self._all():
+            lane.rest()
+
+    def _retire(self, lane: _Lane) -> None:
+        lane.drop_empty()
+        # A thread that logs may have had the lane in its hand: it looks after its line was put, this after the mark.
+        if lane.waiting():
+            self._left[lane] = None
+
     def _send_some(self, lane: _Lane) -> bool:
         """Send up to a batch of a lane; whether to go on with it at once."""
-        if lane.token is None or lane.is_refused:
+        token = lane.token()
+        if token is None:
             self._renew(lane)
-            if lane.token is None or lane.is_refused:
+            token = lane.token()
+            if token is None:
                 lane.retry_at = time.monotonic() + _TOKEN_PAUSE
                 return False
         lines = lane.peek(min(self._batch, lane.at_most))
@@ -369,7 +527,7 @@ class RemoteJobLogHandler(logging.Handler):
             return False
         sizes = itertools.accumulate(map(len, lines))
         lines = lines[: max(1, sum(size <= _LARGEST for size in sizes))]
-        status, answer, retry_after = self._post(lane.token, lines)
+        status, answer, retry_after = self._post(token, lines)
         if status == 200:
             self._counts["sent"] += int(answer.get("stored", 0)) + int(answer.get("known", 0))
             self._counts["refused"] += int(answer.get("refused", 0))
@@ -390,7 +548,7 @@ class RemoteJobLogHandler(logging.Handler):
             return True
         reason = str(answer.get("error") or status)
         if status == 401:
-            lane.is_refused = True
+            lane.refuse(token)
             _say(
                 ("token", lane.job_id, reason),
                 f"the token for job {lane.job_id!r} is {reason}: its lines wait for another. Hand one to use()",
@@ -407,12 +565,13 @@ class RemoteJobLogHandler(logging.Handler):
             return
         try:
             token = self._ask(lane.job_id)
-            if token and token != lane.token and job_of(token) == lane.job_id:
-                lane.use(token)
+            grant = _Grant(token, self._url) if token else None
+            if grant is not None and not lane.was_refused(grant) and lane.fits(grant, True, True):
+                lane.use(grant)
         except Exception as error:
             _say(("ask", repr(error)), f"no token for job {lane.job_id!r} could be had: {error!r}")
 
-    def _post(self, token: str | None, lines: list[bytes]) -> tuple[int, dict[str, Any], float]:
+    def _post(self, token: str, lines: list[bytes]) -> tuple[int, dict[str, Any], float]:
         """The status (0 where there was no answer), what the server said, and for how long it wants no more."""
         body = b'{"version":1,"sent":%r,"entries":[%s]}' % (
             time.time(),
@@ -444,14 +603,11 @@ class RemoteJobLogHandler(logging.Handler):
             "fields": {"dropped": count},
         }
 
-    def _recover(self, directory: str) -> None:
+    def _recover(self, spool: _Spool) -> None:
         """Take over what processes left that are no more."""
-        for name in sorted(os.listdir(directory)):
-            if name.endswith(".joblog"):
-                with contextlib.suppress(OSError, ValueError):
-                    lane = _FileLane.left_behind(os.path.join(directory, name))
-                    if lane is not None:
-                        self._left.append(lane)
+        for lane in spool.left_behind(self._url):
+            lane.is_retired = True
+            self._left[lane] = None
         if self._left:
             self._wake()
 
@@ -475,23 +631,86 @@ class _Tally:
             return number
 
 
-class _Lane:
-    """The lines of one job that wait, and the token to send them with."""
+# Namespace and id of a job, and whether its lines are plain ones: logged outside of any token's scope.
+_Key = tuple[str, str, bool]
 
-    def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
-        self.token: str | None = None
-        self.is_refused = False
+
+class _Lane:
+    """The lines of one job that wait, and the tokens to send them with."""
+
+    def __init__(self, key: _Key) -> None:
+        self.namespace, self.job_id, self.is_plain = key
+        # By audience. Lines for staff say so themselves, so that the token for all is the one for all of them.
+        self._tokens: dict[str, str] = {}
+        self._refused: deque[str] = deque(maxlen=20)
+        self.seen: deque[str] = deque(maxlen=20)
+        self._bound: str | None = None
+        self.is_ambiguous = False
+        self.is_retired = False
         self.retry_at = 0.0
         self.failures = 0
         self.at_most = 1_000_000
         self.dropped = _Tally()
         self.told = 0
 
-    def use(self, token: str) -> None:
-        self.token = token
-        self.is_refused = False
+    def fits(self, grant: _Grant, is_given: bool, is_only: bool) -> bool:
+        """Whether a token is for these lines.
+
+        `is_given`: to this handler by name, not by a scope of its own. `is_only`: there is but one server.
+        """
+        if grant.job_id != self.job_id or (self.is_plain and not (is_given or is_only)):
+            return False
+        if grant.namespace == self.namespace:
+            return True
+        # Plain lines name no namespace where the worker knows of none.
+        return self.is_plain and is_given and not self.namespace and not _knows_namespaces()
+
+    def is_stuck(self) -> bool:
+        """Whether the server has refused what there was to send with."""
+        return bool(self._refused) and self.token() is None
+
+    def offer(self, grant: _Grant) -> None:
+        """Take the token of a scope that was open before there was this handler; a later one is not replaced."""
+        self.seen.append(grant.token)
+        if grant.audience not in self._tokens:
+            self.use(grant)
+
+    def was_refused(self, grant: _Grant) -> bool:
+        return grant.token in self._refused
+
+    def use(self, grant: _Grant) -> None:
+        if self._bound not in (None, grant.namespace):
+            self._tokens.clear()
+            if not self.is_ambiguous:
+                self.is_ambiguous = True
+                _say(
+                    ("namespaces", self.job_id),
+                    f"there are tokens for job {self.job_id!r} in two namespaces: lines of a plain job_context() are "
+                    "not sent, as nobody can tell whose they are. Open the job by job(token)",
+                )
+        self._bound = grant.namespace
+        if self.is_ambiguous:
+            return
+        with contextlib.suppress(ValueError):
+            self._refused.remove(grant.token)
+        self._tokens[grant.audience] = grant.token
+        self.seen.append(grant.token)
         self.retry_at = 0.0
+
+    def token(self) -> str | None:
+        """The token to send with, if there is one that was not refused: that for all rather than that for staff."""
+        tokens = self._tokens
+        return tokens.get("all") or next(iter(list(tokens.values())), None)
+
+    def tokens(self) -> list[str]:
+        return list(self._tokens.values())
+
+    def refuse(self, token: str) -> None:
+        """The server takes this token no more."""
+        self._refused.append(token)
+        for audience, held in list(self._tokens.items()):
+            if held == token:
+                del self._tokens[audience]
 
     def put(self, line: bytes) -> bool:
         raise NotImplementedError
@@ -505,6 +724,16 @@ class _Lane:
     def done(self, count: int) -> None:
         raise NotImplementedError
 
+    def is_told(self) -> bool:
+        """Whether the job's log has the count of what was dropped."""
+        return self.dropped.value() == self.told
+
+    def rest(self) -> None:
+        """Close files that were not written since the last time."""
+
+    def drop_empty(self) -> None:
+        """Remove a file without lines that wait."""
+
     def close(self) -> None:
         """Let go of files."""
 
@@ -513,8 +742,8 @@ class _Lane:
 
 
 class _MemoryLane(_Lane):
-    def __init__(self, job_id: str, capacity: int) -> None:
-        super().__init__(job_id)
+    def __init__(self, key: _Key, capacity: int) -> None:
+        super().__init__(key)
         self._capacity = capacity
         self._lines: deque[bytes] = deque()
 
@@ -535,22 +764,134 @@ class _MemoryLane(_Lane):
             self._lines.popleft()
 
 
-class _Segment:
-    """A file of lines after a first line that names the job. Locked while its process lives."""
+class _Spool:
+    """What a process has in the spool's directory: a file that is locked while it lives, and not too many open ones."""
 
-    def __init__(self, path: str, fd: int) -> None:
+    def __init__(self, directory: str, origin: str) -> None:
+        self.directory = directory
+        self.origin = origin
+        # Taking an item is the right to keep a file open: atomic without a lock.
+        self.slots = deque(range(_OPEN))
+        self._path = os.path.join(directory, f"{origin}.lock")
+        self._fd: int | None = None
+        self._lock = threading.RLock()
+
+    def hold(self) -> None:
+        """Be seen to live, before there is a file. Raises OSError."""
+        if self._fd is None:
+            with self._lock:
+                if self._fd is None:
+                    # Locked before it has its name: whoever sees it unlocked may take it for a dead one's.
+                    unnamed = f"{self._path}.new"
+                    fd = self._locked(unnamed)
+                    try:
+                        os.rename(unnamed, self._path)
+                    except OSError:
+                        os.close(fd)
+                        raise
+                    self._fd = fd
+
+    def take(self) -> None:
+        """Be the one who looks after the files of a process that is gone. Raises OSError: it lives, or another does."""
+        self._fd = self._locked(self._path)
+
+    @staticmethod
+    def _locked(path: str) -> int:
+        fd = _opened(path, os.O_CREAT)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def let_go(self) -> None:
+        """Leave the files that are left, if any, to the next process."""
+        with self._lock:
+            if self._fd is not None:
+                with contextlib.suppress(OSError):
+                    if not any(name.startswith(f"{self.origin}.") for name in self._names()):
+                        os.unlink(self._path)
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file: of a child of a fork it is the parent's, which keeps it locked."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def left_behind(self, url: str) -> Iterator[_FileLane]:
+        """The lanes of files whose process is gone, which are this one's from now on."""
+        names = sorted(self._names())
+        number = itertools.count(1).__next__
+        for origin in sorted({name.rsplit(".", 3)[0] for name in names} - {self.origin}):
+            gone = _Spool(self.directory, origin)
+            try:
+                gone.take()
+            except OSError:
+                continue
+            for name in names:
+                if name.rsplit(".", 3)[0] == origin:
+                    with contextlib.suppress(Exception):
+                        lane = _FileLane.left_behind(name, self, url, number())
+                        if lane is not None:
+                            yield lane
+            gone.let_go()
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self.directory):
+                if name.endswith(".lock") and name != os.path.basename(self._path):
+                    # Of a process that was killed when it had no lines.
+                    gone = _Spool(self.directory, name.removesuffix(".lock"))
+                    with contextlib.suppress(OSError):
+                        gone.take()
+                        gone.let_go()
+
+    def _names(self) -> list[str]:
+        return [name for name in os.listdir(self.directory) if name.endswith(".joblog")]
+
+
+def _opened(path: str, flags: int = 0) -> int:
+    flags |= os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    return os.open(path, flags, 0o600)
+
+
+class _Segment:
+    """A file of lines after a first line that names the job. Open while there are few that are written to."""
+
+    def __init__(self, path: str, spool: _Spool) -> None:
         self.path = path
-        self.fd = fd
         self.written = 0
         self.lines = 0
         self.offset = 0
+        self.is_used = False
+        self._spool = spool
+        self._fd: int | None = None
 
-    def append(self, line: bytes) -> None:
+    def append(self, line: bytes, flags: int = 0) -> None:
         """Write a whole line or nothing. Raises OSError."""
-        if os.write(self.fd, line) != len(line):
-            os.ftruncate(self.fd, self.written)
-            raise OSError(errno.ENOSPC, "no space left")
-        self.written += len(line)
+        self.is_used = True
+        fd = self._fd if self._fd is not None else _opened(self.path, flags)
+        try:
+            if os.write(fd, line) != len(line):
+                os.ftruncate(fd, self.written)
+                raise OSError(errno.ENOSPC, "no space left")
+            self.written += len(line)
+        finally:
+            if self._fd is None:
+                try:
+                    self._spool.slots.pop()
+                    self._fd = fd
+                except IndexError:
+                    os.close(fd)
+
+    def read(self, size: int) -> bytes:
+        """What stands behind what is done. Raises OSError."""
+        fd = _opened(self.path)
+        try:
+            return os.pread(fd, size, self.offset)
+        finally:
+            os.close(fd)
 
     def unlink(self) -> None:
         with contextlib.suppress(OSError):
@@ -558,16 +899,22 @@ class _Segment:
         self.close()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self.fd)
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+            self._spool.slots.append(0)
 
 
 class _FileLane(_Lane):
     """Lines in files of about a megabyte: appended to the last, read from the first, which goes once it is stored."""
 
-    def __init__(self, job_id: str, directory: str, origin: str, max_bytes: int) -> None:
-        super().__init__(job_id)
-        self._base = os.path.join(directory, f"{origin}.{hashlib.sha256(job_id.encode()).hexdigest()[:16]}")
+    def __init__(self, key: _Key, spool: _Spool, url: str, max_bytes: int) -> None:
+        super().__init__(key)
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        self._spool = spool
+        self._base = os.path.join(spool.directory, f"{spool.origin}.{name}")
+        self._url = url
         self._max_bytes = max_bytes
         self._count = itertools.count(1).__next__
         self._segments: deque[_Segment] = deque()
@@ -577,46 +924,49 @@ class _FileLane(_Lane):
         self._lengths: list[int] = []
 
     @classmethod
-    def left_behind(cls, path: str) -> _FileLane | None:
-        """The lane of a file whose process is gone; None where it lives, or the file is not this user's."""
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+    def left_behind(cls, name: str, spool: _Spool, url: str, number: int) -> _FileLane | None:
+        """The lane of a dead process's file; None where there are no lines, or they are for another server."""
+        path = os.path.join(spool.directory, name)
+        spool.hold()
+        fd = _opened(path)
         try:
             if os.fstat(fd).st_uid != os.getuid():
-                raise ValueError("not ours")
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            segment = _Segment(path, fd)
-            job_id, token, lines, end = None, None, 0, 0
+                return None
+            heads: list[dict[str, Any]] = []
+            lines, end = 0, 0
             with open(fd, "rb", closefd=False) as file:
                 for line in file:
                     if not line.endswith(b"\n"):
                         break  # the process was killed while it wrote
                     end += len(line)
                     if line.startswith(b'{"joblog"'):
-                        head = json.loads(line)
-                        job_id, token = head["joblog"], head["token"] or token
+                        heads.append(json.loads(line))
                     else:
                         lines += 1
-            if job_id is None or not lines:
-                segment.unlink()
+            if heads and heads[0]["url"] != url:
                 return None
+            if not heads or not lines:
+                os.unlink(path)
+                return None
+            key = (heads[0]["namespace"], heads[0]["joblog"], heads[0]["plain"])
+            lane = cls(key, spool, url, 0)
+            for token in [token for head in heads for token in head["tokens"]]:
+                super(_FileLane, lane).use(_Grant(token, url))
+            # Under this process's name, which is locked. If two should try, one finds the file gone.
+            segment = _Segment(f"{lane._base}-{number}.1.joblog", spool)
+            os.rename(path, segment.path)
             os.ftruncate(fd, end)
-        except BlockingIOError:
+        finally:
             os.close(fd)
-            return None
-        except BaseException:
-            os.close(fd)
-            raise
-        lane = cls(job_id, os.path.dirname(path), "left", 0)
-        lane.token = token
         segment.written, segment.lines = end, lines
         lane._segments.append(segment)
         return lane
 
-    def use(self, token: str) -> None:
+    def use(self, grant: _Grant) -> None:
         with self._lock:
-            is_new = token != self.token
-            super().use(token)
-            if is_new and self._segments:
+            before = self.tokens()
+            super().use(grant)
+            if self.tokens() != before and self._segments:
                 try:
                     self._segments[-1].append(self._head())
                 except OSError as error:
@@ -639,19 +989,24 @@ class _FileLane(_Lane):
             return True
 
     def _new_segment(self) -> _Segment:
-        path = f"{self._base}.{self._count()}.joblog"
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-        segment = _Segment(path, os.open(path, flags, 0o600))
+        self._spool.hold()
+        segment = _Segment(f"{self._base}.{self._count()}.joblog", self._spool)
         try:
-            fcntl.flock(segment.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            segment.append(self._head())
+            segment.append(self._head(), os.O_CREAT | os.O_EXCL)
         except OSError:
             segment.unlink()
             raise
         return segment
 
     def _head(self) -> bytes:
-        return json.dumps({"joblog": self.job_id, "token": self.token}).encode("ascii") + b"\n"
+        head = {
+            "joblog": self.job_id,
+            "namespace": self.namespace,
+            "plain": self.is_plain,
+            "url": self._url,
+            "tokens": self.tokens(),
+        }
+        return json.dumps(head).encode("ascii") + b"\n"
 
     def waiting(self) -> int:
         return sum(segment.lines for segment in list(self._segments))
@@ -664,7 +1019,7 @@ class _FileLane(_Lane):
         left = segment.written - segment.offset
         size = _READ
         while True:
-            found = self._lines_in(os.pread(segment.fd, min(size, left), segment.offset), count)
+            found = self._lines_in(segment.read(min(size, left)), count)
             if found or size >= left:
                 return found
             size *= 2  # a long line
@@ -691,6 +1046,18 @@ class _FileLane(_Lane):
             segment.lines -= count
             self._lengths = self._lengths[count:]
             if not segment.lines and (len(self._segments) > 1 or segment.written > min(_SEGMENT, self._max_bytes // 2)):
+                self._segments.popleft().unlink()
+
+    def rest(self) -> None:
+        with self._lock:
+            for segment in self._segments:
+                if not segment.is_used:
+                    segment.close()
+                segment.is_used = False
+
+    def drop_empty(self) -> None:
+        with self._lock:
+            while self._segments and not self._segments[0].lines:
                 self._segments.popleft().unlink()
 
     def close(self) -> None:
@@ -773,13 +1140,12 @@ def _register_at_fork(reference: weakref.ref[RemoteJobLogHandler]) -> None:
     def in_child() -> None:
         handler = reference()
         if handler is not None:
-            lanes = handler._all()
+            lanes, spool = handler._all(), handler._spool
             handler._begin()
+            if spool is not None:
+                spool.abandon()
             for lane in lanes:
                 lane.abandon()
-                if lane.token is not None:
-                    with contextlib.suppress(Exception):
-                        handler._lane(lane.job_id).use(lane.token)
 
     os.register_at_fork(after_in_child=in_child)
 

@@ -13,13 +13,14 @@ from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from joblog_router import Entry
-from joblog_router._pipeline import reading
+from joblog_router._pipeline import reading, report
 from joblog_router.contrib.django import sink as sinks
 from joblog_router.contrib.django import sums, windows
 from joblog_router.contrib.django.models import JobLogEntry, JobLogSum
 from joblog_router.contrib.django.sink import DjangoSink
 from joblog_router.contrib.django.store import DjangoStore
 from joblog_router.sinks.store import Selection
+from tests.postgres import PostgresServer
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "joblog"])
 
@@ -165,6 +166,54 @@ def test_without_their_table(sink: DjangoSink, make_entry: Make) -> None:
             cursor.execute(f"ALTER TABLE away RENAME TO {SUMS}")
     assert is_right()
     assert JobLogSum.objects.filter(job_id="7").count() >= 4
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("rights", [""])
+def test_without_rights_on_their_table(
+    *,
+    log_on_postgresql: str,
+    postgres: PostgresServer,
+    make_entry: Make,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    rights: str,
+) -> None:
+    """After a migration roles have rights on the old table only: as if there were none, which is said once."""
+    role = f"role_{len(rights)}"
+    grant = f"GRANT {rights} ON {SUMS} TO {role};" if rights else ""
+    postgres.execute(
+        f"CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT, DELETE ON {TABLE} TO {role}; {grant}"
+        f"GRANT USAGE, SELECT ON SEQUENCE {TABLE}_id_seq TO {role}",
+        log_on_postgresql,
+    )
+    owner = DjangoSink(tests="database")
+    write(owner, story(make_entry, 300))
+    owner.close()
+    settings = connections["joblog"].settings_dict
+    user = settings["USER"]
+    connections["joblog"].close()
+    monkeypatch.setattr(report, "_seen", set())
+    settings["USER"] = role
+    sink = DjangoSink(tests="database")
+    try:
+        assert is_right()
+        write(sink, story(make_entry, 300, 300))
+        assert is_right()
+        JobLogEntry.objects.using("joblog").filter(message="line 33").get().delete()
+        assert JobLogEntry.objects.using("joblog").filter(message="line 34").delete()[0] == 1
+        assert DjangoStore().prune(1100.0) > 50
+        assert is_right()
+        assert DjangoStore().delete("8") > 20
+        assert is_right()
+    finally:
+        sink.close()
+        connections["joblog"].close()
+        settings["USER"] = user
+        postgres.execute(f"DROP OWNED BY {role}; DROP ROLE {role}", log_on_postgresql)
+    said = capfd.readouterr().err
+    assert said.count("no sums over long logs are kept") == 1
+    assert f"GRANT SELECT, INSERT, DELETE ON {SUMS} TO {role}" in said
 
 
 def test_a_reader_makes_them_outside_of_transactions(sink: DjangoSink, make_entry: Make) -> None:

@@ -28,7 +28,7 @@ from ...sinks.store import ALL, Page, Selection, Summary
 from . import conf, sums
 from .connection import PrivateConnection
 from .keys import stored_key
-from .models import JobLogEntry, JobLogQuerySet, JobLogSum
+from .models import JobLogEntry, JobLogQuerySet, JobLogSum, forget_sums
 from .ordering import settled_floor
 from .sink import _unavailable
 
@@ -155,7 +155,7 @@ class DjangoStore:
         """See Store. Lines that are being written at the moment may come after it."""
         with self._log(job_id, namespace) as log:
             count = _delete(log.rows)
-            sums.forget(log.place.sums)
+            forget_sums(log.place.sums)
             return count
 
     def prune(
@@ -170,7 +170,7 @@ class DjangoStore:
             kept = JobLogSum.objects.using(self.alias).filter(namespace=stored_key(space))
             count = old.count() if dry_run else _delete(old)
             if not dry_run:
-                sums.forget(kept.filter(oldest__lt=until))
+                forget_sums(kept.filter(oldest__lt=until))
             if keep is not None:
                 for job in _jobs_of(rows):
                     of_job = rows.filter(job_id=job)
@@ -181,7 +181,7 @@ class DjangoStore:
                         beyond = of_job.filter(created__lte=created).exclude(created=created, id__gt=row_id)
                         count += beyond.filter(created__gte=until).count() if dry_run else _delete(beyond)
                         if not dry_run:
-                            sums.forget(kept.filter(job_id=job, oldest__lte=created))
+                            forget_sums(kept.filter(job_id=job, oldest__lte=created))
             return count
 
     def jobs(self, namespace: str) -> list[str]:

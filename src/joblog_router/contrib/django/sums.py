@@ -21,7 +21,7 @@ from ..._pipeline import reading
 from .models import JobLogEntry, JobLogQuerySet, JobLogSum, has_sums, lock_sums
 from .ordering import settled_floor
 
-__all__ = ["ROWS", "Block", "Gap", "Log", "add_up", "count_by_time", "extend", "forget", "known"]
+__all__ = ["ROWS", "Block", "Gap", "Log", "add_up", "count_by_time", "extend", "known"]
 
 ROWS: Final = 10_000
 """Rows of a block."""
@@ -169,7 +169,7 @@ def extend(log: Log, most: int = _MOST_BLOCKS) -> bool:
     Does nothing where the caller has a transaction open. Raises what the database does.
     """
     connection = connections[log.alias]
-    if connection.in_atomic_block or not has_sums(log.alias):
+    if connection.in_atomic_block or not has_sums(log.alias, "INSERT", "DELETE"):
         return False
     floor = settled_floor(connection, JobLogEntry._meta.db_table)
     made = 0
@@ -182,12 +182,6 @@ def extend(log: Log, most: int = _MOST_BLOCKS) -> bool:
             after = until
             made += 1
     return made > 0
-
-
-def forget(sums: QuerySet[JobLogSum]) -> None:
-    """Delete sums, where there is a table of them."""
-    if has_sums(sums.db):
-        sums.delete()
 
 
 def _end_of_block(log: Log, after: int, floor: int) -> int | None:

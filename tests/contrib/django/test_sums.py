@@ -15,8 +15,9 @@ from django.test.utils import CaptureQueriesContext
 from joblog_router import Entry
 from joblog_router._pipeline import reading, report
 from joblog_router.contrib.django import sink as sinks
+from joblog_router.contrib.django import store as stores
 from joblog_router.contrib.django import sums, windows
-from joblog_router.contrib.django.models import JobLogEntry, JobLogSum
+from joblog_router.contrib.django.models import JobLogEntry, JobLogQuerySet, JobLogSum
 from joblog_router.contrib.django.sink import DjangoSink
 from joblog_router.contrib.django.store import DjangoStore
 from joblog_router.sinks.store import Selection
@@ -149,6 +150,105 @@ def test_deletion_keeps_them_right(sink: DjangoSink, make_entry: Make, deletion:
     assert is_right()
 
 
+@pytest.mark.parametrize("change", ["gone", "error", "late"])
+def test_rows_that_change_by_other_ways_are_noticed(sink: DjangoSink, make_entry: Make, change: str) -> None:
+    """Somebody's SQL takes a row out of the midst, or a row comes late among those that sums are kept of."""
+    write(sink, story(make_entry, 400))
+    assert is_right()
+    lines = JobLogEntry.objects.using("joblog").filter(job_id="7").order_by("created")
+    middle = lines.filter(level=20)[150] if change == "gone" else lines.filter(level=40).order_by("created", "id")[0]
+    place = middle.id
+    with connections["joblog"].cursor() as cursor:
+        cursor.execute(f"DELETE FROM {TABLE} WHERE id = {place}")
+    if change == "late":
+        assert is_right()
+        JobLogEntry.objects.using("joblog").create(
+            id=place, job_id="7", created=1_200_000_000, level=50, logger="x", message="late", origin="late", seq=1
+        )
+    assert is_right()
+    assert JobLogSum.objects.filter(job_id="7", after__lt=place, until__gte=place).count() == 1, "made anew"
+
+
+def test_of_a_long_log_they_are_checked_in_turn(
+    sink: DjangoSink, make_entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some with each look, all when it is pruned, and where the first error is not there."""
+    monkeypatch.setattr(sums, "_CHECKED", 2)
+    write(sink, story(make_entry, 800))
+    blocks = JobLogSum.objects.filter(job_id="7").count()
+    assert blocks >= 14
+    store = DjangoStore()
+
+    def take_one(**which: object) -> None:
+        row = JobLogEntry.objects.using("joblog").filter(job_id="7", **which).order_by("created", "id")[20]
+        with connections["joblog"].cursor() as cursor:
+            cursor.execute(f"DELETE FROM {TABLE} WHERE id = {row.id}")
+
+    take_one(level=20)
+    looks = 0
+    while store.summary("7", "staff").lines != reading.summarize("7", stored()).lines:
+        looks += 1
+        assert looks <= blocks / 2 + 1
+    take_one(level=30)
+    store.prune(0.0)
+    assert store.summary("7", "staff").lines == reading.summarize("7", stored()).lines
+    first = store.summary("7", "staff").first_error
+    assert first is not None
+    with connections["joblog"].cursor() as cursor:
+        cursor.execute(f"DELETE FROM {TABLE} WHERE seq = {first.seq}")
+    assert is_right()
+
+
+@pytest.mark.postgresql
+def test_a_row_deleted_in_a_transaction_that_began_before_its_sums(
+    log_on_postgresql: str, make_entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not see the sums that it has to delete: they are deleted after the commit."""
+    monkeypatch.setattr(sums, "_CHECKED", 0)
+    sink = DjangoSink(tests="database")
+    connection = connections["joblog"]
+
+    def fill(start: int, count: int) -> None:
+        write(sink, [make_entry(job_id="7", created=1000.0 + n, seq=n) for n in range(start, start + count)])
+        connections["joblog"].close()
+
+    thread = threading.Thread(target=fill, args=(49, 60))
+    try:
+        fill(0, 49)
+        with transaction.atomic("joblog"):
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            row = JobLogEntry.objects.using("joblog").filter(job_id="7", seq=30).get()
+            thread.start()
+            thread.join(20)
+            row.delete()
+        assert DjangoStore().summary("7").lines == 108
+    finally:
+        sink.close()
+
+
+def test_a_prune_that_is_interrupted(sink: DjangoSink, make_entry: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a block's oldest line has a late id it is deleted last. The interruption is an exception of the test's."""
+    monkeypatch.setattr(sums, "_CHECKED", 0)
+    monkeypatch.setattr(stores, "_CHUNK", 20)
+    write(sink, [make_entry(job_id="7", created=1.0 if n == 40 else 1000.0 + n) for n in range(120)])
+    assert is_right()
+    delete, calls = JobLogQuerySet.delete_oldest, []
+
+    def once(self: JobLogQuerySet) -> int:
+        calls.append(self)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return delete(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobLogQuerySet, "delete_oldest", once)
+        with pytest.raises(KeyboardInterrupt):
+            DjangoStore().prune(1100.0)
+    assert len(stored()) == 100
+    assert is_right()
+
+
 def test_without_their_table(sink: DjangoSink, make_entry: Make) -> None:
     """The code may be ahead of the migrations: everything is as before, and sums are kept once the table is there."""
     connection = connections["joblog"]
@@ -169,7 +269,7 @@ def test_without_their_table(sink: DjangoSink, make_entry: Make) -> None:
 
 
 @pytest.mark.postgresql
-@pytest.mark.parametrize("rights", [""])
+@pytest.mark.parametrize("rights", ["", "SELECT", "SELECT, INSERT"])
 def test_without_rights_on_their_table(
     *,
     log_on_postgresql: str,

@@ -73,6 +73,13 @@ def forget_sums(sums: models.QuerySet[JobLogSum]) -> None:
         report_once(("sums", sums.db), f"sums over long logs could not be deleted in database {sums.db!r}: {error}")
 
 
+def _forget_now_and_later(alias: str, namespace: str, job_id: str) -> None:
+    """Delete a job's sums: also those that a transaction of the caller's does not see, as it began before them."""
+    sums = JobLogSum.objects.using(alias).filter(namespace=namespace, job_id=job_id)
+    sums.delete()
+    transaction.on_commit(lambda: forget_sums(sums.all()), using=alias)
+
+
 def lock_sums(connection: BaseDatabaseWrapper, *, shared: bool = False) -> bool:
     """Keep those who delete single rows and those who make sums apart until the end of the transaction.
 
@@ -110,7 +117,7 @@ class JobLogQuerySet(models.QuerySet["JobLogEntry"]):
                 lock_sums(connections[self.db])
                 keys = list(self.order_by().values_list("namespace", "job_id").distinct())
                 for namespace, job_id in keys:
-                    JobLogSum.objects.using(self.db).filter(namespace=namespace, job_id=job_id).delete()
+                    _forget_now_and_later(self.db, namespace, job_id)
             return super().delete()
 
     delete.alters_data = True  # type: ignore[attr-defined]
@@ -185,7 +192,7 @@ class JobLogEntry(models.Model):
         with transaction.atomic(using=alias):
             if has_sums(alias, "DELETE"):
                 lock_sums(connections[alias])
-                JobLogSum.objects.using(alias).filter(namespace=self.namespace, job_id=self.job_id).delete()
+                _forget_now_and_later(alias, self.namespace, self.job_id)
             return super().delete(alias, keep_parents)
 
     @property

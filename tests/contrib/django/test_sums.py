@@ -151,8 +151,11 @@ def test_deletion_keeps_them_right(sink: DjangoSink, make_entry: Make, deletion:
 
 
 @pytest.mark.parametrize("change", ["gone", "error", "late"])
-def test_rows_that_change_by_other_ways_are_noticed(sink: DjangoSink, make_entry: Make, change: str) -> None:
+def test_rows_that_change_by_other_ways_are_noticed(
+    sink: DjangoSink, make_entry: Make, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     """Somebody's SQL takes a row out of the midst, or a row comes late among those that sums are kept of."""
+    monkeypatch.setattr(sums, "_CHECKED", 50)
     write(sink, story(make_entry, 400))
     assert is_right()
     lines = JobLogEntry.objects.using("joblog").filter(job_id="7").order_by("created")
@@ -293,6 +296,7 @@ def test_without_rights_on_their_table(
     settings = connections["joblog"].settings_dict
     user = settings["USER"]
     connections["joblog"].close()
+    monkeypatch.setattr(sums, "_CHECKED", 50)
     monkeypatch.setattr(report, "_seen", set())
     settings["USER"] = role
     sink = DjangoSink(tests="database")
@@ -372,6 +376,34 @@ def test_the_chart_is_nearly_that_of_the_lines(sink: DjangoSink, make_entry: Mak
     found = windows.histogram(DjangoStore(), "7", (1000.0, 1999.0), "all", 10)
     assert [part[20] for part in found] == pytest.approx([100] * 10, abs=3)
     assert sum(part[20] for part in found) == 1000
+
+
+@pytest.mark.parametrize("buckets", [80, 500])
+def test_the_chart_of_a_steady_log_is_even(
+    sink: DjangoSink, make_entry: Make, monkeypatch: pytest.MonkeyPatch, buckets: int
+) -> None:
+    """Also where a block fills more bars than it has parts: none is empty, or twice as high as the others."""
+    monkeypatch.setattr(sums, "ROWS", 2000)
+    write(sink, [make_entry(job_id="7", created=1000.0 + n) for n in range(2400)], 800)
+    DjangoStore().summary("7")
+    assert JobLogSum.objects.count() == 1
+    found = windows.histogram(DjangoStore(), "7", (1000.0, 3399.0), "all", buckets)
+    heights = [part.get(20, 0) for part in found]
+    assert sum(heights) == 2400
+    mean = 2400 / buckets
+    assert min(heights[:-1]) >= int(mean) - 2
+    assert max(heights) <= mean + 2
+
+
+def test_rows_are_spread_in_whole_numbers() -> None:
+    """None is lost, whatever the widths; one row stays one."""
+    chance = random.Random(1)
+    for _ in range(500):
+        count, first, width = chance.randrange(1, 400), chance.randrange(-50, 5000), chance.randrange(1, 900)
+        last = first + chance.randrange(0, 3000)
+        found = list(sums._spread(count, first, last, width))
+        assert sum(share for _, share in found) == count
+        assert all(share > 0 and first // width <= part <= last // width for part, share in found)
 
 
 def test_all_that_a_page_asks_for_goes_by_an_index(sink: DjangoSink, monkeypatch: pytest.MonkeyPatch) -> None:

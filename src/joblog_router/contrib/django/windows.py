@@ -95,7 +95,7 @@ def histogram(
 ) -> list[dict[int, int]]:
     """How many rows of each level there are in each of `buckets` equal parts of the time `span`.
 
-    In a long log a row may be counted in the part beside its own: see `sums`.
+    In a long log a row may be counted beside its own part: see `sums.count_by_time`.
     """
     first, last = span
     found: list[dict[int, int]] = [{} for _ in range(buckets)]

@@ -19,6 +19,8 @@ from django.urls import reverse
 
 from joblog_router import Entry
 from joblog_router.contrib.django import figures, streaming, tailing, views, windows
+from joblog_router.contrib.django.models import JobLogEntry
+from joblog_router.contrib.django.sink import DjangoSink
 from joblog_router.contrib.django.store import DjangoStore
 from joblog_router.contrib.django.tailing import Hub, Viewer
 from joblog_router.sinks import MemorySink
@@ -466,6 +468,56 @@ def test_sums_that_take_long_are_kept_for_a_while(make_entry: Any) -> None:
     assert Slow.asked == 1
     figures.of(lambda: store, "kept", "staff", 0)
     assert Slow.asked == 2
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "joblog"])
+@pytest.mark.parametrize("kind", ["memory", "table"])
+def test_kept_sums_are_not_those_of_the_next_job(make_entry: Any, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A log is deleted, by whomever, and its id is another job's: nothing of the old one is shown, nor a deleted error.
+
+    Nor, while somebody adds up anew, what was found long ago.
+    """
+    monkeypatch.setattr(figures, "_SHORTEST", 60.0)
+    monkeypatch.setattr(figures, "_TIMES", 1_000_000)
+    table = DjangoSink(tests="database")
+    sink: Any = table if kind == "table" else MemorySink()
+    store: Any = DjangoStore() if kind == "table" else sink
+
+    def of() -> tuple[int, str]:
+        summary = figures.of(lambda: store, "again", "all", 0)[0]
+        return summary.lines, summary.first_error.message if summary.first_error else ""
+
+    try:
+        sink.write([make_entry(job_id="again", message="old", created=1.0 + n, level=40) for n in range(5)])
+        assert of() == (5, "old")
+        sink.write([make_entry(job_id="again", created=9.0)])
+        assert of() == (5, "old"), "it is kept"
+        (key,) = [key for key in figures._found if key[1] == "again"]
+        store.delete("again")
+        sink.write([make_entry(job_id="again", message="new", created=1.0, level=40) for _ in range(3)])
+        assert of() == (3, "new")
+        if kind == "table":
+            JobLogEntry.objects.using(store.alias).filter(job_id="again", message="new")[2:3].get().delete()
+            first, *_ = JobLogEntry.objects.using(store.alias).filter(job_id="again").order_by("id")
+            figures._found.clear()
+            assert of() == (2, "new")
+            first.delete()
+            assert of() == (1, "new")
+        lines = of()[0]
+        sink.write([make_entry(job_id="again", created=9.0)])
+        running = figures._running.setdefault(key, threading.Lock())
+        running.acquire()
+        aged = figures._found[key]
+        figures._found[key] = aged._replace(until=aged.until - 1e9)
+        assert of()[0] == lines, "somebody adds up: what is there is given"
+        figures._found[key] = aged._replace(until=aged.until - 1e9, at_worst=aged.at_worst - 1e9)
+        threading.Timer(0.1, running.release).start()
+        assert of()[0] == lines + 1, "what is too old is not"
+    finally:
+        figures._found.clear()
+        figures._running.clear()
+        store.delete("again")
+        table.close()
 
 
 def test_sums_are_made_once_for_all_who_come_at_one_time() -> None:

@@ -13,13 +13,15 @@ from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from joblog_router import Entry
-from joblog_router._pipeline import reading
+from joblog_router._pipeline import reading, report
 from joblog_router.contrib.django import sink as sinks
+from joblog_router.contrib.django import store as stores
 from joblog_router.contrib.django import sums, windows
-from joblog_router.contrib.django.models import JobLogEntry, JobLogSum
+from joblog_router.contrib.django.models import JobLogEntry, JobLogQuerySet, JobLogSum
 from joblog_router.contrib.django.sink import DjangoSink
 from joblog_router.contrib.django.store import DjangoStore
 from joblog_router.sinks.store import Selection
+from tests.postgres import PostgresServer
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "joblog"])
 
@@ -148,6 +150,108 @@ def test_deletion_keeps_them_right(sink: DjangoSink, make_entry: Make, deletion:
     assert is_right()
 
 
+@pytest.mark.parametrize("change", ["gone", "error", "late"])
+def test_rows_that_change_by_other_ways_are_noticed(
+    sink: DjangoSink, make_entry: Make, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Somebody's SQL takes a row out of the midst, or a row comes late among those that sums are kept of."""
+    monkeypatch.setattr(sums, "_CHECKED", 50)
+    write(sink, story(make_entry, 400))
+    assert is_right()
+    lines = JobLogEntry.objects.using("joblog").filter(job_id="7").order_by("created")
+    middle = lines.filter(level=20)[150] if change == "gone" else lines.filter(level=40).order_by("created", "id")[0]
+    place = middle.id
+    with connections["joblog"].cursor() as cursor:
+        cursor.execute(f"DELETE FROM {TABLE} WHERE id = {place}")
+    if change == "late":
+        assert is_right()
+        JobLogEntry.objects.using("joblog").create(
+            id=place, job_id="7", created=1_200_000_000, level=50, logger="x", message="late", origin="late", seq=1
+        )
+    assert is_right()
+    assert JobLogSum.objects.filter(job_id="7", after__lt=place, until__gte=place).count() == 1, "made anew"
+
+
+def test_of_a_long_log_they_are_checked_in_turn(
+    sink: DjangoSink, make_entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some with each look, all when it is pruned, and where the first error is not there."""
+    monkeypatch.setattr(sums, "_CHECKED", 2)
+    write(sink, story(make_entry, 800))
+    blocks = JobLogSum.objects.filter(job_id="7").count()
+    assert blocks >= 14
+    store = DjangoStore()
+
+    def take_one(**which: object) -> None:
+        row = JobLogEntry.objects.using("joblog").filter(job_id="7", **which).order_by("created", "id")[20]
+        with connections["joblog"].cursor() as cursor:
+            cursor.execute(f"DELETE FROM {TABLE} WHERE id = {row.id}")
+
+    take_one(level=20)
+    looks = 0
+    while store.summary("7", "staff").lines != reading.summarize("7", stored()).lines:
+        looks += 1
+        assert looks <= blocks / 2 + 1
+    take_one(level=30)
+    store.prune(0.0)
+    assert store.summary("7", "staff").lines == reading.summarize("7", stored()).lines
+    first = store.summary("7", "staff").first_error
+    assert first is not None
+    with connections["joblog"].cursor() as cursor:
+        cursor.execute(f"DELETE FROM {TABLE} WHERE seq = {first.seq}")
+    assert is_right()
+
+
+@pytest.mark.postgresql
+def test_a_row_deleted_in_a_transaction_that_began_before_its_sums(
+    log_on_postgresql: str, make_entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not see the sums that it has to delete: they are deleted after the commit."""
+    monkeypatch.setattr(sums, "_CHECKED", 0)
+    sink = DjangoSink(tests="database")
+    connection = connections["joblog"]
+
+    def fill(start: int, count: int) -> None:
+        write(sink, [make_entry(job_id="7", created=1000.0 + n, seq=n) for n in range(start, start + count)])
+        connections["joblog"].close()
+
+    thread = threading.Thread(target=fill, args=(49, 60))
+    try:
+        fill(0, 49)
+        with transaction.atomic("joblog"):
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            row = JobLogEntry.objects.using("joblog").filter(job_id="7", seq=30).get()
+            thread.start()
+            thread.join(20)
+            row.delete()
+        assert DjangoStore().summary("7").lines == 108
+    finally:
+        sink.close()
+
+
+def test_a_prune_that_is_interrupted(sink: DjangoSink, make_entry: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a block's oldest line has a late id it is deleted last. The interruption is an exception of the test's."""
+    monkeypatch.setattr(sums, "_CHECKED", 0)
+    monkeypatch.setattr(stores, "_CHUNK", 20)
+    write(sink, [make_entry(job_id="7", created=1.0 if n == 40 else 1000.0 + n) for n in range(120)])
+    assert is_right()
+    delete, calls = JobLogQuerySet.delete_oldest, []
+
+    def once(self: JobLogQuerySet) -> int:
+        calls.append(self)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return delete(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobLogQuerySet, "delete_oldest", once)
+        with pytest.raises(KeyboardInterrupt):
+            DjangoStore().prune(1100.0)
+    assert len(stored()) == 100
+    assert is_right()
+
+
 def test_without_their_table(sink: DjangoSink, make_entry: Make) -> None:
     """The code may be ahead of the migrations: everything is as before, and sums are kept once the table is there."""
     connection = connections["joblog"]
@@ -165,6 +269,55 @@ def test_without_their_table(sink: DjangoSink, make_entry: Make) -> None:
             cursor.execute(f"ALTER TABLE away RENAME TO {SUMS}")
     assert is_right()
     assert JobLogSum.objects.filter(job_id="7").count() >= 4
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("rights", ["", "SELECT", "SELECT, INSERT"])
+def test_without_rights_on_their_table(
+    *,
+    log_on_postgresql: str,
+    postgres: PostgresServer,
+    make_entry: Make,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    rights: str,
+) -> None:
+    """After a migration roles have rights on the old table only: as if there were none, which is said once."""
+    role = f"role_{len(rights)}"
+    grant = f"GRANT {rights} ON {SUMS} TO {role};" if rights else ""
+    postgres.execute(
+        f"CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT, DELETE ON {TABLE} TO {role}; {grant}"
+        f"GRANT USAGE, SELECT ON SEQUENCE {TABLE}_id_seq TO {role}",
+        log_on_postgresql,
+    )
+    owner = DjangoSink(tests="database")
+    write(owner, story(make_entry, 300))
+    owner.close()
+    settings = connections["joblog"].settings_dict
+    user = settings["USER"]
+    connections["joblog"].close()
+    monkeypatch.setattr(sums, "_CHECKED", 50)
+    monkeypatch.setattr(report, "_seen", set())
+    settings["USER"] = role
+    sink = DjangoSink(tests="database")
+    try:
+        assert is_right()
+        write(sink, story(make_entry, 300, 300))
+        assert is_right()
+        JobLogEntry.objects.using("joblog").filter(message="line 33").get().delete()
+        assert JobLogEntry.objects.using("joblog").filter(message="line 34").delete()[0] == 1
+        assert DjangoStore().prune(1100.0) > 50
+        assert is_right()
+        assert DjangoStore().delete("8") > 20
+        assert is_right()
+    finally:
+        sink.close()
+        connections["joblog"].close()
+        settings["USER"] = user
+        postgres.execute(f"DROP OWNED BY {role}; DROP ROLE {role}", log_on_postgresql)
+    said = capfd.readouterr().err
+    assert said.count("no sums over long logs are kept") == 1
+    assert f"GRANT SELECT, INSERT, DELETE ON {SUMS} TO {role}" in said
 
 
 def test_a_reader_makes_them_outside_of_transactions(sink: DjangoSink, make_entry: Make) -> None:
@@ -223,6 +376,34 @@ def test_the_chart_is_nearly_that_of_the_lines(sink: DjangoSink, make_entry: Mak
     found = windows.histogram(DjangoStore(), "7", (1000.0, 1999.0), "all", 10)
     assert [part[20] for part in found] == pytest.approx([100] * 10, abs=3)
     assert sum(part[20] for part in found) == 1000
+
+
+@pytest.mark.parametrize("buckets", [80, 500])
+def test_the_chart_of_a_steady_log_is_even(
+    sink: DjangoSink, make_entry: Make, monkeypatch: pytest.MonkeyPatch, buckets: int
+) -> None:
+    """Also where a block fills more bars than it has parts: none is empty, or twice as high as the others."""
+    monkeypatch.setattr(sums, "ROWS", 2000)
+    write(sink, [make_entry(job_id="7", created=1000.0 + n) for n in range(2400)], 800)
+    DjangoStore().summary("7")
+    assert JobLogSum.objects.count() == 1
+    found = windows.histogram(DjangoStore(), "7", (1000.0, 3399.0), "all", buckets)
+    heights = [part.get(20, 0) for part in found]
+    assert sum(heights) == 2400
+    mean = 2400 / buckets
+    assert min(heights[:-1]) >= int(mean) - 2
+    assert max(heights) <= mean + 2
+
+
+def test_rows_are_spread_in_whole_numbers() -> None:
+    """None is lost, whatever the widths; one row stays one."""
+    chance = random.Random(1)
+    for _ in range(500):
+        count, first, width = chance.randrange(1, 400), chance.randrange(-50, 5000), chance.randrange(1, 900)
+        last = first + chance.randrange(0, 3000)
+        found = list(sums._spread(count, first, last, width))
+        assert sum(share for _, share in found) == count
+        assert all(share > 0 and first // width <= part <= last // width for part, share in found)
 
 
 def test_all_that_a_page_asks_for_goes_by_an_index(sink: DjangoSink, monkeypatch: pytest.MonkeyPatch) -> None:

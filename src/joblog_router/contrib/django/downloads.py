@@ -49,7 +49,9 @@ async def _in_threads(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield part
 
 
-def _parts(store: Store, job_id: str, namespace: str, kind: str, selection: Selection, since: float) -> Iterator[bytes]:
+def _parts(
+    store: Store, job_id: str, namespace: str, kind: str, selection: Selection, *, since: float
+) -> Iterator[bytes]:
     render = _as_text if kind == "text" else _as_json
     waiting: list[tuple[tuple[float, str, int], Entry]] = []
     cursor, more = "", True

@@ -6,32 +6,78 @@ import datetime as dt
 import logging
 from typing import Any, ClassVar, Final
 
-from django.db import connections, models, router, transaction
+from django.db import DatabaseError, connections, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.translation import gettext_lazy as _
 
+from ..._pipeline.report import report_once
 from ..._pipeline.text import clean, printable
 from ...context import current_namespace
 from ...exceptions import JobLogError
 from .keys import MAX_KEY, stored_key
 
-__all__ = ["JobLogEntry", "JobLogQuerySet", "JobLogSum", "RevokedToken", "has_sums", "lock_sums"]
+__all__ = ["JobLogEntry", "JobLogQuerySet", "JobLogSum", "RevokedToken", "forget_sums", "has_sums", "lock_sums"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SUMS_LOCK: Final = 1_583_216_097  # CRC-32 of "joblog_router.sums"
 
 
-def has_sums(alias: str) -> bool:
-    """Whether there is a table of sums that can be read: migrations may be behind the code. Asks the database."""
+def has_sums(alias: str, *rights: str) -> bool:
+    """Whether there is a table of sums that can be read, and this user has the `rights` on it. Asks the database.
+
+    Migrations may be behind the code, and a right on a new table is one that nobody has given yet: said once.
+    """
     connection, table = connections[alias], JobLogSum._meta.db_table
+    lacking = ""
     if connection.vendor != "postgresql":
-        return table in connection.introspection.table_names()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_catalog.has_table_privilege(pg_catalog.to_regclass(%s), 'SELECT')",
-            [connection.ops.quote_name(table)],
+        lacking = "" if table in connection.introspection.table_names() else "table"
+    else:
+        # Asked, not tried: in a transaction of the caller's nothing could be done any more.
+        wanted = ("SELECT", *rights)
+        asked = ", ".join(["pg_catalog.has_table_privilege(place.oid, %s)"] * len(wanted))
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT {asked} FROM (SELECT pg_catalog.to_regclass(%s)::oid AS oid) AS place",  # noqa: S608 - of ours
+                [*wanted, connection.ops.quote_name(table)],
+            )
+            found = cursor.fetchone()
+        if None in found:
+            lacking = "table"
+        elif False in found:
+            lacking = "right"
+    if lacking:
+        report_once(
+            ("no sums", alias),
+            f"no sums over long logs are kept in database {alias!r}, their figures take longer: "
+            + (f"there is no table {table}: migrate" if lacking == "table" else _grant(connection, table)),
         )
-        return cursor.fetchone()[0] is True
+    return not lacking
+
+
+def _grant(connection: BaseDatabaseWrapper, table: str) -> str:
+    user = connection.settings_dict.get("USER") or "this user"
+    return f"GRANT SELECT, INSERT, DELETE ON {table} TO {user}, and USAGE on its sequence"
+
+
+def forget_sums(sums: models.QuerySet[JobLogSum]) -> None:
+    """Delete sums, where there is a table of them and this user may. That it could not be done is said once.
+
+    What they are of may be gone already: then it is no failure of the deletion, and readers find out (see `sums`).
+    """
+    try:
+        if has_sums(sums.db, "DELETE"):
+            sums.delete()
+    except DatabaseError as error:
+        if connections[sums.db].in_atomic_block:
+            raise
+        report_once(("sums", sums.db), f"sums over long logs could not be deleted in database {sums.db!r}: {error}")
+
+
+def _forget_now_and_later(alias: str, namespace: str, job_id: str) -> None:
+    """Delete a job's sums: also those that a transaction of the caller's does not see, as it began before them."""
+    sums = JobLogSum.objects.using(alias).filter(namespace=namespace, job_id=job_id)
+    sums.delete()
+    transaction.on_commit(lambda: forget_sums(sums.all()), using=alias)
 
 
 def lock_sums(connection: BaseDatabaseWrapper, *, shared: bool = False) -> bool:
@@ -67,11 +113,11 @@ class JobLogQuerySet(models.QuerySet["JobLogEntry"]):
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete the rows, and the sums over their jobs' logs, which do not hold any more."""
         with transaction.atomic(using=self.db):
-            if has_sums(self.db):
+            if has_sums(self.db, "DELETE"):
                 lock_sums(connections[self.db])
                 keys = list(self.order_by().values_list("namespace", "job_id").distinct())
                 for namespace, job_id in keys:
-                    JobLogSum.objects.using(self.db).filter(namespace=namespace, job_id=job_id).delete()
+                    _forget_now_and_later(self.db, namespace, job_id)
             return super().delete()
 
     delete.alters_data = True  # type: ignore[attr-defined]
@@ -144,9 +190,9 @@ class JobLogEntry(models.Model):
         """Delete the row, and the sums over its job's log, which do not hold any more."""
         alias = using or router.db_for_write(type(self), instance=self)
         with transaction.atomic(using=alias):
-            if has_sums(alias):
+            if has_sums(alias, "DELETE"):
                 lock_sums(connections[alias])
-                JobLogSum.objects.using(alias).filter(namespace=self.namespace, job_id=self.job_id).delete()
+                _forget_now_and_later(alias, self.namespace, self.job_id)
             return super().delete(alias, keep_parents)
 
     @property

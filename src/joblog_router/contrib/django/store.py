@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Max, Q, TextField
+from django.db.models import Max, Q, QuerySet, TextField
 from django.db.models.functions import Cast
 
 from ... import context
@@ -28,7 +28,7 @@ from ...sinks.store import ALL, Page, Selection, Summary
 from . import conf, sums
 from .connection import PrivateConnection
 from .keys import stored_key
-from .models import JobLogEntry, JobLogQuerySet, JobLogSum
+from .models import JobLogEntry, JobLogQuerySet, JobLogSum, forget_sums, has_sums
 from .ordering import settled_floor
 from .sink import _unavailable
 
@@ -136,9 +136,10 @@ class DjangoStore:
         """See Store. Looks at the rows that no sums are kept of: at most some thousands, if their writer keeps them."""
         with self._log(job_id, namespace) as log:
             self._keep_sums(log)
-            counting = reading.Counting(log.job_id)
-            error_id = sums.add_up(log.place, counting, audience, log.since())
-            error = None if error_id is None else log.rows.filter(pk=error_id).values_list(*_COLUMNS).first()
+            counting, error_id, error = log.add_up(audience)
+            # One that sums tell of and that is gone: there may be others.
+            if error_id is not None and error is None and sums.check(log.place):
+                counting, _, error = log.add_up(audience)
             return counting.summary(None if error is None else log.entry_of(error))
 
     def _keep_sums(self, log: _Log) -> None:
@@ -154,9 +155,7 @@ class DjangoStore:
     def delete(self, job_id: str, namespace: str | None = None) -> int:
         """See Store. Lines that are being written at the moment may come after it."""
         with self._log(job_id, namespace) as log:
-            count = _delete(log.rows)
-            sums.forget(log.place.sums)
-            return count
+            return _delete_summed(log.rows, log.place.sums)
 
     def prune(
         self, older_than: float, keep: int | None = None, dry_run: bool = False, namespace: str | None = None
@@ -168,9 +167,7 @@ class DjangoStore:
             rows = all_rows.filter(namespace=stored_key(space))
             old = rows.filter(created__lt=until)
             kept = JobLogSum.objects.using(self.alias).filter(namespace=stored_key(space))
-            count = old.count() if dry_run else _delete(old)
-            if not dry_run:
-                sums.forget(kept.filter(oldest__lt=until))
+            count = old.count() if dry_run else _delete_summed(old, kept.filter(oldest__lt=until))
             if keep is not None:
                 for job in _jobs_of(rows):
                     of_job = rows.filter(job_id=job)
@@ -179,9 +176,13 @@ class DjangoStore:
                     if last is not None:
                         created, row_id = last
                         beyond = of_job.filter(created__lte=created).exclude(created=created, id__gt=row_id)
-                        count += beyond.filter(created__gte=until).count() if dry_run else _delete(beyond)
-                        if not dry_run:
-                            sums.forget(kept.filter(job_id=job, oldest__lte=created))
+                        if dry_run:
+                            count += beyond.filter(created__gte=until).count()
+                        else:
+                            count += _delete_summed(beyond, kept.filter(job_id=job, oldest__lte=created))
+            if not dry_run and has_sums(self.alias):
+                for job in list(kept.order_by().values_list("job_id", flat=True).distinct()):
+                    sums.check(sums.Log(self.alias, stored_key(space), job))
             return count
 
     def jobs(self, namespace: str) -> list[str]:
@@ -245,6 +246,12 @@ class _Log:
     def since(self) -> int:
         """From when on lines are shown, in microseconds."""
         return max(0, round(reading.shown_since(self.job_id, self.namespace) * _MICROSECONDS))
+
+    def add_up(self, audience: str) -> tuple[reading.Counting, int | None, tuple[Any, ...] | None]:
+        counting = reading.Counting(self.job_id)
+        error_id = sums.add_up(self.place, counting, audience, self.since())
+        error = None if error_id is None else self.rows.filter(pk=error_id).values_list(*_COLUMNS).first()
+        return counting, error_id, error
 
     def selected(self, selection: Selection) -> JobLogQuerySet:
         rows = self.rows
@@ -315,6 +322,14 @@ def _has_old_snapshot(connection: BaseDatabaseWrapper) -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SHOW transaction_isolation")
         return cursor.fetchone()[0] not in ("read committed", "read uncommitted")
+
+
+def _delete_summed(rows: JobLogQuerySet, kept: QuerySet[JobLogSum]) -> int:
+    """Delete `rows` and the sums over them: before, as it may be interrupted, and what a reader made meanwhile."""
+    forget_sums(kept.all())
+    count = _delete(rows)
+    forget_sums(kept.all())
+    return count
 
 
 def _delete(rows: JobLogQuerySet) -> int:

@@ -1,8 +1,9 @@
 """Sums over blocks of a job's rows, kept in a table of their own: figures about a long log read only what is new.
 
-A block is a range of ids below the settled floor (see `ordering`), so that no row comes into it any more. Rows go by
-age, the oldest of a block first: where that one is gone the sums hold no longer, and the rows are looked at instead.
-Where there are no sums, or not all, the rows are looked at too: nothing depends on who wrote, deleted, or migrated.
+A block is a range of ids below the settled floor (see `ordering`), so that no row comes into it any more, if its writer
+is the sink. Rows go by age, the oldest of a block first: where that one is gone the sums hold no longer, and the rows
+are looked at instead, as where there are no sums. Rows that come and go by other ways, such as somebody's SQL, change
+how many there are: readers count those of some blocks by the index, in turn, and `check` those of all.
 
 `extend` is called by the sink on the writer thread and by readers on theirs; the rest by readers. Queries of their
 callers' connection; `extend` writes, never in a transaction of the caller's.
@@ -11,6 +12,7 @@ callers' connection; `extend` writes, never in a transaction of the caller's.
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -18,10 +20,10 @@ from django.db import connections, transaction
 from django.db.models import Count, Exists, ExpressionWrapper, F, IntegerField, Max, Min, OuterRef, QuerySet
 
 from ..._pipeline import reading
-from .models import JobLogEntry, JobLogQuerySet, JobLogSum, has_sums, lock_sums
+from .models import JobLogEntry, JobLogQuerySet, JobLogSum, forget_sums, has_sums, lock_sums
 from .ordering import settled_floor
 
-__all__ = ["ROWS", "Block", "Gap", "Log", "add_up", "count_by_time", "extend", "forget", "known"]
+__all__ = ["ROWS", "Block", "Gap", "Log", "add_up", "check", "count_by_time", "extend", "known"]
 
 ROWS: Final = 10_000
 """Rows of a block."""
@@ -31,6 +33,14 @@ _MICROSECONDS: Final = 1_000_000
 _PARTS: Final = 32
 # What one call adds: some tens of milliseconds each.
 _MOST_BLOCKS: Final = 200
+# Of how many blocks a reader counts the rows: some milliseconds.
+_CHECKED: Final = 5
+_MOST_LOGS: Final = 1_000
+
+# By log: the block after which this process goes on counting.
+_turns: dict[Log, int] = {}
+# Blocks whose rows are others, in case that they cannot be deleted.
+_wrong: set[tuple[str, int, int, int]] = set()
 
 
 class Log(NamedTuple):
@@ -70,6 +80,7 @@ class Block(NamedTuple):
     until: int
     oldest: int
     newest: int
+    pk: int
     sums: Mapping[str, Any] = {}
 
 
@@ -84,6 +95,8 @@ def known(log: Log, since: int = 0, *, with_sums: bool = True) -> tuple[list[Blo
     for block in _stored(log, with_sums) if has_sums(log.alias) else ():
         if block.after < place:
             continue  # made by two at a time, over other rows
+        if (log.alias, block.pk, block.after, block.until) in _wrong:
+            continue
         if block.newest >= since > block.oldest:
             continue
         if block.after > place:
@@ -98,13 +111,15 @@ def _stored(log: Log, with_sums: bool) -> Iterator[Block]:
     # Its time, too: ids begin anew where somebody empties the table that way.
     oldest = JobLogEntry.objects.using(log.alias).filter(pk=OuterRef("oldest_id"), created=OuterRef("oldest"))
     sums = log.sums.filter(Exists(oldest)).order_by("after")
-    names = ("after", "until", "oldest", "newest", *(("sums",) if with_sums else ()))
+    names = ("after", "until", "oldest", "newest", "pk", *(("sums",) if with_sums else ()))
     return (Block(*values) for values in sums.values_list(*names))
 
 
 def add_up(log: Log, counting: reading.Counting, audience: str, since: int = 0) -> int | None:
     """Count the rows of a job that `audience` may see; the id of the first error among them, None without one."""
     blocks, gaps = known(log, since)
+    if _forget_wrong(log, _in_turn(log, blocks)):
+        blocks, gaps = known(log, since)
     wanted = _wanted(log.rows, audience, since)
     errors = []
     for block in blocks:
@@ -137,15 +152,17 @@ def _add_tallies(counting: reading.Counting, tallies: Iterable[Iterable[Any]], a
 def count_by_time(log: Log, audience: str, start: int, width: int, since: int = 0) -> Iterator[tuple[int, int, int]]:
     """Part of the time, level, and how many rows of it there are in that part; a part comes more than once.
 
-    Rows in blocks are counted where the small part of the block lies that they are in.
+    Rows in blocks are spread evenly over the small part of the block's time that they are in.
     """
     blocks, gaps = known(log, since)
     for block in blocks:
         step = block.sums["width"]
         for place, level, is_for_all, count in block.sums["parts"]:
             if is_for_all or audience == "staff":
-                middle = min(block.newest, max(block.oldest, place * step + step // 2))
-                yield (middle - start) // width, level, count
+                first = max(block.oldest, place * step) - start
+                last = min(block.newest, (place + 1) * step - 1) - start
+                for part, share in _spread(count, first, last, width):
+                    yield part, level, share
     part_of = ExpressionWrapper((F("created") - start) / width, output_field=IntegerField())
     for gap in gaps:
         found = (
@@ -155,9 +172,59 @@ def count_by_time(log: Log, audience: str, start: int, width: int, since: int = 
             yield int(part), level, count
 
 
+def _spread(count: int, first: int, last: int, width: int) -> Iterator[tuple[int, int]]:
+    """How many of `count` rows, all between `first` and `last`, fall to each part of `width`; in whole numbers."""
+    given = 0
+    for part in range(first // width, last // width + 1):
+        end = min(last + 1, (part + 1) * width)
+        share = count * (end - first) // max(1, last + 1 - first) - given
+        given += share
+        if share:
+            yield part, share
+
+
 def _wanted(rows: JobLogQuerySet, audience: str, since: int) -> JobLogQuerySet:
     rows = rows.filter(created__gte=since) if since > 0 else rows
     return rows if audience == "staff" else rows.filter(audience="all")
+
+
+# --- whether they hold ---------------------------------------------------------------------------------------------
+
+
+def check(log: Log) -> bool:
+    """Count the rows of all blocks of a log, and forget the sums of those that have others; whether there were any."""
+    return _forget_wrong(log, known(log)[0])
+
+
+def _in_turn(log: Log, blocks: list[Block]) -> list[Block]:
+    if len(blocks) <= _CHECKED:
+        return blocks
+    last = _turns.get(log)
+    if last is None:
+        begin = random.randrange(len(blocks))  # noqa: S311 - so that short processes do not all count the same ones
+    else:
+        begin = next((at for at, block in enumerate(blocks) if block.after > last), 0)
+    chosen = (blocks[begin:] + blocks[:begin])[:_CHECKED]
+    if len(_turns) >= _MOST_LOGS:
+        _turns.clear()
+    _turns.update((log, block.after) for block in chosen[-1:])
+    return chosen
+
+
+def _forget_wrong(log: Log, blocks: Iterable[Block]) -> bool:
+    found = []
+    for block in blocks:
+        rows = log.rows.filter(id__gt=block.after, id__lte=block.until).order_by().count()
+        if rows != sum(count[3] for count in block.sums["counts"]):
+            found.append(block)
+    if not found:
+        return False
+    if len(_wrong) >= _MOST_LOGS:
+        _wrong.clear()
+    _wrong.update((log.alias, block.pk, block.after, block.until) for block in found)
+    if not connections[log.alias].in_atomic_block:
+        forget_sums(log.sums.filter(pk__in=[block.pk for block in found]))
+    return True
 
 
 # --- making them -------------------------------------------------------------------------------------------------
@@ -169,25 +236,20 @@ def extend(log: Log, most: int = _MOST_BLOCKS) -> bool:
     Does nothing where the caller has a transaction open. Raises what the database does.
     """
     connection = connections[log.alias]
-    if connection.in_atomic_block or not has_sums(log.alias):
+    if connection.in_atomic_block or not has_sums(log.alias, "INSERT", "DELETE"):
         return False
     floor = settled_floor(connection, JobLogEntry._meta.db_table)
     made = 0
     for gap in known(log, with_sums=False)[1]:
         after = gap.after
         while made < most:
-            until = _end_of_block(log, after, floor if gap.until is None else gap.until)
-            if until is None or not _make(log, after, until):
+            # Between two blocks nothing comes any more: what is there is a block, however few rows there are.
+            until = _end_of_block(log, after, floor if gap.until is None else gap.until) or gap.until
+            if until is None or until <= after or not _make(log, after, until):
                 break
             after = until
             made += 1
     return made > 0
-
-
-def forget(sums: QuerySet[JobLogSum]) -> None:
-    """Delete sums, where there is a table of them."""
-    if has_sums(sums.db):
-        sums.delete()
 
 
 def _end_of_block(log: Log, after: int, floor: int) -> int | None:

@@ -16,7 +16,7 @@ from . import sums
 from .delegation import StoreByDelegation
 from .store import _COLUMNS, DjangoStore
 
-__all__ = ["Window", "histogram", "since", "until"]
+__all__ = ["Window", "histogram", "since", "table_of", "until"]
 
 _MICROSECONDS: Final = 1_000_000
 _PAGE: Final = 1000
@@ -33,7 +33,7 @@ class Window(NamedTuple):
 
 def until(store: Store, job_id: str, moment: float, selection: Selection, limit: int) -> Window:
     """The newest `limit` lines created at `moment` or before."""
-    table = _table(store)
+    table = table_of(store)
     if table is None:
         found = []
         for entry in _downwards(store, job_id, selection):
@@ -51,7 +51,7 @@ def until(store: Store, job_id: str, moment: float, selection: Selection, limit:
 
 def since(store: Store, job_id: str, moment: float, selection: Selection, limit: int) -> Window:
     """The oldest `limit` lines created at `moment` or after."""
-    table = _table(store)
+    table = table_of(store)
     if table is None:
         found = []
         for entry in _downwards(store, job_id, selection):
@@ -74,7 +74,8 @@ def _window(log: Any, rows: Any, limit: int) -> Window:
     return Window(shown[::-1], len(found) > limit)
 
 
-def _table(store: Store) -> DjangoStore | None:
+def table_of(store: Store) -> DjangoStore | None:
+    """The table that `store` reads, None where it is another."""
     while isinstance(store, StoreByDelegation):
         store = store._store()
     return store if isinstance(store, DjangoStore) else None
@@ -94,13 +95,13 @@ def histogram(
 ) -> list[dict[int, int]]:
     """How many rows of each level there are in each of `buckets` equal parts of the time `span`.
 
-    In a long log a row may be counted in the part beside its own: see `sums`.
+    In a long log a row may be counted beside its own part: see `sums.count_by_time`.
     """
     first, last = span
     found: list[dict[int, int]] = [{} for _ in range(buckets)]
     start = math.floor(first * _MICROSECONDS)
     width = max(1, math.ceil((last - first) * _MICROSECONDS / buckets + 1))
-    table = _table(store)
+    table = table_of(store)
     if table is None:
         for entry in _downwards(store, job_id, Selection(audience=audience)):
             part = min(buckets - 1, max(0, round(entry.created * _MICROSECONDS) - start) // width)

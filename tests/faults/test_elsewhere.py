@@ -21,6 +21,7 @@ from joblog_router.exceptions import ConfigurationError
 from tests.faults.laboratory import Laboratory
 from tests.faults.test_queue import is_cause, settle
 
+NATS = "joblog_router.nats"
 SECRET = "3f1c-very-secret"
 
 
@@ -124,6 +125,30 @@ async def test_what_rest_does_not_say_is_a_line_without_secrets(
     assert not fact or result.facts[fact]
     assert SECRET not in repr(result)
     assert len(api.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"status": "RUNNING", "total": Infinity, "done": 1}',
+        '{"status": "RUNNING", "total": 1e999, "done": -Infinity, "failed": NaN}',
+        '{"status": "RUNNING", "total": 1' + "0" * 400 + ', "done": 1}',
+        '{"status": "RUNNING", "progress": NaN, "stages": [{"name": "a", "progress": NaN, "percentage": Infinity}]}',
+        '{"status": "RUNNING", "started_at": Infinity, "finished_at": 1e300, "created": NaN, "updated": -Infinity}',
+        '{"status": "SUCCESS", "finished_at": "0001-01-01T00:00:00+23:00", "started_at": "9999-12-31T23:59:59-23:00"}',
+    ],
+    ids=["infinite", "nan", "large", "progress", "times", "dates"],
+)
+async def test_numbers_that_are_none_are_not_reckoned_with(lab: Laboratory, api: Api, answer: str) -> None:
+    """Infinite, NaN, beyond what a float can be: not known, and never 100 %; what is told is JSON."""
+    api.answer = (200, answer)
+    lab.configuration = {"PATIENCE": 0.4, "REST": {"url": f"{api.url}/jobs/{{job_id}}/"}}
+    lab.log("hello", fields={"event": "nats.nak", "count": float("inf"), "attempt": float("nan")}, logger=NATS)
+    found = (await lab.examine()).as_dict()
+    assert set(found["failures"]) <= {"nats"}
+    assert found["probes"]["rest"]["facts"].get("progress") is None
+    assert "100 %" not in str(found)
+    json.dumps(found, allow_nan=False)
 
 
 async def test_rest_away(api: Api) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -61,8 +62,23 @@ async def _ask_one(probe: Probe, job_id: str, timeout: float) -> ProbeResult:
     except Exception as error:
         result = ProbeResult(probe.name, {}, f"{type(error).__name__}: {error}")
     return result._replace(
-        name=probe.name, error=result.error[:_MAX_ERROR], at=started, took=round(time.monotonic() - clock, 3)
+        name=probe.name,
+        facts=_finite(result.facts),
+        error=result.error[:_MAX_ERROR],
+        at=started,
+        took=round(time.monotonic() - clock, 3),
     )
+
+
+def _finite(value: Any) -> Any:
+    """Facts without infinite numbers and NaN: None in their place, as JSON has no such thing."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_finite, value))
+    return value
 
 
 async def in_thread(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -222,8 +222,8 @@ def _epoch(value: Any) -> float | None:
     if isinstance(value, str):
         try:
             found = datetime.fromisoformat(value)
-        except ValueError:
+            return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
             return None
-        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
     seconds = number(value)
     return None if seconds is None else float(seconds)

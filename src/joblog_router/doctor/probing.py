@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
+
+from .._pipeline.credentials import mask_credentials
 
 __all__ = ["Probe", "ProbeResult", "ask", "in_thread"]
 
@@ -15,6 +18,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MAX_ERROR: Final = 300
+# Words of Python's and kombu's about an address: where a password holds a / that was not escaped, they quote it.
+_ADDRESS: Final = re.compile(
+    r"(?:Port could not be cast to integer value as|nonnumeric port:|Database is int between 0 and) .*", re.DOTALL
+)
+_UNREAD: Final = "the address cannot be read: in its password / @ ? # must be written %2F %40 %3F %23"
 
 
 class ProbeResult(NamedTuple):
@@ -64,7 +72,7 @@ async def _ask_one(probe: Probe, job_id: str, timeout: float) -> ProbeResult:
     return result._replace(
         name=probe.name,
         facts=_finite(result.facts),
-        error=result.error[:_MAX_ERROR],
+        error=mask_credentials(_ADDRESS.sub(_UNREAD, result.error))[:_MAX_ERROR],
         at=started,
         took=round(time.monotonic() - clock, 3),
     )

@@ -12,15 +12,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from celery import Celery
 
 from joblog_router import JobLogHandler, aflush
+from joblog_router.contrib.celery.diagnosis import CeleryProbe
+from joblog_router.contrib.nats.diagnosis import NatsProbe
 from joblog_router.contrib.nats.monitor import Monitor
+from joblog_router.contrib.redis import RedisProbe
 from joblog_router.doctor.configuration import Configuration, probes_of
+from joblog_router.doctor.probing import ask
 from joblog_router.doctor.rest import RestProbe, TasksProbe
 from joblog_router.exceptions import ConfigurationError
 from tests.faults.laboratory import Laboratory
 from tests.faults.test_queue import is_cause, settle
 
+NATS = "joblog_router.nats"
 SECRET = "3f1c-very-secret"
 
 
@@ -124,6 +130,56 @@ async def test_what_rest_does_not_say_is_a_line_without_secrets(
     assert not fact or result.facts[fact]
     assert SECRET not in repr(result)
     assert len(api.asked) == 1
+
+
+@pytest.mark.parametrize("password", ["{0}/rest", "pa@{0}", "{0}@t/x", "{0}?y", "{0}#z", "12/{0}"])
+async def test_a_password_that_was_not_escaped_is_not_told(password: str) -> None:
+    """Whatever the libraries make of the address, and say about it."""
+    account = "bot:" + password.format(SECRET)
+    app = Celery(broker=f"redis://{account}@127.0.0.1:1/0", set_as_current=False)
+    app.conf.broker_connection_retry = False
+    probes = [
+        RestProbe(f"http://{account}@127.0.0.1:1/jobs/{{job_id}}/"),
+        TasksProbe(f"http://{account}@127.0.0.1:1/jobs/{{job_id}}/"),
+        RedisProbe(f"redis://{account}@127.0.0.1:1/0", {"a": "job:{job_id}"}),
+        NatsProbe(f"nats://{account}@127.0.0.1:1"),
+        CeleryProbe(app),
+    ]
+    results = await ask(probes, "7", 4)
+    assert [name for name, result in results.items() if result.error] == ["rest", "redis", "nats", "celery"]
+    assert SECRET not in repr(results)
+
+
+async def test_an_id_that_is_another_place_is_not_asked_for(api: Api) -> None:
+    """The directory above is no job."""
+    for job in (".", ".."):
+        result = await RestProbe(f"{api.url}/jobs/{{job_id}}/status").probe(job)
+        assert f"{job!r} in an address is another place" in result.error
+    assert not api.asked
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"status": "RUNNING", "total": Infinity, "done": 1}',
+        '{"status": "RUNNING", "total": 1e999, "done": -Infinity, "failed": NaN}',
+        '{"status": "RUNNING", "total": 1' + "0" * 400 + ', "done": 1}',
+        '{"status": "RUNNING", "progress": NaN, "stages": [{"name": "a", "progress": NaN, "percentage": Infinity}]}',
+        '{"status": "RUNNING", "started_at": Infinity, "finished_at": 1e300, "created": NaN, "updated": -Infinity}',
+        '{"status": "SUCCESS", "finished_at": "0001-01-01T00:00:00+23:00", "started_at": "9999-12-31T23:59:59-23:00"}',
+    ],
+    ids=["infinite", "nan", "large", "progress", "times", "dates"],
+)
+async def test_numbers_that_are_none_are_not_reckoned_with(lab: Laboratory, api: Api, answer: str) -> None:
+    """Infinite, NaN, beyond what a float can be: not known, and never 100 %; what is told is JSON."""
+    api.answer = (200, answer)
+    lab.configuration = {"PATIENCE": 0.4, "REST": {"url": f"{api.url}/jobs/{{job_id}}/"}}
+    lab.log("hello", fields={"event": "nats.nak", "count": float("inf"), "attempt": float("nan")}, logger=NATS)
+    found = (await lab.examine()).as_dict()
+    assert set(found["failures"]) <= {"nats"}
+    assert found["probes"]["rest"]["facts"].get("progress") is None
+    assert "100 %" not in str(found)
+    json.dumps(found, allow_nan=False)
 
 
 async def test_rest_away(api: Api) -> None:

@@ -152,3 +152,12 @@ def test_statuses(status: str, phase: str) -> None:
     """What projects call it; a word of their own by setting."""
     assert phase_of(status) == phase
     assert phase_of(status, {status: "canceling"}) == "canceling"
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**400], ids=["infinite", "nan", "large"])
+@pytest.mark.parametrize("fact", ["total", "done", "progress", "started", "finished", "updated"])
+def test_facts_of_the_project_s_own_that_are_no_numbers_cost_no_verdict(fact: str, value: float) -> None:
+    """As a hook or a probe of its own may give them: rules that stumble are left out, and it is not 100 %."""
+    found = verdict(job(**{"total": 5, "done": 1, fact: value}), log())
+    assert found.diagnosis.sentence
+    assert "All tasks are done" not in found.diagnosis.sentence

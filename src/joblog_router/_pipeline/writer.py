@@ -32,6 +32,8 @@ LINGER = 0.05
 _LOOK = 0.0125  # while it lingers, the writer looks this often whether a batch is there
 BATCH = 500
 _CONVERT = 2000
+# While this process's own lines wait in batches, what dead ones left has every so many-th turn.
+_RECOVERY_TURN = 8
 # How far to look for an entry that tells whether a job or the sink is at fault, and how many jobs to ask.
 _FAR = 5000
 _SUSPECTS = 6
@@ -76,6 +78,7 @@ class Writer:
         self._signals: SimpleQueue[Ticket | Hurry | None] = SimpleQueue()
         self._tickets: list[Ticket] = []
         self._is_urgent = False
+        self._turn = 0
         self._thread: threading.Thread | None = None
         # Taking the one item is the right to start the thread: atomic without a lock.
         self._may_start = iter((True,))
@@ -230,17 +233,7 @@ class Writer:
                     channel.retry_at = 0.0
         again = True
         while again:
-            again = False
-            for channel in list(self._channels()):
-                channel.awake = False  # before looking: an append after this line wakes again
-                again = self._write_some(channel) or again
-                channel.acknowledge()
-                if self._tickets and (marker := channel.add_markers(everything=True)):
-                    # Who waits for lines waits for the word about those that were dropped as well.
-                    again = True
-                    for ticket in self._tickets:
-                        if ticket.targets and channel in ticket.targets:
-                            ticket.targets[channel] = max(ticket.targets[channel], marker)
+            again = self._write_in_turn()
             print_waiting()
             self._answer_tickets()
             again = again and not self._paused  # a fork waits for one batch at most
@@ -248,6 +241,40 @@ class Writer:
         for channel in list(self._channels()):
             if channel.users <= 0 and not channel.is_closed and channel.is_empty():
                 self._retire(channel)
+
+    def _write_in_turn(self) -> bool:
+        """Write a batch of each channel; whether there may be more to do at once.
+
+        What dead processes left waits on disk, what this one logs waits in memory and is dropped where that is full: so
+        of all recoveries together one batch is written beside a batch of each own channel, and while one of those has
+        batches waiting, only now and then.
+        """
+        again = is_busy = False
+        recoveries = []
+        for channel in list(self._channels()):
+            if channel.is_recovery:
+                recoveries.append(channel)
+            elif self._write_and_tell(channel):
+                again = True
+                is_busy = is_busy or len(channel.buffer) + len(channel.ready) >= BATCH
+        self._turn += 1
+        if is_busy and self._turn % _RECOVERY_TURN:
+            return again
+        has_recovered = any(map(self._write_and_tell, recoveries))
+        # A round ends now and then: who asks for a flush meanwhile need not wait until all is recovered.
+        return again or (has_recovered and bool(self._turn % _RECOVERY_TURN))
+
+    def _write_and_tell(self, channel: Channel) -> bool:
+        channel.awake = False  # before looking: an append after this line wakes again
+        again = self._write_some(channel)
+        channel.acknowledge()
+        if self._tickets and (marker := channel.add_markers(everything=True)):
+            # Who waits for lines waits for the word about those that were dropped as well.
+            again = True
+            for ticket in self._tickets:
+                if ticket.targets and channel in ticket.targets:
+                    ticket.targets[channel] = max(ticket.targets[channel], marker)
+        return again
 
     def _answer_tickets(self) -> None:
         now = time.monotonic()

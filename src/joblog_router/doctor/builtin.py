@@ -11,6 +11,7 @@ from .._pipeline.text import clip
 from ..entry import Entry
 from ..exceptions import SinkUnavailableError
 from ..sinks.store import Selection, Store
+from .places import number
 from .probing import ProbeResult, in_thread
 
 __all__ = ["OWN_LOGGER", "LogProbe", "PipelineProbe", "WorkersProbe"]
@@ -136,7 +137,7 @@ class WorkersProbe:
                         "worker": clip(origin.rpartition(":")[2], _WIDTH),
                         "last": line.created,
                         "message": clip(line.message, _WIDTH),
-                        "clock_ahead": _number(line.fields.get("clock_ahead")),
+                        "clock_ahead": number(line.fields.get("clock_ahead")),
                     }
                     for line in lines
                 ]
@@ -147,16 +148,12 @@ class WorkersProbe:
             "nats": {
                 "is_watched": bool(watched),
                 "last": max((entry.created for entry in signs), default=None),
-                "workers": _number(newest.get("workers")),
-                "waiting": _number(newest.get("waiting")),
-                "rate": _number(newest.get("rate")),
+                "workers": number(newest.get("workers")),
+                "waiting": number(newest.get("waiting")),
+                "rate": number(newest.get("rate")),
             },
             "remote": remote,
         }
-
-
-def _number(value: object) -> int | float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _line(entry: Entry) -> dict[str, Any]:
@@ -189,15 +186,15 @@ def _events(entries: Iterable[Entry]) -> dict[str, dict[str, Any]]:
         event = found.setdefault(
             name, {"times": 0, "count": 0, "last": 0.0, "message": "", "fields": {}, "attempt": 0, "seen": []}
         )
-        given = _number(entry.fields.get("count"))
+        given = number(entry.fields.get("count"))
         count = 1 if given is None else int(given)
         event["times"] += 1
         event["count"] += count
-        event["attempt"] = max(event["attempt"], _number(entry.fields.get("attempt")) or 0)
+        event["attempt"] = max(event["attempt"], number(entry.fields.get("attempt")) or 0)
         event["seen"] = [*event["seen"], (entry.created, count)][-_MAX_SEEN:]
         if entry.created >= event["last"]:
             event["last"], event["message"] = entry.created, clip(entry.message, _WIDTH)
             event["fields"] = {
-                name: value for name, value in entry.fields.items() if _number(value) is not None or name == "source"
+                name: value for name, value in entry.fields.items() if number(value) is not None or name == "source"
             }
     return found

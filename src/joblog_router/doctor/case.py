@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from .places import number
 from .probing import ProbeResult
 
 __all__ = ["LIKELY", "POSSIBLE", "SURE", "Case", "Diagnosis", "Evidence", "since", "span"]
@@ -116,8 +117,8 @@ class Case:
         """From 0 to 1."""
         if self.total is not None and self.handled is not None:
             return min(1.0, self.handled / self.total)
-        value = self.job.get("progress")
-        if isinstance(value, int | float):
+        value = number(self.job.get("progress"))
+        if value is not None:
             return float(value) if value <= 1 else min(1.0, value / 100)
         return None
 
@@ -165,8 +166,8 @@ class Case:
         return value if isinstance(value, int) else 0 if value is None and not self.redis.get("lost") else None
 
     def _whole(self, name: str) -> int | None:
-        value = self.job.get(name)
-        return int(value) if isinstance(value, int | float) else None
+        value = number(self.job.get(name))
+        return None if value is None else int(value)
 
 
 def span(seconds: float | None) -> str:

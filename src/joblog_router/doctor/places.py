@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from .._pipeline.text import clip
+
 __all__ = ["MISSING", "NUMBERS", "PLACES", "TIMES", "at", "first_at", "number", "stages"]
 
 MISSING: Final = object()
@@ -26,6 +28,9 @@ NUMBERS: Final = frozenset({"progress", "total", "done", "failed"})
 
 _STAGE: Final = ("key", "name", "status", "progress", "percentage", "total", "processed", "remaining", "failed")
 _MAX_STAGES: Final = 20
+_MAX_TEXT: Final = 100
+# Beyond it there is neither a count nor a time, and a whole number may be more than a float can be.
+_MAX_NUMBER: Final = 1e18
 
 
 def at(value: Any, path: str) -> Any:
@@ -43,8 +48,10 @@ def first_at(value: Any, paths: Iterable[str]) -> Any:
 
 
 def number(value: Any) -> int | float | None:
-    """A number, or None for whatever else it is."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A number that can be reckoned with, or None for whatever else it is: JSON as Python reads it has Infinity."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if abs(value) <= _MAX_NUMBER else None  # a NaN is not, either
 
 
 def stages(value: Any) -> list[dict[str, Any]]:
@@ -62,5 +69,10 @@ def stages(value: Any) -> list[dict[str, Any]]:
         percentage = number(facts.pop("percentage", None))
         if percentage is not None:
             facts.setdefault("progress", percentage / 100)
-        found.append({name: fact if isinstance(fact, int | float) else str(fact)[:100] for name, fact in facts.items()})
+        found.append(
+            {
+                name: fact if isinstance(fact, bool) or number(fact) is not None else clip(str(fact), _MAX_TEXT)
+                for name, fact in facts.items()
+            }
+        )
     return found

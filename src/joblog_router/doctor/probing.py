@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
+
+from .._pipeline.credentials import mask_credentials
 
 __all__ = ["Probe", "ProbeResult", "ask", "in_thread"]
 
@@ -14,6 +18,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MAX_ERROR: Final = 300
+# Words of Python's and kombu's about an address: where a password holds a / that was not escaped, they quote it.
+_ADDRESS: Final = re.compile(
+    r"(?:Port could not be cast to integer value as|nonnumeric port:|Database is int between 0 and) .*", re.DOTALL
+)
+_UNREAD: Final = "the address cannot be read: in its password / @ ? # must be written %2F %40 %3F %23"
 
 
 class ProbeResult(NamedTuple):
@@ -61,8 +70,23 @@ async def _ask_one(probe: Probe, job_id: str, timeout: float) -> ProbeResult:
     except Exception as error:
         result = ProbeResult(probe.name, {}, f"{type(error).__name__}: {error}")
     return result._replace(
-        name=probe.name, error=result.error[:_MAX_ERROR], at=started, took=round(time.monotonic() - clock, 3)
+        name=probe.name,
+        facts=_finite(result.facts),
+        error=mask_credentials(_ADDRESS.sub(_UNREAD, result.error))[:_MAX_ERROR],
+        at=started,
+        took=round(time.monotonic() - clock, 3),
     )
+
+
+def _finite(value: Any) -> Any:
+    """Facts without infinite numbers and NaN: None in their place, as JSON has no such thing."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_finite, value))
+    return value
 
 
 async def in_thread(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:

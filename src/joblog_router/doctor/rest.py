@@ -30,6 +30,8 @@ _MAX_TEXT: Final = 200
 _REFUSED: Final = frozenset({401, 403})
 _SERVER_ERROR: Final = 500
 _NOT_FOUND: Final = 404
+# Ids that no escaping makes a name in a path.
+_OTHER_PLACES: Final = frozenset({".", ".."})
 _RESERVES: Final = "it reserves what it gives, and is not called; its queue is looked at instead"
 
 Headers = Mapping[str, str | Callable[[], str]]
@@ -60,6 +62,8 @@ class _Client:
     def get(self, job_id: str) -> tuple[Any, dict[str, Any], str]:
         """What it answers (None where it did not), facts about the answer, and why there is none."""
         shown = self.shown(job_id)
+        if job_id in _OTHER_PLACES:
+            return None, {"url": shown}, f"{shown} is not asked: {job_id!r} in an address is another place"
         try:
             values = {name: value() if callable(value) else value for name, value in self._headers.items()}
         except Exception as error:  # the project's own function; its words may hold what must not be told
@@ -203,11 +207,17 @@ def _answered(shown: str, code: int) -> str:
 
 def _shown(url: str) -> str:
     """An address without account and query."""
-    return clean(clip(re.sub(r"//[^/@]*@", "//", url).partition("?")[0].partition("#")[0], _MAX_TEXT))
+    before, slashes, rest = url.partition("//")
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    if ":" in host:
+        # A password may hold what should have been escaped, and then looks like port and path: rather show too little.
+        rest = rest.rpartition("@")[2]
+    shown = _without_account(before + slashes + rest)
+    return clean(clip(shown.partition("?")[0].partition("#")[0], _MAX_TEXT))
 
 
 def _without_account(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", url)
+    return re.sub(r"//[^/?#]*@", "//", url)
 
 
 def _scrubbed(text: str, secrets: list[str]) -> str:
@@ -222,8 +232,8 @@ def _epoch(value: Any) -> float | None:
     if isinstance(value, str):
         try:
             found = datetime.fromisoformat(value)
-        except ValueError:
+            return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
             return None
-        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
     seconds = number(value)
     return None if seconds is None else float(seconds)

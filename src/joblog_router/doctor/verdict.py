@@ -31,6 +31,8 @@ _FEW: Final = 3
 _FLEETING: Final = frozenset({"stream_deleted", "consumer_deleted", "redis_lost"})
 _QUICK: Final = frozenset({"job", "log"})
 _MOMENT: Final = 0.4
+# What comes of facts that are not as our probes give them.
+_OTHER_FACTS: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def diagnose(job_id: str, results: Mapping[str, ProbeResult], now: float, patien
     for rule in RULES:
         try:
             diagnosis = rule(case)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except _OTHER_FACTS:
             continue  # a probe of the project's own took the place of ours and says other things
         if diagnosis is not None:
             found.append(diagnosis)
@@ -93,7 +95,7 @@ def diagnose(job_id: str, results: Mapping[str, ProbeResult], now: float, patien
 def _settings(case: Case) -> tuple[Setting, ...]:
     try:
         return effective(case)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except _OTHER_FACTS:
         return ()  # as for the rules
 
 

@@ -16,6 +16,7 @@ from .._pipeline.text import clean
 from ..entry import Entry
 from ..exceptions import ConfigurationError, EntryRefusedError, SinkUnavailableError
 from . import _jsonl_reader
+from ._jsonl_known import KnownFiles
 from ._jsonl_reader import JsonLinesReader, job_file
 
 try:
@@ -46,6 +47,7 @@ class JsonLinesSink(JsonLinesReader):
         self.place = str(self._directory)
         # What a failed batch did write, until the writer has offered it again.
         self._written: set[tuple[str, int]] = set()
+        self._known = KnownFiles(self._directory)
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Append each job's entries in one write.
@@ -87,17 +89,14 @@ class JsonLinesSink(JsonLinesReader):
 
     def not_stored(self, entries: Sequence[Entry]) -> list[Entry]:
         """Those of `entries` that no file has yet: for lines of a process that was killed and may have written some."""
-        origins: dict[tuple[str, str], set[str]] = {}
-        for entry in entries:
-            origins.setdefault((entry.namespace, entry.job_id), set()).add(entry.origin)
-        stored = {key: _stored(job_file(self._directory, key[1], key[0]), named) for key, named in origins.items()}
-        return [entry for entry in entries if (entry.origin, entry.seq) not in stored[entry.namespace, entry.job_id]]
+        return self._known.without_known(entries)
 
     def _can_make_files(self) -> bool:
         return os.access(self._directory, os.W_OK | os.X_OK)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Nothing is kept open; what was found in files is forgotten."""
+        self._known.clear()
 
     def delete(self, job_id: str, namespace: str | None = None) -> int:
         """See Store. Removes the job's file."""
@@ -142,21 +141,6 @@ def _lines(entries: list[Entry]) -> bytes:
     text = "".join(json.dumps(entry.as_dict(), ensure_ascii=False) + "\n" for entry in entries)
     # The escape of a lone surrogate is JSON's too.
     return text.encode("utf-8", "backslashreplace")
-
-
-def _stored(path: Path, origins: set[str]) -> set[tuple[str, int]]:
-    """The (origin, seq) of each line of one of `origins`. Lines are looked at as text first, most are others'."""
-    marks = [json.dumps(origin, ensure_ascii=False).encode("utf-8", "backslashreplace") for origin in origins]
-    stored = set()
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as lines:
-        for line in lines:
-            if any(mark in line for mark in marks):
-                try:
-                    entry = json.loads(line)
-                    stored.add((entry["origin"], entry["seq"]))
-                except (ValueError, KeyError, TypeError):
-                    continue  # torn by the kill: the next write cuts it off
-    return stored
 
 
 @contextlib.contextmanager

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.urls import URLPattern, path, register_converter
 
 from ..._pipeline.escaping import escape_job_id, unescape_job_id
 from ..._pipeline.text import clean
+
+if not apps.is_installed("joblog_router.contrib.django"):
+    raise ImproperlyConfigured(
+        "The URLs of job logs are included, but INSTALLED_APPS lacks 'joblog_router.contrib.django'. Add it."
+    )
+
 from . import views
 
 __all__ = ["app_name", "urlpatterns"]

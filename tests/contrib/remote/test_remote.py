@@ -763,6 +763,35 @@ os._exit(0)
     assert sorted(receiver.project.rows("namespace, message")) == [("a", "of a"), ("b", "of b")]
 
 
+def test_the_copied_files_scopes_keep_jobs_apart(receiver: Receiver, worker: Worker) -> None:
+    """As the library's: fields of the same job alone are inherited, a record may address a job, or names another."""
+    out = worker.run(
+        HANDLER
+        + """
+with joblog_send.job(sys.argv[2], customer="Miller"):
+    with joblog_send.job(sys.argv[4]):
+        log.info("of 2")
+        log.info("names 3", extra={"job_id": 3})
+        log.info("names 2", extra={"job_id": 2})
+    with joblog_send.job_context(1, step=2):
+        log.info("of 1")
+    with joblog_send.job_context(None):
+        log.info("of none")
+    log.info("for 2", extra={"job_log_id": 2})
+    log.info("for none", extra={"job_log_id": None})
+log.info("from outside", extra={"job_log_id": "2"})
+assert handler.flush(20)
+""",
+        *(receiver.url, receiver.token(1), str(worker.root / "spool"), receiver.token(2)),
+    )
+    rows = [(text, json.loads(fields)) for text, fields in receiver.rows("1", "message, fields")]
+    assert rows == [("of 1", {"customer": "Miller", "step": 2})]
+    rows = [(text, json.loads(fields)) for text, fields in receiver.rows("2", "message, fields")]
+    assert rows == [("of 2", {}), ("names 2", {}), ("for 2", {}), ("from outside", {})]
+    assert receiver.project.rows("count(*), 1") == [(5, 1)]
+    assert "names job '3'" in out
+
+
 def test_a_token_is_shown_to_its_own_server_alone(receiver: Receiver, worker: Worker) -> None:
     """Handlers for two servers: `handler.job` is for its own; `job` cannot tell, and its lines are counted."""
     token = receiver.token(7)

@@ -366,6 +366,29 @@ def test_tokens_of_the_command_and_their_revocation(receiver: Receiver) -> None:
     receiver.project.manage("joblog", "token", "7", "--expires", "soon", status=2)
 
 
+def test_a_job_revoked_at_once_has_no_token_that_holds(receiver: Receiver) -> None:
+    """Every token that was issued before is refused, however shortly before; every later one holds."""
+    done = receiver.project.run("""
+from joblog_router.contrib.remote.tokens import *
+from joblog_router.contrib.remote.tokens import check_revoked
+
+def holds(token):
+    try:
+        check_revoked(read_token(token))
+    except BadTokenError:
+        return False
+    return True
+
+found = []
+for number in range(60):
+    before = issue_token(number)
+    revoke_job(number)
+    found.append((holds(before), holds(issue_token(number))))
+assert set(found) == {(False, True)}, found
+""")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_job_that_is_not_there_gets_its_lines_when_it_is(receiver: Receiver, worker: Worker) -> None:
     """With JOB_MODEL a job whose row is not committed, or is gone, takes nothing; lines wait at the worker."""
     receiver.stop()

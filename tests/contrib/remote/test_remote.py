@@ -608,6 +608,17 @@ assert handler.flush(20)
     assert list(Path(spool).iterdir()) == []
 
 
+def test_a_line_for_a_lane_that_is_just_given_up_has_a_file_of_its_own(tmp_path: Path) -> None:
+    """A thread still has the old lane in its hand while others write to the new one of the same job."""
+    tmp_path.chmod(0o700)
+    handler = RemoteJobLogHandler("http://127.0.0.1:9/", spool=tmp_path)
+    lanes = [handler._new_lane(("", "7", False)) for _ in range(2)]
+    assert [lane.put(b"{}\n") for lane in lanes] == [True, True]
+    assert len(list(tmp_path.glob("*.joblog"))) == 2
+    handler._is_closed = True  # nobody listens there: do not wait for it
+    handler.close()
+
+
 def test_a_thread_that_could_not_be_started_is_started_with_the_next_line(receiver: Receiver, worker: Worker) -> None:
     """Too many threads for a moment: nobody has to flush for what waits."""
     worker.run(

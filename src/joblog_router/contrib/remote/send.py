@@ -797,6 +797,8 @@ class _Spool:
         self.origin = origin
         # Taking an item is the right to keep a file open: atomic without a lock.
         self.slots = deque(range(_OPEN))
+        # Of files: a lane that was given up and the one after it have one name.
+        self.number = itertools.count(1).__next__
         self._path = os.path.join(directory, f"{origin}.lock")
         self._fd: int | None = None
         self._lock = threading.RLock()
@@ -941,7 +943,6 @@ class _FileLane(_Lane):
         self._base = os.path.join(spool.directory, f"{spool.origin}.{name}")
         self._url = url
         self._max_bytes = max_bytes
-        self._count = itertools.count(1).__next__
         self._segments: deque[_Segment] = deque()
         # Held by logging threads for an append, by the sending thread to begin or drop a file. Reentrant: a line may
         # be logged out of a line (a signal handler, __del__).
@@ -1015,7 +1016,7 @@ class _FileLane(_Lane):
 
     def _new_segment(self) -> _Segment:
         self._spool.hold()
-        segment = _Segment(f"{self._base}.{self._count()}.joblog", self._spool)
+        segment = _Segment(f"{self._base}.{self._spool.number()}.joblog", self._spool)
         try:
             segment.append(self._head(), os.O_CREAT | os.O_EXCL)
         except OSError:

@@ -366,6 +366,29 @@ def test_tokens_of_the_command_and_their_revocation(receiver: Receiver) -> None:
     receiver.project.manage("joblog", "token", "7", "--expires", "soon", status=2)
 
 
+def test_a_job_revoked_at_once_has_no_token_that_holds(receiver: Receiver) -> None:
+    """Every token that was issued before is refused, however shortly before; every later one holds."""
+    done = receiver.project.run("""
+from joblog_router.contrib.remote.tokens import *
+from joblog_router.contrib.remote.tokens import check_revoked
+
+def holds(token):
+    try:
+        check_revoked(read_token(token))
+    except BadTokenError:
+        return False
+    return True
+
+found = []
+for number in range(60):
+    before = issue_token(number)
+    revoke_job(number)
+    found.append((holds(before), holds(issue_token(number))))
+assert set(found) == {(False, True)}, found
+""")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_job_that_is_not_there_gets_its_lines_when_it_is(receiver: Receiver, worker: Worker) -> None:
     """With JOB_MODEL a job whose row is not committed, or is gone, takes nothing; lines wait at the worker."""
     receiver.stop()
@@ -585,6 +608,17 @@ assert handler.flush(20)
     assert list(Path(spool).iterdir()) == []
 
 
+def test_a_line_for_a_lane_that_is_just_given_up_has_a_file_of_its_own(tmp_path: Path) -> None:
+    """A thread still has the old lane in its hand while others write to the new one of the same job."""
+    tmp_path.chmod(0o700)
+    handler = RemoteJobLogHandler("http://127.0.0.1:9/", spool=tmp_path)
+    lanes = [handler._new_lane(("", "7", False)) for _ in range(2)]
+    assert [lane.put(b"{}\n") for lane in lanes] == [True, True]
+    assert len(list(tmp_path.glob("*.joblog"))) == 2
+    handler._is_closed = True  # nobody listens there: do not wait for it
+    handler.close()
+
+
 def test_a_thread_that_could_not_be_started_is_started_with_the_next_line(receiver: Receiver, worker: Worker) -> None:
     """Too many threads for a moment: nobody has to flush for what waits."""
     worker.run(
@@ -761,6 +795,35 @@ os._exit(0)
         *(receiver.url, receiver.token(7, namespace="b"), spool),
     )
     assert sorted(receiver.project.rows("namespace, message")) == [("a", "of a"), ("b", "of b")]
+
+
+def test_the_copied_files_scopes_keep_jobs_apart(receiver: Receiver, worker: Worker) -> None:
+    """As the library's: fields of the same job alone are inherited, a record may address a job, or names another."""
+    out = worker.run(
+        HANDLER
+        + """
+with joblog_send.job(sys.argv[2], customer="Miller"):
+    with joblog_send.job(sys.argv[4]):
+        log.info("of 2")
+        log.info("names 3", extra={"job_id": 3})
+        log.info("names 2", extra={"job_id": 2})
+    with joblog_send.job_context(1, step=2):
+        log.info("of 1")
+    with joblog_send.job_context(None):
+        log.info("of none")
+    log.info("for 2", extra={"job_log_id": 2})
+    log.info("for none", extra={"job_log_id": None})
+log.info("from outside", extra={"job_log_id": "2"})
+assert handler.flush(20)
+""",
+        *(receiver.url, receiver.token(1), str(worker.root / "spool"), receiver.token(2)),
+    )
+    rows = [(text, json.loads(fields)) for text, fields in receiver.rows("1", "message, fields")]
+    assert rows == [("of 1", {"customer": "Miller", "step": 2})]
+    rows = [(text, json.loads(fields)) for text, fields in receiver.rows("2", "message, fields")]
+    assert rows == [("of 2", {}), ("names 2", {}), ("for 2", {}), ("from outside", {})]
+    assert receiver.project.rows("count(*), 1") == [(5, 1)]
+    assert "names job '3'" in out
 
 
 def test_a_token_is_shown_to_its_own_server_alone(receiver: Receiver, worker: Worker) -> None:

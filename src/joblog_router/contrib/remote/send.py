@@ -100,13 +100,23 @@ except ImportError:  # this file was copied
             self.parent: _Scope | None = None
             self.closed = False
 
+        def continues(self, outer: _Scope) -> bool:
+            """Whether it is about the same job of the same server."""
+            if (self.namespace, self.job_id) != (outer.namespace, outer.job_id):
+                return False
+            around = _grant_around(outer)
+            return self.grant is None or around is None or self.grant.url == around.url
+
     _current: ContextVar[_Scope | None] = ContextVar("joblog_remote", default=None)
 
     @contextlib.contextmanager
     def _entered(scope: _Scope) -> Iterator[_Scope]:
         outer = scope.parent = _current.get()
-        if outer is not None:
-            scope.fields = {**outer.fields, **scope.fields}
+        if outer is not None and not outer.closed:
+            if scope.grant is None:
+                scope.namespace = outer.namespace
+            if scope.continues(outer):
+                scope.fields = {**outer.fields, **scope.fields}
         _current.set(scope)
         try:
             yield scope
@@ -116,17 +126,32 @@ except ImportError:  # this file was copied
 
     def job_context(job_id: object, /, **fields: Any) -> Any:  # type: ignore[no-redef]
         """Whatever is logged inside, in this thread or task and the tasks it starts, is about this job."""
-        return _entered(_Scope(str(job_id), fields))
+        return _entered(_Scope("" if job_id is None else str(job_id), fields))
 
     def _open(grant: _Grant, fields: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
         return _entered(_Scope(grant.job_id, fields, grant))
 
     def _scope_of(record: logging.LogRecord) -> Any:  # type: ignore[misc]
-        scope = _current.get()
-        return None if scope is None or scope.closed or getattr(record, "job_log", None) is False else scope
+        """The open scope, unless the record addresses a job or names another than that."""
+        if getattr(record, "job_log", None) is False:
+            return None
+        scope = _scope_here()
+        if hasattr(record, "job_log_id"):
+            named = "" if record.job_log_id is None else str(record.job_log_id)
+            return scope if scope is not None and scope.job_id == named else _Scope(named, {})
+        given = getattr(record, "job_id", None)
+        if scope is None or given is None or str(given) in ("", scope.job_id):
+            return scope
+        _say(
+            ("conflict", record.pathname, record.lineno),
+            f"a record ({record.pathname}:{record.lineno}) names job {str(given)!r} in extra['job_id'] inside the "
+            f"scope of job {scope.job_id!r}: it goes to no job's log. To address a job use extra={{'job_log_id': ...}}",
+        )
+        return None
 
     def _scope_here() -> Any:  # type: ignore[misc]
-        return _current.get()
+        scope = _current.get()
+        return None if scope is None or scope.closed else scope
 
     def _knows_namespaces() -> bool:
         return False
@@ -772,6 +797,8 @@ class _Spool:
         self.origin = origin
         # Taking an item is the right to keep a file open: atomic without a lock.
         self.slots = deque(range(_OPEN))
+        # Of files: a lane that was given up and the one after it have one name.
+        self.number = itertools.count(1).__next__
         self._path = os.path.join(directory, f"{origin}.lock")
         self._fd: int | None = None
         self._lock = threading.RLock()
@@ -916,7 +943,6 @@ class _FileLane(_Lane):
         self._base = os.path.join(spool.directory, f"{spool.origin}.{name}")
         self._url = url
         self._max_bytes = max_bytes
-        self._count = itertools.count(1).__next__
         self._segments: deque[_Segment] = deque()
         # Held by logging threads for an append, by the sending thread to begin or drop a file. Reentrant: a line may
         # be logged out of a line (a signal handler, __del__).
@@ -990,7 +1016,7 @@ class _FileLane(_Lane):
 
     def _new_segment(self) -> _Segment:
         self._spool.hold()
-        segment = _Segment(f"{self._base}.{self._count()}.joblog", self._spool)
+        segment = _Segment(f"{self._base}.{self._spool.number()}.joblog", self._spool)
         try:
             segment.append(self._head(), os.O_CREAT | os.O_EXCL)
         except OSError:

@@ -70,7 +70,8 @@ def issue_token(job_id: object, *, expires: float = DAY, audience: str = "all", 
             "ns": current_namespace() if namespace is None else namespace,
             "aud": audience,
             "id": secrets.token_hex(8),
-            "iat": round(now, 3),
+            # As exact as what revokes it: rounded up it would seem to come later.
+            "iat": round(now, 6),
             "exp": round(now + expires, 3),
         },
         salt=_SALT,
@@ -106,7 +107,7 @@ def check_revoked(grant: Grant) -> None:
             f"the table of revoked job tokens cannot be read: {error}", f"Run: {conf.migrate_command(alias)}"
         ) from error
     for token_id, revoked in found:
-        if token_id == grant.token_id or (not token_id and grant.issued * 1_000_000 <= revoked):
+        if token_id == grant.token_id or (not token_id and round(grant.issued * 1_000_000) <= revoked):
             raise BadTokenError("revoked")
 
 

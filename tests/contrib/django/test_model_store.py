@@ -563,3 +563,34 @@ print(json.dumps([[(e.created, e.level, e.message, e.fields.get("x")) for e in o
     third = [1738317601.0, 20, "no time", None]
     assert json.loads(project.run(read).stdout)[0] == [*first, third]
     project.manage("joblog", "backfill", "shop.Old", "nothing", status=2)
+
+
+def test_two_lists_of_one_column_and_two_tenants_are_apart(tmp_path: Path) -> None:
+    """`--path stderr` after `--path stdout`, and the job of the same id in another tenant's tables."""
+    project = make(tmp_path)
+    project.settings(
+        """
+        import os
+        TIME_ZONE = "UTC"
+        JOBLOG_ROUTER["NAMESPACE"] = lambda: os.environ.get("TENANT", "a")
+        """
+    )
+    project.manage("migrate", "--database=joblog", "--verbosity=0")
+    lists = "{'stdout': ['out 1', 'out 2'], 'stderr': ['err 1', 'err 2']}"
+    project.run(f"from shop.models import Old; Old.objects.create(pk=7, logs={lists})")
+    for _ in range(2):
+        for path in ("stdout", "stderr"):
+            project.manage("joblog", "backfill", "shop.Old", "logs", "--path", path)
+    assert sorted(project.rows()) == ["err 1", "err 2", "out 1", "out 2"]
+    project.run(
+        """
+        import os
+        os.environ["TENANT"] = "b"
+        from shop.models import Old
+        Old.objects.update(logs={"stdout": ["of b"]})
+        from joblog_router.contrib.django.backfill import backfill
+        assert backfill("shop.Old", "logs", path="stdout").lines == 1
+        """
+    )
+    assert max(project.rows("namespace, message")) == ("b", "of b")
+    assert len(project.rows()) == 5

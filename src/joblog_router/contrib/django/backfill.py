@@ -1,7 +1,8 @@
 """Old log lines, kept as JSON in a column of the jobs, into the log. For the command `joblog backfill`.
 
-Called on the main thread of a command. A line is known by its job and its place among the job's lines, counted from the
-oldest: running it again, also after it was interrupted, adds only what is new.
+Called on the main thread of a command. A line is known by its list (model, column, path, namespace), its job and its
+place among the job's lines, counted from the oldest: running it again, also after it was interrupted, adds only what is
+new.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def backfill(model: str, column: str, *, path: str = "", newest_first: bool = Fa
     except (LookupError, ValueError, FieldDoesNotExist) as error:
         raise ConfigurationError(f"{model} {column}: {error}") from error
     sink = _sink()
-    prefix = hashlib.sha256(f"{source._meta.label}.{column}".encode()).hexdigest()[:12]
+    # All that tells two lists apart: a column may hold several, and the tables of two tenants jobs of the same ids.
+    parts = (f"{source._meta.label}.{column}", path, current_namespace())
+    prefix = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
     jobs = lines = unusable = 0
     batch: list[Entry] = []
     rows = source._base_manager.exclude(**{column: None}).order_by("pk").values_list("pk", column)

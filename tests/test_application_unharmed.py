@@ -200,6 +200,33 @@ def test_groups_of_groups_are_kept_in_part() -> None:
     assert all(len(text) < 100_000 for text in texts)
 
 
+def test_exceptions_that_are_too_many_are_told_of() -> None:
+    """How many of a group are missing; and of what is nested or chained too deep, the root."""
+    configure()
+    deep: Exception = ValueError("root of the group")
+    chained: Exception = ValueError("root of the chain")
+    for level in range(14):
+        deep = ExceptionGroup(f"level {level}", [deep, KeyError("beside")])
+        above = RuntimeError(f"level {level}")
+        above.__cause__ = chained
+        chained = above
+    many = [ExceptionGroup("inner", [ValueError("x") for _ in range(20)]) for _ in range(20)]
+    errors = [ExceptionGroup("tasks", [ValueError(f"task {n}.") for n in range(25)]), deep, chained]
+    with job_context(1):
+        for error in (*errors, ExceptionGroup("top", many)):
+            log.error("failed", exc_info=error)
+    wide, nested, chain, top = (entry.exception or "" for entry in entries())
+    assert [number for number in range(25) if f"task {number}." not in wide] == list(range(20, 25))
+    assert "[5 more of this group, not shown]" in wide
+    assert "the innermost is:]" in nested
+    assert "ValueError: root of the group" in nested
+    assert "[1 more of this group, not shown]" in nested
+    assert chain.startswith("[some exceptions are not shown; the innermost is:]\nValueError: root of the chain\n")
+    assert "RuntimeError: level 4" in chain
+    assert "RuntimeError: level 2" not in chain
+    assert "[15 more of this group, not shown]" in top
+
+
 def test_other_handlers_see_the_record_unchanged() -> None:
     """A handler behind ours finds the message, arguments and exception it would have found without us."""
     seen: list[dict[str, Any]] = []

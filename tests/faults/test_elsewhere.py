@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -20,7 +21,7 @@ from joblog_router.contrib.nats.diagnosis import NatsProbe
 from joblog_router.contrib.nats.monitor import Monitor
 from joblog_router.contrib.redis import RedisProbe
 from joblog_router.doctor.configuration import Configuration, probes_of
-from joblog_router.doctor.probing import ask
+from joblog_router.doctor.probing import ask, in_thread
 from joblog_router.doctor.rest import RestProbe, TasksProbe
 from joblog_router.exceptions import ConfigurationError
 from tests.faults.laboratory import Laboratory
@@ -148,6 +149,52 @@ async def test_a_password_that_was_not_escaped_is_not_told(password: str) -> Non
     results = await ask(probes, "7", 4)
     assert [name for name, result in results.items() if result.error] == ["rest", "redis", "nats", "celery"]
     assert SECRET not in repr(results)
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "]
+)
+async def test_an_answer_that_drips_holds_no_thread_for_ever(beginning: bytes) -> None:
+    """Head or body come byte by byte: the thread that reads ends by itself, all the same."""
+    is_over, has_ended = asyncio.Event(), asyncio.Event()
+
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(beginning)
+        while not is_over.is_set() and not writer.is_closing():
+            writer.write(b" ")
+            await asyncio.sleep(0.02)  # the pace of the drops
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        has_ended.set()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    probe = RestProbe(f"http://127.0.0.1:{port}/{{job_id}}", timeout=0.2)
+    try:
+        result = await asyncio.wait_for(probe.probe("7"), 20)  # its end is the thread's
+    finally:
+        is_over.set()
+        await has_ended.wait()
+        server.close()
+    assert "TimeoutError" in result.error
+
+
+async def test_looks_that_hang_are_not_added_to_for_ever() -> None:
+    """So many of one kind; then the next is told so, and others are as before."""
+    go_on = threading.Event()
+
+    def hangs() -> None:
+        go_on.wait(30)
+
+    waiting = [asyncio.ensure_future(in_thread(hangs)) for _ in range(100)]
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="100 earlier looks of this kind"):
+        await in_thread(hangs)
+    assert await in_thread(lambda: 7) == 7
+    go_on.set()
+    await asyncio.gather(*waiting)
+    assert await in_thread(hangs) is None
 
 
 async def test_an_id_that_is_another_place_is_not_asked_for(api: Api) -> None:

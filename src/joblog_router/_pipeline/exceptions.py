@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -67,21 +68,54 @@ def _capture(error: BaseException, tb: TracebackType | None, depth: int, seen: s
         tb = tb.tb_next
     before: CapturedException | None = None
     link = ""
-    if depth < _MAX_CHAIN and len(seen) < _MAX_TOGETHER:
-        cause, context = error.__cause__, error.__context__
-        if cause is not None and id(cause) not in seen:
-            before, link = _capture(cause, cause.__traceback__, depth + 1, seen), _CAUSE
-        elif context is not None and not error.__suppress_context__ and id(context) not in seen:
-            before, link = _capture(context, context.__traceback__, depth + 1, seen), _CONTEXT
+    earlier = _before(error)
+    if earlier is not None and id(earlier) not in seen:
+        before = _capture_next(earlier, depth, seen)
+        link = _CONTEXT if error.__cause__ is None else _CAUSE
     group: tuple[CapturedException, ...] = ()
-    if isinstance(error, BaseExceptionGroup) and depth < _MAX_CHAIN:
-        group = tuple(
-            _capture(member, member.__traceback__, depth + 1, seen)
-            for member in error.exceptions[:_MAX_GROUP]
-            if id(member) not in seen and len(seen) < _MAX_TOGETHER
-        )
+    if isinstance(error, BaseExceptionGroup):
+        group = _members(error.exceptions, depth, seen)
     notes = tuple(clip(str(note), MAX_FIELD) for note in _notes_of(error))
     return CapturedException("", tuple(frames), omitted, _summary_of(error), notes, before, link, group)
+
+
+def _capture_next(error: BaseException, depth: int, seen: set[int]) -> CapturedException:
+    """One that another holds; where they are too many, the root of it alone."""
+    if depth < _MAX_CHAIN and len(seen) < _MAX_TOGETHER:
+        return _capture(error, error.__traceback__, depth + 1, seen)
+    return CapturedException(f"[some exceptions are not shown; the innermost is:]\n{_summary_of(_root_of(error))}")
+
+
+def _members(exceptions: Sequence[BaseException], depth: int, seen: set[int]) -> tuple[CapturedException, ...]:
+    """A group's exceptions, and how many more there are."""
+    limit = _MAX_GROUP if depth < _MAX_CHAIN and len(seen) < _MAX_TOGETHER else 1
+    group: list[CapturedException] = []
+    shown = 0
+    for member in exceptions[:limit]:
+        if group and len(seen) >= _MAX_TOGETHER:
+            break
+        shown += 1
+        if id(member) not in seen:
+            group.append(_capture_next(member, depth, seen))
+    if shown < len(exceptions):
+        group.append(CapturedException(f"[{len(exceptions) - shown} more of this group, not shown]"))
+    return tuple(group)
+
+
+def _before(error: BaseException) -> BaseException | None:
+    if error.__cause__ is not None:
+        return error.__cause__
+    return None if error.__suppress_context__ else error.__context__
+
+
+def _root_of(error: BaseException) -> BaseException:
+    """What it goes back to: the first of a group, the cause, or what was handled when it was raised."""
+    for _ in range(_MAX_TOGETHER):
+        earlier = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else _before(error)
+        if earlier is None:
+            break
+        error = earlier
+    return error
 
 
 def _summary_of(error: BaseException) -> str:

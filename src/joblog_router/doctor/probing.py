@@ -7,6 +7,7 @@ import math
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
@@ -18,6 +19,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MAX_ERROR: Final = 300
+# How many threads may be in one function at a time, and how many are.
+_MAX_THREADS: Final = 100
+_counting = threading.Lock()
+_under_way: Counter[str] = Counter()
 # Words of Python's and kombu's about an address: where a password holds a / that was not escaped, they quote it.
 _ADDRESS: Final = re.compile(
     r"(?:Port could not be cast to integer value as|nonnumeric port:|Database is int between 0 and) .*", re.DOTALL
@@ -90,7 +95,15 @@ def _finite(value: Any) -> Any:
 
 
 async def in_thread(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call what blocks in a thread of its own, which nothing waits for at the end: it may hang for ever."""
+    """Call what blocks in a thread of its own, which nothing waits for at the end: it may hang for ever.
+
+    Raises RuntimeError where very many calls of `function` are under way already: they hang, and more would, too.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    with _counting:
+        if _under_way[name] >= _MAX_THREADS:
+            raise RuntimeError(f"{_under_way[name]} earlier looks of this kind have not come back yet")
+        _under_way[name] += 1
     loop = asyncio.get_running_loop()
     future: asyncio.Future[R] = loop.create_future()
 
@@ -102,6 +115,10 @@ async def in_thread(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwar
         else:
             future.set_result(result)  # type: ignore[arg-type]
 
+    def come_back() -> None:
+        with _counting:
+            _under_way[name] -= 1
+
     def call() -> None:
         result: R | None = None
         failure: BaseException | None = None
@@ -111,10 +128,16 @@ async def in_thread(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwar
             failure = RuntimeError(f"StopIteration: {error}")
         except BaseException as error:  # handed on
             failure = error
+        finally:
+            come_back()
         try:
             loop.call_soon_threadsafe(tell, result, failure)
         except RuntimeError:
             pass  # nobody waits any more, the loop is closed
 
-    threading.Thread(target=call, name="joblog-probe", daemon=True).start()
+    try:
+        threading.Thread(target=call, name="joblog-probe", daemon=True).start()
+    except RuntimeError:  # no thread can be had
+        come_back()
+        raise
     return await future

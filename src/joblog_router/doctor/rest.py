@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from .._pipeline.text import clean, clip
 from ..exceptions import ConfigurationError
+from .in_time import HANDLERS
 from .phases import phase_of
 from .places import MISSING, NUMBERS, PLACES, TIMES, at, first_at, number, stages
 from .probing import ProbeResult, in_thread
@@ -53,7 +54,7 @@ class _Client:
         self._url = url
         self._headers = dict(headers or {})
         self._timeout = timeout
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._opener = urllib.request.build_opener(_NoRedirect, *HANDLERS)
 
     def shown(self, job_id: str) -> str:
         """The address as it may be told."""

@@ -467,9 +467,12 @@ class Writer:
             channel.failing = True
             channel.last_error = text
             advice = getattr(error, "advice", "")
+            kept = (
+                "stay in the spool" if channel.is_recovery else f"are kept in memory (at most {channel.bounds.lines})"
+            )
             report(
-                f"{text}. {advice + '. ' if advice else ''}Job log lines are kept in memory (at most "
-                f"{channel.bounds.lines}) and tried again; the application is not affected"
+                f"{text}. {advice + '. ' if advice else ''}Job log lines {kept} and are tried again; the application "
+                "is not affected"
             )
 
 

@@ -34,7 +34,7 @@ def run_tasks(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("per_child", "tasks"), [(1, 150), (2, 150), (5, 250)])
+@pytest.mark.parametrize(("per_child", "tasks"), [(1, 80), (2, 80), (5, 120)])
 def test_every_line_of_recycled_processes_is_stored_once(
     broker: ValkeyServer, tmp_path: Path, per_child: int, tasks: int
 ) -> None:

@@ -63,12 +63,13 @@ def register_secret(value: str | bytes) -> bool:
     with _lock:
         if text in _values:
             return True
-        if len(_values) >= AT_MOST:
-            _refuse("many", f"register_secret: {AT_MOST} values are known, the most there may be: others are ignored")
-            return False
-        _values[text] = None
-        _known = None
-    return True
+        is_taken = len(_values) < AT_MOST
+        if is_taken:
+            _values[text] = None
+            _known = None
+    if not is_taken:  # without the lock: what is said is masked, too, which may build the needles
+        _refuse("many", f"register_secret: {AT_MOST} values are known, the most there may be: others are ignored")
+    return is_taken
 
 
 def _refuse(cause: str, text: str) -> None:

@@ -54,7 +54,7 @@ class Viewer:
     def __init__(self, cursor: str, selection: Selection, wake: Callable[[], None], since: float = 0.0) -> None:
         self.cursor = cursor
         self.selection = selection
-        self.wanted = (selection, since)
+        self.wanted: tuple[Selection, float] = (selection, since)
         self.is_over = False
         self._wants = reading.chooser(selection, since)
         self._wake = wake

@@ -188,7 +188,7 @@ async def test_looks_that_hang_are_not_added_to_for_ever() -> None:
         go_on.wait(30)
 
     waiting = [asyncio.ensure_future(in_thread(hangs)) for _ in range(100)]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # lets the tasks begin
     with pytest.raises(RuntimeError, match="100 earlier looks of this kind"):
         await in_thread(hangs)
     assert await in_thread(lambda: 7) == 7

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from .._pipeline.text import clip
 
-__all__ = ["MISSING", "NUMBERS", "PLACES", "TIMES", "at", "first_at", "number", "stages"]
+__all__ = ["MISSING", "NUMBERS", "PLACES", "TIMES", "at", "facts_from", "first_at", "number", "stages"]
 
 MISSING: Final = object()
 # Dotted paths go into JSON columns and objects.
@@ -76,3 +76,25 @@ def stages(value: Any) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def facts_from(
+    source: Any,
+    places: Mapping[str, Iterable[str]],
+    epoch: Callable[[Any], float | None],
+    text: Callable[[Any], str],
+) -> dict[str, Any]:
+    """What stands in the `places` of a row or an answer, each as its kind: `epoch` makes seconds, `text` text."""
+    facts: dict[str, Any] = {}
+    for name, paths in places.items():
+        value = first_at(source, paths)
+        if name in TIMES:
+            value = epoch(value)
+        elif name in NUMBERS:
+            value = number(value)
+        elif name == "stages":
+            value = stages(value)
+        elif value is not None:
+            value = text(value)
+        facts[name] = value
+    return facts

@@ -20,7 +20,7 @@ from .._pipeline.text import clean, clip
 from ..exceptions import ConfigurationError
 from .in_time import HANDLERS
 from .phases import phase_of
-from .places import MISSING, NUMBERS, PLACES, TIMES, at, first_at, number, stages
+from .places import MISSING, PLACES, at, facts_from, number
 from .probing import ProbeResult, in_thread
 
 __all__ = ["RestProbe", "TasksProbe"]
@@ -134,17 +134,7 @@ class RestProbe:
 
     def _facts_of(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         facts: dict[str, Any] = {"exists": True}
-        for name, paths in self._places.items():
-            value = first_at(answer, paths)
-            if name in TIMES:
-                value = _epoch(value)
-            elif name in NUMBERS:
-                value = number(value)
-            elif name == "stages":
-                value = stages(value)
-            elif value is not None:
-                value = clean(clip(str(value), _MAX_TEXT))
-            facts[name] = value
+        facts |= facts_from(answer, self._places, _epoch, lambda value: clean(clip(str(value), _MAX_TEXT)))
         facts["phase"] = phase_of(facts["status"], self._statuses)
         return facts
 

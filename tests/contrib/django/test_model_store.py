@@ -140,7 +140,7 @@ with transaction.atomic():
 until = time.monotonic() + 10
 while not messages(job):
     assert time.monotonic() < until
-    time.sleep(0.02)
+    time.sleep(0.02)  # the writer and recovery tell nobody when they are done
 with job_context(job.pk):
     logger.info("after it")
 assert flush(10)
@@ -163,7 +163,7 @@ assert flush(10)
 assert messages(job)[-1] == "others go on"
 while store.parked:
     assert time.monotonic() < until + 10
-    time.sleep(0.02)
+    time.sleep(0.02)  # the writer and recovery tell nobody when they are done
 assert store.dropped == 3, store.dropped
 pk = job.pk
 job.delete()
@@ -293,7 +293,7 @@ with job_context(Job.objects.get(name="x").pk):
 until = time.monotonic() + 20
 while len(messages(77)) < LINES or stats()["recovered"] == 0:
     assert time.monotonic() < until, (messages(77), stats())
-    time.sleep(0.02)
+    time.sleep(0.02)  # the writer and recovery tell nobody when they are done
 import json
 others = Line.objects.exclude(job=77).filter(message__startswith="of a job with a row").count()
 last = Line.objects.filter(job=77).order_by("pk").last().context.get("folded")
@@ -326,7 +326,7 @@ with job_context(Job.objects.get(name="x").pk):
     logger.info("starts the writer")
 while store.dropped < 23 or len(left()) > 1:
     assert time.monotonic() < until, (store.dropped, left())
-    time.sleep(0.02)
+    time.sleep(0.02)  # the writer and recovery tell nobody when they are done
 """
     )
     assert "23 lines of job '77' are dropped: the job had no row" in done.stderr
@@ -465,7 +465,7 @@ with job_context(8):
 until = time.monotonic() + 20
 while Plain.objects.filter(job="7").count() < 6:
     assert time.monotonic() < until, list(Plain.objects.values())
-    time.sleep(0.02)
+    time.sleep(0.02)  # the writer and recovery tell nobody when they are done
 assert [e.message for e in store.newest("7").entries] == ["of a", "second of a"]
 """
     )

@@ -137,7 +137,7 @@ with joblog_send.job(sys.argv[2]):
 with joblog_send.job(sys.argv[5]):
     log.info("of another job")
 while handler.stats()["sent"] < 1:
-    time.sleep(0.01)
+    time.sleep(0.01)  # the sender tells nobody what it has sent
 assert not handler.flush(0.5)
 print(handler.stats())
 handler.use(sys.argv[4])
@@ -635,7 +635,7 @@ handler.use(sys.argv[2])
 until = time.monotonic() + 20
 while handler.stats()["sent"] < 2:
     assert time.monotonic() < until, handler.stats()
-    time.sleep(0.02)
+    time.sleep(0.02)  # the sender tells nobody what it has sent
 """,
         receiver.url,
         receiver.token(7),
@@ -654,7 +654,7 @@ def change(frame, event, argument):
         return None
     frame.f_trace_opcodes = True
     if event == "opcode":
-        time.sleep(0)
+        time.sleep(0)  # lets another thread run between two steps of this one
     return change
 def work():
     begin.wait()
@@ -742,7 +742,7 @@ def work(token, name):
     with joblog_send.job(token):
         for number in range(20):
             log.info("%s %d", name, number)
-            time.sleep(0.01)
+            time.sleep(0.01)  # so that the two jobs log in turn
 threads = [threading.Thread(target=work, args=pair) for pair in ((a, "a"), (b, "b"))]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]

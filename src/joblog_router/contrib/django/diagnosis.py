@@ -25,7 +25,7 @@ from ..._pipeline.dotted import load
 from ...context import current_namespace
 from ...doctor.configuration import Configuration
 from ...doctor.phases import phase_of
-from ...doctor.places import NUMBERS, PLACES, TIMES, first_at, number, stages
+from ...doctor.places import PLACES, facts_from
 from ...doctor.probing import ProbeResult, in_thread
 from ...doctor.verdict import Verdict, examine_now
 from ...exceptions import ConfigurationError, JobLogError
@@ -86,17 +86,7 @@ class JobProbe:
     def facts_of(self, row: Model) -> dict[str, Any]:
         """The facts of one row."""
         facts: dict[str, Any] = {"exists": True, "model": self._model._meta.label}
-        for name, paths in self._places.items():
-            value = first_at(row, paths)
-            if name in TIMES:
-                value = _epoch(value)
-            elif name in NUMBERS:
-                value = number(value)
-            elif name == "stages":
-                value = stages(value)
-            elif value is not None:
-                value = str(value)
-            facts[name] = value
+        facts |= facts_from(row, self._places, _epoch, str)
         if self._hook is not None:
             facts.update(self._hook(row) or {})
         facts.setdefault("phase", phase_of(facts["status"], self._statuses))

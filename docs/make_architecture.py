@@ -15,7 +15,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "joblog_router"
 
 LOGGING = ("filters", "handlers", "_pipeline.resolve", "_pipeline.capture", "_pipeline.spool", "_pipeline.channel")
-WRITING = ("_pipeline.writer", "_pipeline.folding", "_pipeline.capping", "_pipeline.redaction", "sinks.base")
+WRITING = (
+    "_pipeline.writer",
+    "_pipeline.delivery",
+    "_pipeline.folding",
+    "_pipeline.capping",
+    "_pipeline.redaction",
+    "sinks.base",
+)
 READING = ("sinks.store", "sinks.opening", "_commands", "contrib.django.views")
 """The way of a record, module by module. Each must be led to by imports from the one before or an earlier one."""
 
@@ -37,7 +44,7 @@ AFTER = """```
 Above the boundary is the hot path: no lock shared between threads, no query, no I/O but a store into a mapped file, no
 import, and no exception that leaves it. `_pipeline.router` holds the channels of the process, one for each sink with
 its settings, and starts the writer: one thread in an empty context. When a process was killed,
-`_pipeline.spool_recovery` of the next one sends what is in its spool down the same way from the channel on.
+`_pipeline.recovery` of the next one sends what is in its spool down the same way from the writer on.
 
 ## Who imports whom
 

@@ -75,10 +75,10 @@ def test_a_refused_configuration_leaves_no_user_behind() -> None:
     """A handler that could not be made holds no sink open."""
     from joblog_router._pipeline.router import router
 
-    before = {key: channel.users for key, channel in router._channels.items()}
+    before = {key: len(channel.uses) for key, channel in router._channels.items()}
     with pytest.raises(ConfigurationError):
         JobLogHandler(sink="memory", exclude=["*"])
-    assert {key: channel.users for key, channel in router._channels.items()} == before
+    assert {key: len(channel.uses) for key, channel in router._channels.items()} == before
 
 
 def test_loggers_and_exclude_match_whole_dotted_segments() -> None:

@@ -176,7 +176,7 @@ def jobs(start, count):
     until = time.monotonic() + 5
     from joblog_router._pipeline.router import router
     (channel,) = router._channels.values()
-    while channel.folder._runs and time.monotonic() < until:
+    while channel.delivery.folder._runs and time.monotonic() < until:
         time.sleep(0.06)  # a run is forgotten by time, there is no event to wait for
         with joblog_router.job_context("sweep"):
             log.warning("sweep")
@@ -275,7 +275,7 @@ def test_a_flush_waits_for_tallies_that_are_owed(tmp_path: Path) -> None:
                 for number in range(30):
                     log.info("line %d", number)
             (channel,) = router._channels.values()
-            while channel.has_lines():
+            while channel.delivery.has_lines():
                 time.sleep(0.01)  # until the writer has taken them; there is no event for that
         lines("flushed")
         assert joblog_router.flush(5)

@@ -156,7 +156,7 @@ def test_what_becomes_of_a_jobs_lines_adds_up(gate: Gate) -> None:
     sink.refuses = "poison"
 
     def counts() -> dict[str, int]:
-        return handler._channel.completeness("", "7")
+        return handler._channel.delivery.completeness("", "7")
 
     with job_context(7):
         for number in range(60):
@@ -183,7 +183,7 @@ def test_long_texts_are_bounded_by_bytes(gate: Gate) -> None:
     with job_context(1):
         for _ in range(100):
             log.info("x" * 50_000)
-    assert 10 <= handler._channel.waiting() <= 25
+    assert 10 <= handler._channel.delivery.waiting() <= 25
     gate.is_open = True
     assert flush(10)
     with job_context(1):

@@ -114,7 +114,7 @@ def test_a_handler_that_is_dropped_without_being_closed_has_no_say_any_more(sink
     del strict
     gc.collect()
     assert until(lambda: resolve._evidence == {"job_id"})
-    assert until(lambda: plain._channel.users == 1)
+    assert until(lambda: len(plain._channel.uses) == 1)
     with job_context(1):
         logging.getLogger("app.billing").info("PAT-1", extra={"order": 2})
     assert flush(10)

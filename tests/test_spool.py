@@ -374,7 +374,7 @@ configure()
 with job_context(1):
     for number in range(5000): log.info("line %d", number)
     until = time.monotonic() + 10
-    channel = logging.getLogger().handlers[0]._channel
+    channel = logging.getLogger().handlers[0]._channel.delivery
     while channel.has_lines() and time.monotonic() < until: time.sleep(0.01)
     assert stats()["folded"] == 4900, stats()
 """

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from joblog_router import Entry, JobLogHandler, SinkUnavailableError, flush, job_context, stats
-from joblog_router._pipeline.channel import Channel
+from joblog_router._pipeline.delivery import ChannelDelivery
 from joblog_router._pipeline.overflow import Bounds
 from joblog_router._pipeline.router import router
 from tests.helpers import configure, job_handler, messages
@@ -281,14 +281,14 @@ def test_counters_add_up(recording: Recording) -> None:
 
 
 def test_counting_stands_a_channel_that_comes_meanwhile(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recovery and closed handlers that log again add channels without the lock; here just while it counts."""
+    """Closed handlers that log again add channels without the lock; here just while it counts."""
     log.info("x")
     count = router._add
     come = iter(range(1, 1000))
 
-    def add(counts: dict[str, int], channel: Channel) -> None:
-        router._channels[f"come {next(come)}"] = channel  # no thread can be made to meet that moment
-        count(counts, channel)
+    def add(counts: dict[str, int], delivery: ChannelDelivery) -> None:
+        router._channels[f"come {next(come)}"] = delivery.channel  # no thread can be made to meet that moment
+        count(counts, delivery)
 
     monkeypatch.setattr(router, "_add", add)
     before = dict(router._channels)
@@ -318,7 +318,7 @@ def test_two_sinks_count_their_lines_without_gaps() -> None:
     handler._channel.room = 0
     with job_context(1):
         log.info("dropped")
-        handler._channel.make_room()
+        handler._channel.delivery.make_room()
         log.info("kept")
     assert flush(10)
     assert [entry.n for entry in three.written if entry.logger == "app"] == [2]
@@ -365,10 +365,10 @@ def test_a_record_that_cannot_become_an_entry_does_not_hold_up_a_flush(recording
 def test_what_is_being_converted_counts_as_waiting(recording: Recording) -> None:
     """`flush` is not fooled by lines that are in the writer's hands."""
     handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))
-    assert handler._channel.is_empty()
-    handler._channel.is_converting = True
-    assert not handler._channel.is_empty()
-    handler._channel.is_converting = False
+    assert handler._channel.delivery.is_empty()
+    handler._channel.delivery.is_converting = True
+    assert not handler._channel.delivery.is_empty()
+    handler._channel.delivery.is_converting = False
 
 
 def test_the_buffer_is_bounded_by_all_that_waits(recording: Recording) -> None:
@@ -376,14 +376,14 @@ def test_the_buffer_is_bounded_by_all_that_waits(recording: Recording) -> None:
     recording.fail = lambda entries: SinkUnavailableError("away")
     handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))
     handler._channel.bounds = handler._channel.overflow.bounds = Bounds(300)
-    handler._channel.make_room()
+    handler._channel.delivery.make_room()
     before = stats()
     with job_context(1):
         for number in range(1000):
             log.info("%d", number)
             if number % 100 == 0:
                 flush(0.05)
-    assert handler._channel.waiting() <= 300
+    assert handler._channel.delivery.waiting() <= 300
     recording.fail = None
     assert flush(10)
     lines = [entry for entry in recording.written if entry.logger == "app"]
@@ -397,7 +397,7 @@ def test_a_dead_sink_is_asked_less_and_less_often(recording: Recording) -> None:
     with job_context(1):
         log.info("first")
     assert flush(0.3) is False
-    handler._channel.retry_at = handler._channel.retry_at + 1000
+    handler._channel.delivery.retry_at = handler._channel.delivery.retry_at + 1000
     calls = recording.calls
     with job_context(1):
         for _ in range(50):
@@ -421,9 +421,9 @@ def test_numbers_that_arrive_out_of_order_are_stored_in_order(recording: Recordi
         items = list(channel.buffer)
         channel.buffer.clear()
         channel.buffer.extend([items[0], items[2], items[3]])
-        assert [item[2] for item in channel.take(10)] == [items[0][2]]
+        assert [item[2] for item in channel.delivery.take(10)] == [items[0][2]]
         channel.buffer.extend([items[1], items[5], items[4]])
-        assert [item[2] for item in channel.take(10)] == [item[2] for item in items[1:]]
+        assert [item[2] for item in channel.delivery.take(10)] == [item[2] for item in items[1:]]
     channel.awake = False
 
 

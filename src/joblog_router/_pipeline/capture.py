@@ -25,7 +25,7 @@ from .report import report_once
 from .resolve import BARE_LENGTH, Captured, extras_of, put_on, resolve
 from .scopes import JobScope
 from .services import is_service
-from .spool import BODY, FORMAT, NEAR_MASK, RING, ROOM, SLOT, Spool, pack_scope
+from .spool import BODY, FORMAT, NEAR_MASK, RING, ROOM, SLOT, pack_scope
 from .text import MAX_MESSAGE, clip
 
 _get_running_loop = asyncio._get_running_loop
@@ -47,7 +47,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
     numbers = channel.numbers
     is_first = channel.is_first
     weigh = channel.weigh
-    spool = channel.spool if isinstance(channel.spool, Spool) else None
+    spool = channel.spool
     if spool is not None:
         spool.redact_with(channel.rules.redactor if channel.rules.redacts_spool() else None)
     site_of = None if spool is None else spool.sites.get

@@ -1,7 +1,11 @@
 """What dead processes left in the spool directories in use here, on its way into this process's sinks.
 
 `step` runs on the writer thread, each round; `look` also where a handler opens a spool; `run` and `left_behind` are for
-commands and block the calling thread. How a segment is read is `spool_recovery`'s; this decides which, and when.
+commands and block the calling thread. How a segment is read is `spool_recovery`'s; this decides which, and when, and
+delivers its lines: a dead process's segment is one more delivery, with the dead one's origin and numbers and the sink
+that is configured here. Folding, redaction, retries and the care for lines a sink refuses are the same, and the segment
+is acknowledged step by step, so that recovery itself may be killed. A second copy of a line is refused by its
+(origin, seq).
 """
 
 from __future__ import annotations
@@ -11,10 +15,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..entry import Entry
 from . import project
-from .channel import Channel, Wake
+from .channel import Channel, Item
+from .delivery import Delivery
+from .overflow import Bounds, Overflow
 from .report import report, report_once
-from .spool_recovery import DeadSegment, Found, RecoveryChannel, find, release, unusual
+from .rules import Rules, SeveralRules
+from .spool_recovery import DeadSegment, Found, find, release, unusual
 from .status_file import remove_of
 
 # Seconds between two looks for segments whose process is gone.
@@ -22,12 +30,12 @@ RECOVER_EVERY = 30.0
 
 
 class Recovery:
-    """Of the one router, whose `channels` it reads and to which it adds those of recovered segments."""
+    """Of the one router, to whose `channels` recovered lines go."""
 
-    def __init__(self, channels: dict[str, Channel], wake: Wake, wake_writer: Callable[[], None]) -> None:
+    def __init__(self, channels: dict[str, Channel], wake_writer: Callable[[], None]) -> None:
         self._channels = channels
-        self._wake = wake
         self._wake_writer = wake_writer
+        self._running: list[RecoveryDelivery] = []
         # Segments that are locked, and the channels to whose sinks their lines go.
         self._found: deque[tuple[Found, Channel]] = deque()
         # When to look again, on the monotonic clock; None before the first time.
@@ -57,12 +65,12 @@ class Recovery:
         while self._found:
             found, channel = self._found[0]
             try:
-                recovery = RecoveryChannel(DeadSegment(found), channel, self._wake)
+                recovery = RecoveryDelivery(DeadSegment(found), channel)
             except (OSError, ValueError) as error:
                 report_once(("recovery", found.name), f"spool segment {found.name!r} could not be read: {error!r}")
                 release(found)
             else:
-                self._channels[recovery.key] = recovery
+                self._running.append(recovery)
             self._found.popleft()  # not before: `run` must see it in one of the two places
 
     def run(self, timeout: float) -> bool:
@@ -73,7 +81,7 @@ class Recovery:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             found = [self.look(directory, channel) for directory, channel in self._spooled()]
-            if not any(found) and not self._found and not self._running():
+            if not any(found) and not self._found and not self._running:
                 return True
             time.sleep(0.02)
         return False
@@ -84,14 +92,17 @@ class Recovery:
         if self._found:
             self._wake_writer()
 
-    def end(self, channel: RecoveryChannel) -> None:
+    def running(self) -> list[RecoveryDelivery]:
+        """Those that are under way. On any thread."""
+        return list(self._running)
+
+    def end(self, delivery: RecoveryDelivery) -> None:
         """All of a segment's lines are stored: it goes."""
-        del self._channels[channel.key]
-        lines = channel.stored + channel.folder.folded
+        self._running.remove(delivery)
+        lines = delivery.stored + delivery.folder.folded
         self.lines += lines
-        channel.finish()
-        if isinstance(channel.spool, DeadSegment):
-            remove_of(channel.spool.found.directory, channel.spool.found.name)
+        delivery.finish()
+        remove_of(delivery.segment.found.directory, delivery.segment.found.name)
         if lines:
             report(f"{lines} job log lines of a process that ended before storing them were recovered")
 
@@ -101,8 +112,8 @@ class Recovery:
 
     def left_behind(self) -> list[str]:
         """Paths of what no living process has a hold of in these directories and that is not recovered."""
-        recovering = [channel.spool for channel in self._running()]
-        left = [str(one.found.directory / one.found.name) for one in recovering if isinstance(one, DeadSegment)]
+        recovering = [delivery.segment.found for delivery in self.running()]
+        left = [str(found.directory / found.name) for found in recovering]
         for directory in sorted(self.directories()):
             for found in find(directory, None):
                 left.append(str(found.directory / found.name))
@@ -116,15 +127,94 @@ class Recovery:
         self._look_at = None
         while self._found:
             release(self._found.popleft()[0])
-        for channel in self._running():
-            if channel.spool is not None:
-                channel.spool.let_go()
-                del self._channels[channel.key]
+        for delivery in self._running:
+            delivery.segment.let_go()
+        self._running = []
 
     def _spooled(self) -> Iterator[tuple[Path, Channel]]:
         for channel in list(self._channels.values()):
-            if channel.spool_directory is not None and not channel.is_recovery:
+            if channel.spool_directory is not None:
                 yield channel.spool_directory, channel
 
-    def _running(self) -> list[Channel]:
-        return [channel for channel in list(self._channels.values()) if channel.is_recovery]
+
+class RecoveryDelivery(Delivery):
+    """Lines of a dead process's segment, on their way to the sink of `channel`. By its rules, too."""
+
+    fold = True
+    unfolded = None
+    quarantine_directory = None
+
+    def __init__(self, segment: DeadSegment, channel: Channel) -> None:
+        origin = segment.found.origin
+        super().__init__(
+            key=f"recovery of {origin}",
+            name=channel.name,
+            sink=channel.sink,
+            origin=origin,
+            buffer=deque(segment.items()),
+            overflow=Overflow(Bounds(0)),
+        )
+        self.segment = segment
+        self._channel = channel
+        # Whether a line is folded its process has decided: one that was counted must not be stored as a line, too, and
+        # one that was not may stand in the store already, where its number refuses a second copy.
+        self.folder.mark = segment.mark
+        self.folder.marks = segment.marks
+        self.folder.only_marked = True
+        self.taken = segment.acked
+
+    @property
+    def rules(self) -> Rules | SeveralRules:
+        """See `Delivery`."""
+        return self._channel.rules
+
+    def take(self, limit: int) -> list[Item]:
+        """The next lines. Numbers are missing between them: tallies, and calls that never returned."""
+        count = min(limit, len(self.buffer))
+        return [self.buffer.popleft() for _ in range(count)]
+
+    def add_tallies(self, everything: bool = False) -> None:
+        """A tally has the number of the last line it covers: numbers of its own may be taken."""
+        # Nothing comes behind the last line of a dead process, and a command may end before the tally is due.
+        self.ready.extend(map(self.rules.finish, self.folder.due(everything or not self.buffer)))
+        self.folder.number_rows(self.taken)
+
+    def add_markers(self, everything: bool) -> int:
+        """None: nothing is dropped here, and whether their scopes are over nobody knows."""
+        return 0
+
+    def acknowledge(self) -> None:
+        """See `Delivery`."""
+        held = self.held_by_sink()
+        self.segment.acknowledge(self._needless() if held is None else min(self._needless(), held - 1))
+
+    def make_room(self) -> None:
+        """All that comes is there."""
+
+    def shed(self) -> None:
+        """Nothing is let go: it is in the segment."""
+
+    def not_stored(self, batch: list[Entry]) -> list[Entry]:
+        """Those of `batch` that the sink does not have yet, where the sink itself would not notice."""
+        unknown: Callable[[list[Entry]], list[Entry]] | None = getattr(self.sink, "not_stored", None)
+        return batch if unknown is None else unknown(batch)
+
+    def is_over(self) -> bool:
+        """Whether nothing is left to do, for the sink either: until then the segment is needed."""
+        return self.is_empty() and self.held_by_sink() is None
+
+    def where_kept(self) -> str:
+        """See `Delivery`."""
+        return "stay in the spool"
+
+    def finish(self) -> None:
+        """All is stored: take the segment away. One with lines that could not be read is kept aside."""
+        segment = self.segment
+        if segment.unreadable:
+            kept = segment.keep_aside()
+            report_once(
+                ("spool-unreadable", self.origin),
+                f"{segment.unreadable} lines in a spool segment of {self.origin} could not be read; it is kept as "
+                f"{str(kept)!r}",
+            )
+        segment.close(is_done=not segment.unreadable)

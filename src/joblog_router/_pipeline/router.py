@@ -25,15 +25,15 @@ from typing import Any, Protocol
 
 from . import leaks, resolve, scopes, settings, switch
 from .channel import Channel, Item, Use
+from .delivery import ChannelDelivery, Delivery
 from .dotted import load
 from .namespaces import current_namespace
-from .overflow import WRITER_NAME, Overflow
-from .recovery import Recovery
+from .overflow import WRITER_NAME
+from .recovery import Recovery, RecoveryDelivery
 from .report import has_waiting, report_once, use_writer
 from .settings import SpoolSetting, Unset
 from .sinks import NamedSink
-from .spool import Spool, pack_scope
-from .spool_recovery import RecoveryChannel
+from .spool import pack_scope
 from .status_file import StatusFile
 from .text import clean
 from .writer import NOW, Ticket, Writer
@@ -60,8 +60,8 @@ class Router:
             "unspooled": 0,
         }
         self._status: StatusFile | None = None
-        self.recovery = Recovery(self._channels, self._wake, self.wake_writer)
-        self._writer = Writer(self._snapshot, self._retire, self._before_round)
+        self.recovery = Recovery(self._channels, self.wake_writer)
+        self._writer = Writer(self._deliveries, self.recovery.running, self._retire, self._before_round)
         self._origin = _new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
         self._exit_deadline: float | None = None
@@ -73,8 +73,8 @@ class Router:
         self._renewals: weakref.WeakSet[Renewable] = weakref.WeakSet()
         # What is left of handlers that were dropped without being closed, for the writer.
         self._abandoned: deque[Callable[[], None]] = deque()
-        # What waited when a flush of `flush_unless_stuck` failed: channels and the last number of each.
-        self._stuck: list[tuple[Channel, int]] = []
+        # What waited when a flush of `flush_unless_stuck` failed, and the last number of each.
+        self._stuck: list[tuple[ChannelDelivery, int]] = []
 
     def open_channel(
         self,
@@ -89,13 +89,13 @@ class Router:
             if channel is None:
                 channel = Channel(named, self._next_origin(), use.bounds, self._wake)
                 self._channels[named.key] = channel
-            keeps_spool = channel.users > 0 and (
+            keeps_spool = bool(channel.uses) and (
                 spool is None or (isinstance(spool, Unset) and not channel.uses_default_spool)
             )
             channel.uses.append(use)
             # Before the spool: what dead processes left there goes by these rules, too.
-            self._settle(channel)
-            channel.is_closed = False
+            channel.settle()
+            channel.delivery.is_closed = False
             use_writer(self._writer.wake)
             if not keeps_spool:
                 channel.uses_default_spool = isinstance(spool, Unset)
@@ -107,17 +107,11 @@ class Router:
                 self._end_with_multiprocessing()
             return channel
 
-    def _settle(self, channel: Channel) -> None:
-        channel.settle()
-        for other in self._snapshot():
-            if isinstance(other, RecoveryChannel) and other.of is channel:
-                other.settle()
-
     def settle_default_spool(self) -> None:
         """Handlers whose configuration names no spool have the settings' one: those there are, and those to come."""
         with self._lock:
             for channel in self._snapshot():
-                if channel.uses_default_spool and not channel.is_recovery:
+                if channel.uses_default_spool:
                     self._use_spool(channel, settings.current.spool)
 
     def _use_spool(self, channel: Channel, directory: Path | None) -> None:
@@ -128,8 +122,7 @@ class Router:
         if directory is None or channel.spool is None:
             return
         try:
-            if isinstance(channel.spool, Spool):
-                channel.spool.open(channel.last_seq())
+            channel.spool.open(channel.delivery.last_seq())
             self.recovery.look(directory, channel)
         except Exception as error:  # the world's faults must not end a configuration
             report_once(("spool", str(directory), repr(error)), f"the spool in {str(directory)!r}: {error!r}")
@@ -179,10 +172,10 @@ class Router:
         """End the writer thread: no thread, lock or connection in use is copied. A stuck sink is not waited for."""
         if not self._writer.pause(FORK_TIMEOUT):
             return
-        for channel in self._snapshot():
-            if hasattr(channel.sink, "idle"):
+        for delivery in (*self._deliveries(), *self.recovery.running()):
+            if hasattr(delivery.sink, "idle"):
                 with contextlib.suppress(Exception):
-                    channel.sink.idle()
+                    delivery.sink.idle()
 
     def after_fork_in_parent(self) -> None:
         """Go on as before."""
@@ -217,14 +210,14 @@ class Router:
     def _append_again(channel: Channel, item: Item) -> None:
         record, scope, _, n, message, more = item
         seq = next(channel.numbers)
-        if isinstance(channel.spool, Spool) and isinstance(record, LogRecord):
+        if channel.spool is not None and isinstance(record, LogRecord):
             channel.spool.put_anything(seq, pack_scope(scope), record, n, message, more)
         channel.buffer.append((record, scope, seq, n, message, more))
 
     def _start_anew(self) -> None:
         self._process = os.getpid()
         self._lock = threading.RLock()
-        self._writer = Writer(self._snapshot, self._retire, self._before_round)
+        self._writer = Writer(self._deliveries, self.recovery.running, self._retire, self._before_round)
         self._status = None
         self.recovery.start_anew()
         self._origin = _new_origin()
@@ -232,7 +225,7 @@ class Router:
         self._before = dict.fromkeys(self._before, 0)
         self._stuck = []
         for channel in self._snapshot():
-            channel.begin(self._next_origin())
+            channel.begin_again(self._next_origin())
         self.renew_handlers()
         for tally in (resolve.late, resolve.marked, resolve.conflicts, resolve.foreign_service, resolve.generators):
             tally.reset()
@@ -248,8 +241,8 @@ class Router:
         """One user less. The last one leaves the rest to the writer: nothing waits here, `dictConfig` holds locks."""
         with self._lock:
             channel.uses.remove(use)
-            self._settle(channel)
-        if self._exit_deadline is not None and not any(channel.users for channel in self._snapshot()):
+            channel.settle()
+        if self._exit_deadline is not None and not any(channel.uses for channel in self._snapshot()):
             self._close_spools()  # logging.shutdown() has closed the last handler
             return
         if self._writer.is_running():
@@ -293,12 +286,12 @@ class Router:
 
     def flush_unless_stuck(self, timeout: float) -> bool:
         """`flush` for those who come often: once it failed, False at once until all that waited then is stored."""
-        if any(channel.done() < last for channel, last in self._stuck):
+        if any(delivery.done() < last for delivery, last in self._stuck):
             return False
         self._stuck = []
         if self.flush(timeout):
             return True
-        self._stuck = [(channel, channel.last_seq()) for channel in self._snapshot() if not channel.is_empty()]
+        self._stuck = [(one, one.last_seq()) for one in self._deliveries() if not one.is_empty()]
         return False
 
     async def aflush(self, timeout: float) -> bool:
@@ -348,9 +341,7 @@ class Router:
         """By sink: what became of a job's lines in this process."""
         job = clean(str(job_id))
         space = current_namespace() if namespace is None else namespace
-        return {
-            channel.name: channel.completeness(space, job) for channel in self._snapshot() if not channel.is_recovery
-        }
+        return {delivery.name: delivery.completeness(space, job) for delivery in self._deliveries()}
 
     def leave(self, timeout: float, is_last: bool) -> None:
         """Store what waits before a signal ends the process, for at most `timeout` seconds."""
@@ -363,11 +354,9 @@ class Router:
         with self._lock:
             counts = dict(self._before)
             waiting = 0
-            for channel in self._snapshot():  # the writer adds some without this lock
-                if channel.is_recovery:
-                    continue
-                self._add(counts, channel)
-                waiting += channel.waiting()
+            for delivery in self._deliveries():
+                self._add(counts, delivery)
+                waiting += delivery.waiting()
         counts["captured"] += waiting
         return {
             **counts,
@@ -381,20 +370,23 @@ class Router:
         }
 
     @staticmethod
-    def _add(counts: dict[str, int], channel: Channel) -> None:
-        dropped = channel.overflow.dropped.value()
-        counts["stored"] += channel.stored
-        counts["folded"] += channel.folder.folded
-        counts["quarantined"] += channel.quarantined
-        counts["unspooled"] += channel.unspooled()
+    def _add(counts: dict[str, int], delivery: ChannelDelivery) -> None:
+        dropped = delivery.overflow.dropped.value()
+        counts["stored"] += delivery.stored
+        counts["folded"] += delivery.folder.folded
+        counts["quarantined"] += delivery.quarantined
+        counts["unspooled"] += delivery.unspooled()
         counts["dropped"] += dropped
-        counts["captured"] += channel.stored + channel.folder.folded + channel.quarantined + dropped
+        counts["captured"] += delivery.stored + delivery.folder.folded + delivery.quarantined + dropped
 
     def _snapshot(self) -> list[Channel]:
-        return list(self._channels.values())
+        return list(self._channels.values())  # a line that comes late adds one without the lock
+
+    def _deliveries(self) -> list[ChannelDelivery]:
+        return [channel.delivery for channel in self._snapshot()]
 
     def _waiting(self) -> bool:
-        return has_waiting() or any(not (channel.is_recovery or channel.is_empty()) for channel in self._snapshot())
+        return has_waiting() or any(not delivery.is_empty() for delivery in self._deliveries())
 
     def _wake(self, channel: Channel, *, hurry: bool = False) -> None:
         if self._process != os.getpid():
@@ -406,36 +398,41 @@ class Router:
             # An exit function that was registered before this library's. The process has nothing else to do.
             self.flush_unless_stuck(EXIT_TIMEOUT)
 
-    def _retire(self, channel: Channel) -> None:
-        """Close the sink of a channel without users and waiting lines. On the writer thread.
+    def _retire(self, delivery: Delivery) -> None:
+        """Close the sink of a channel without handlers and waiting lines, or end a recovery. On the writer thread.
 
         Where another handler may open the same place the channel stays, as an old handler may still be on its logger.
         """
         if not self._lock.acquire(blocking=False):
             return
         try:
-            if channel.users > 0 or not channel.is_empty() or self._channels.get(channel.key) is not channel:
+            if isinstance(delivery, RecoveryDelivery):
+                self._before["quarantined"] += delivery.quarantined
+                self.recovery.end(delivery)
                 return
-            channel.is_closed = True
-            if isinstance(channel, RecoveryChannel):
-                self._before["quarantined"] += channel.quarantined
-                self.recovery.end(channel)
+            if not (isinstance(delivery, ChannelDelivery) and self._let_go(delivery)):
                 return
-            if not channel.is_shared:
-                del self._channels[channel.key]
-                if not channel.is_empty():  # a line came in between
-                    self._channels[channel.key] = channel
-                    return
-                channel.close_spools(is_done=True)
-                self._add(self._before, channel)
-                channel.stored = channel.quarantined = channel.folder.folded = 0
-                channel.overflow = Overflow(channel.bounds)
         finally:
             self._lock.release()
         try:
-            channel.sink.close()
+            delivery.sink.close()
         except Exception as error:
-            report_once(("close", channel.key, repr(error)), f"closing sink {channel.name!r} failed: {error!r}")
+            report_once(("close", delivery.key, repr(error)), f"closing sink {delivery.name!r} failed: {error!r}")
+
+    def _let_go(self, delivery: ChannelDelivery) -> bool:
+        channel = delivery.channel
+        if not delivery.is_over() or self._channels.get(channel.key) is not channel:
+            return False
+        delivery.is_closed = True
+        if not channel.is_shared:
+            del self._channels[channel.key]
+            if not delivery.is_empty():  # a line came in between
+                self._channels[channel.key] = channel
+                return False
+            delivery.close_spools(is_done=True)
+            self._add(self._before, delivery)
+            delivery.forget_counts()
+        return True
 
     def _at_end_of_child(self) -> None:
         self._at_exit()
@@ -450,13 +447,11 @@ class Router:
             self._status.remove()
         here = (threading.main_thread(), threading.current_thread())
         goes_on = any(thread not in here and thread.name != WRITER_NAME for thread in threading.enumerate())
-        for channel in self._snapshot():
-            if channel.is_recovery:
-                continue
+        for delivery in self._deliveries():
             if goes_on:
-                channel.acknowledge()
+                delivery.acknowledge()
             else:
-                channel.close_spools(is_done=channel.is_empty())
+                delivery.close_spools(is_done=delivery.is_empty())
 
     def _at_exit(self) -> None:
         """Store what waits: as long as that goes on, but not for ever."""
@@ -471,12 +466,12 @@ class Router:
         self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
         if not is_complete and (left := self._waiting_lines()):
-            is_spooled = all(channel.spool is not None for channel in self._snapshot() if channel.waiting())
+            is_spooled = all(channel.spool is not None for channel in self._snapshot() if channel.delivery.waiting())
             kept = "they are in the spool, for the next process" if is_spooled else "they are lost"
             report_once(("exit",), f"the process ends with {left} job log lines that could not be stored; {kept}")
 
     def _waiting_lines(self) -> int:
-        return sum(channel.waiting() for channel in self._snapshot() if not channel.is_recovery)
+        return sum(delivery.waiting() for delivery in self._deliveries())
 
 
 class Renewable(Protocol):

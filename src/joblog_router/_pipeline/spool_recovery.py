@@ -1,9 +1,7 @@
-"""What a process left in its spool when it was killed: found by the next one, and shipped through a channel.
+"""What a process left in its spool when it was killed: its segment found by the next one, locked and read.
 
-The writer treats a dead process's segment as one more channel, with the dead one's origin and numbers and the sink
-that is configured here: folding, redaction, retries and the care for lines a sink refuses are the same, and the
-segment is acknowledged step by step, so that recovery itself may be killed. A lock on the segment keeps two from
-shipping it at once; a second copy of a line is refused by its (origin, seq).
+A lock on the segment keeps two from shipping it at once. Called by `recovery`, on the writer and where a handler opens
+a spool or a command looks; imports the format of segments from `spool`, nothing of channels.
 """
 
 from __future__ import annotations
@@ -17,18 +15,13 @@ import struct
 import threading
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..entry import Entry
-from .channel import Channel, Item, Wake
-from .overflow import Bounds
 from .quarantine import SUFFIX as QUARANTINE
 from .report import report_once
 from .scopes import JobScope
-from .sinks import NamedSink
 from .spool import (
     ABOUT,
     ACKED_WORD,
@@ -49,6 +42,9 @@ from .spool import (
     own_files,
 )
 from .spool_folder import IS_SUPPORTED, SUFFIX, open_directory, try_lock
+
+if TYPE_CHECKING:
+    from .channel import Item
 
 KEPT = ".unreadable"
 _HALF_MADE = 60.0  # seconds after which a segment whose making was interrupted is taken away
@@ -138,15 +134,12 @@ class DeadSegment:
                 self.words[start + 1] = first
                 return
 
-    def is_filling(self, last: int) -> bool:
-        """Nothing is added any more."""
-        return False
-
-    def keep_aside(self) -> None:
-        """Rename the file, so that nobody recovers it again."""
+    def keep_aside(self) -> Path:
+        """Rename the file, so that nobody recovers it again; where it is then."""
         name, folder = self.found.name, self.found.folder
         with contextlib.suppress(OSError):
             os.rename(name, name + KEPT, src_dir_fd=folder, dst_dir_fd=folder)
+        return self.found.directory / (name + KEPT)
 
     def close(self, is_done: bool) -> None:
         """Let go of the segment; its file goes if nothing in it is needed any more."""
@@ -160,73 +153,6 @@ class DeadSegment:
         self.words.release()
         self.map.close()
         release(self.found)
-
-    def disown(self, seqs: list[int]) -> None:
-        """Nobody writes here."""
-
-
-class RecoveryChannel(Channel):
-    """A channel whose lines come from a dead process's segment."""
-
-    is_recovery = True
-
-    def __init__(self, segment: DeadSegment, sink: Channel, wake: Wake) -> None:
-        found = segment.found
-        named = NamedSink(sink.sink, sink.name, f"recovery of {found.origin}", False, sink.spool_key)
-        super().__init__(named, found.origin, Bounds(0), wake)
-        self.of = sink
-        self.buffer = deque(segment.items())
-        self.lines = len(self.buffer)
-        self.spool = segment
-        self.folder.mark = segment.mark
-        self.folder.marks = segment.marks
-        self.folder.only_marked = True
-        self.settle()
-        self.taken = segment.acked
-        self.is_closed = False
-
-    def settle(self) -> None:
-        """Go by the rules of the channel whose sink takes these lines.
-
-        Whether a line is folded its process has decided: one that was counted must not be stored as a line, too, and
-        one that was not may stand in the store already, where its number refuses a second copy.
-        """
-        self.rules = self.of.rules
-        self.fold, self.unfolded = True, None
-
-    def add_tallies(self, everything: bool = False) -> None:
-        """A tally has the number of the last line it covers: numbers of its own may be taken."""
-        # Nothing comes behind the last line of a dead process, and a command may end before the tally is due.
-        self.ready.extend(map(self.rules.finish, self.folder.due(everything or not self.buffer)))
-        self.folder.number_rows(self.taken)
-
-    def is_empty(self) -> bool:
-        """Whether nothing is left to do, for the sink either: until then the segment is needed."""
-        return super().is_empty() and self.held_by_sink() is None
-
-    def finish(self) -> None:
-        """All is stored: take the segment away. One with lines that could not be read is kept aside."""
-        segment = self.spool
-        if not isinstance(segment, DeadSegment):
-            return
-        if segment.unreadable:
-            segment.keep_aside()
-            report_once(
-                ("spool-unreadable", self.origin),
-                f"{segment.unreadable} lines in a spool segment of {self.origin} could not be read; it is kept as "
-                f"{str(segment.found.directory / (segment.found.name + KEPT))!r}",
-            )
-        segment.close(is_done=not segment.unreadable)
-
-    def not_stored(self, batch: list[Entry]) -> list[Entry]:
-        """Those of `batch` that the sink does not have yet, where the sink itself would not notice."""
-        unknown: Callable[[list[Entry]], list[Entry]] | None = getattr(self.sink, "not_stored", None)
-        return batch if unknown is None else unknown(batch)
-
-    def take(self, limit: int) -> list[Item]:
-        """The next lines. Numbers are missing between them: tallies, and calls that never returned."""
-        count = min(limit, len(self.buffer))
-        return [self.buffer.popleft() for _ in range(count)]
 
 
 def _loads(data: bytes) -> Any:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from itertools import islice
 from logging import LogRecord
@@ -21,7 +21,8 @@ from typing import Final
 from ..entry import REFUSED_MARK, TALLY_MARKS, Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
 from . import quarantine, settings, switch
-from .channel import Channel, Item
+from .channel import Item
+from .delivery import ChannelDelivery, Delivery
 from .exceptions import render_exception
 from .overflow import WRITER_NAME, weight
 from .report import print_waiting, report, report_once
@@ -52,27 +53,30 @@ NOW: Final = Hurry()
 
 
 class Ticket:
-    """A caller of `flush`: done when every channel has done what waited when the ticket came."""
+    """A caller of `flush`: done when every channel's lines are done that waited when the ticket came."""
 
     def __init__(self, deadline: float, on_done: Callable[[bool], None]) -> None:
         self.deadline = deadline
         self.on_done = on_done
-        self.targets: dict[Channel, int] | None = None
+        self.targets: dict[Delivery, int] | None = None
 
 
 class Writer:
-    """Empties the channels of one process.
+    """Delivers what the channels of one process have, and what dead processes left.
 
-    `channels` gives those to look after, `retire` is told of idle ones, `before_round` is called with each round.
+    `own` and `recoveries` give the deliveries to look after, `retire` is told of those that are over, `before_round` is
+    called with each round.
     """
 
     def __init__(
         self,
-        channels: Callable[[], Iterable[Channel]],
-        retire: Callable[[Channel], None],
+        own: Callable[[], list[ChannelDelivery]],
+        recoveries: Callable[[], Sequence[Delivery]],
+        retire: Callable[[Delivery], None],
         before_round: Callable[[], None],
     ) -> None:
-        self._channels = channels
+        self._own = own
+        self._recoveries = recoveries
         self._retire = retire
         self._before_round = before_round
         self._signals: SimpleQueue[Ticket | Hurry | None] = SimpleQueue()
@@ -85,12 +89,12 @@ class Writer:
         self._paused = False
         self._process = os.getpid()
         # When a sink that wants to know is to be told that nothing was written for a while.
-        self._idle_at: dict[Channel, float] = {}
+        self._idle_at: dict[Delivery, float] = {}
         # One round at a time: the thread's, or that of a caller who drains after the thread is gone.
         self._round_lock = threading.Lock()
 
     def wake(self, signal: Ticket | Hurry | None = None) -> None:
-        """Have the writer look at its channels soon. Starts the thread the first time."""
+        """Have the writer look at what waits soon. Starts the thread the first time."""
         self._signals.put(signal)
         if not self.is_running():
             self._start()
@@ -121,7 +125,7 @@ class Writer:
     def resume(self) -> None:
         """Let the thread be started again, at once if something waits."""
         self._paused = False
-        if self._tickets or any(not channel.is_empty() for channel in self._channels()):
+        if self._tickets or any(not delivery.is_empty() for delivery in self._all()):
             self.wake()
 
     def _start(self) -> None:
@@ -160,7 +164,7 @@ class Writer:
             return
         until = time.monotonic() + LINGER
         while not (self._tickets or self._paused or self._is_urgent) and (left := until - time.monotonic()) > 0:
-            if any(len(channel.buffer) >= BATCH for channel in self._channels()):
+            if any(len(delivery.buffer) >= BATCH for delivery in self._all()):
                 break
             try:
                 self._take_signal(self._signals.get(timeout=min(left, _LOOK)))
@@ -168,6 +172,9 @@ class Writer:
                 continue
         self._take_signals()
         self._is_urgent = False
+
+    def _all(self) -> list[Delivery]:
+        return [*self._own(), *self._recoveries()]
 
     def _take_signals(self) -> None:
         with contextlib.suppress(Empty):
@@ -182,23 +189,14 @@ class Writer:
 
     def _until_retry(self) -> float | None:
         now = time.monotonic()
-        pending = [channel for channel in self._channels() if channel.has_lines()]
+        deliveries = self._all()
+        pending = [delivery for delivery in deliveries if delivery.has_lines()]
         if pending and self._tickets:
             return _FLUSH_RETRY
-        times = [channel.retry_at if channel.failing else now + LINGER for channel in pending]
+        times = [delivery.retry_at if delivery.failing else now + LINGER for delivery in pending]
         times += self._idle_at.values()
-        times += [due for channel in self._channels() if (due := channel.folder.next_due()) is not None]
-        times += [
-            due
-            for channel in self._channels()
-            if not channel.failing and (due := channel.overflow.next_due()) is not None
-        ]
-        times += [
-            due
-            for channel in self._channels()
-            if not channel.failing and (due := channel.missing.next_due()) is not None
-        ]
-        if any(channel.spool is not None and channel.held_by_sink() is not None for channel in self._channels()):
+        times += [due for delivery in deliveries for due in delivery.due()]
+        if any(delivery.waits_for_sink() for delivery in deliveries):
             times.append(now + _HELD)
         if (ask_at := switch.next_ask()) is not None:
             times.append(ask_at)
@@ -218,19 +216,17 @@ class Writer:
         """Write what waits in every channel whose time has come, answer tickets, print reports."""
         self._before_round()
         asked = any(ticket.targets is None for ticket in self._tickets)
-        for channel in list(self._channels()):
+        for delivery in self._all():
             if asked:
                 # What is still in the buffer may belong to a run as well.
-                self._make_entries(channel, everything=True)
-            channel.add_tallies(everything=asked)
-            channel.add_markers(everything=asked)
+                self._make_entries(delivery, everything=True)
+            delivery.add_tallies(everything=asked)
+            delivery.add_markers(everything=asked)
         for ticket in self._tickets:
             if ticket.targets is None:
-                ticket.targets = {
-                    channel: channel.last_seq() for channel in self._channels() if not channel.is_recovery
-                }
-                for channel in ticket.targets:
-                    channel.retry_at = 0.0
+                ticket.targets = {delivery: delivery.last_seq() for delivery in self._own()}
+                for delivery in ticket.targets:
+                    delivery.retry_at = 0.0
         again = True
         while again:
             again = self._write_in_turn()
@@ -238,9 +234,9 @@ class Writer:
             self._answer_tickets()
             again = again and not self._paused  # a fork waits for one batch at most
         self._tell_idle()
-        for channel in list(self._channels()):
-            if channel.users <= 0 and not channel.is_closed and channel.is_empty():
-                self._retire(channel)
+        for delivery in self._all():
+            if delivery.is_over():
+                self._retire(delivery)
 
     def _write_in_turn(self) -> bool:
         """Write a batch of each channel; whether there may be more to do at once.
@@ -250,44 +246,40 @@ class Writer:
         batches waiting, only now and then.
         """
         again = is_busy = False
-        recoveries = []
-        for channel in list(self._channels()):
-            if channel.is_recovery:
-                recoveries.append(channel)
-            elif self._write_and_tell(channel):
+        for delivery in self._own():
+            if self._write_and_tell(delivery):
                 again = True
-                is_busy = is_busy or len(channel.buffer) + len(channel.ready) >= BATCH
+                is_busy = is_busy or len(delivery.buffer) + len(delivery.ready) >= BATCH
         self._turn += 1
         if is_busy and self._turn % _RECOVERY_TURN:
             return again
-        has_recovered = any(map(self._write_and_tell, recoveries))
+        has_recovered = any(map(self._write_and_tell, self._recoveries()))
         # A round ends now and then: who asks for a flush meanwhile need not wait until all is recovered.
         return again or (has_recovered and bool(self._turn % _RECOVERY_TURN))
 
-    def _write_and_tell(self, channel: Channel) -> bool:
-        channel.awake = False  # before looking: an append after this line wakes again
-        again = self._write_some(channel)
-        channel.acknowledge()
-        if self._tickets and (marker := channel.add_markers(everything=True)):
+    def _write_and_tell(self, delivery: Delivery) -> bool:
+        again = self._write_some(delivery)
+        delivery.acknowledge()
+        if self._tickets and (marker := delivery.add_markers(everything=True)):
             # Who waits for lines waits for the word about those that were dropped as well.
             again = True
             for ticket in self._tickets:
-                if ticket.targets and channel in ticket.targets:
-                    ticket.targets[channel] = max(ticket.targets[channel], marker)
+                if ticket.targets and delivery in ticket.targets:
+                    ticket.targets[delivery] = max(ticket.targets[delivery], marker)
         return again
 
     def _answer_tickets(self) -> None:
         now = time.monotonic()
         waiting = []
         for ticket in self._tickets:
-            behind = [channel for channel, target in (ticket.targets or {}).items() if channel.done() < target]
+            behind = [delivery for delivery, target in (ticket.targets or {}).items() if delivery.done() < target]
             if behind and now < ticket.deadline:
                 waiting.append(ticket)
             else:
                 ticket.on_done(not behind)
         self._tickets = waiting
 
-    def _write_some(self, channel: Channel) -> bool:
+    def _write_some(self, channel: Delivery) -> bool:
         """Write up to one batch; whether there may be more to do at once."""
         self._make_entries(channel)
         if not channel.ready or channel.retry_at > time.monotonic():
@@ -297,7 +289,7 @@ class Writer:
         if hasattr(channel.sink, "idle"):
             self._idle_at[channel] = time.monotonic() + _IDLE
         try:
-            channel.sink.write(channel.not_stored(batch) if channel.is_recovery else batch)
+            channel.sink.write(channel.not_stored(batch))
         except (SinkUnavailableError, OSError) as error:
             self._back_off(channel, error)
             return False
@@ -308,15 +300,15 @@ class Writer:
 
     def _tell_idle(self) -> None:
         now = time.monotonic()
-        for channel in [channel for channel, at in self._idle_at.items() if at <= now]:
-            del self._idle_at[channel]
+        for delivery in [delivery for delivery, at in self._idle_at.items() if at <= now]:
+            del self._idle_at[delivery]
             try:
-                channel.sink.idle()  # type: ignore[attr-defined]
+                delivery.sink.idle()  # type: ignore[attr-defined]
             except Exception as error:
-                text = f"sink {channel.name!r}: idle() failed: {error!r}"
-                report_once(("idle", channel.key, repr(error)), text)
+                text = f"sink {delivery.name!r}: idle() failed: {error!r}"
+                report_once(("idle", delivery.key, repr(error)), text)
 
-    def _make_entries(self, channel: Channel, everything: bool = False) -> None:
+    def _make_entries(self, channel: Delivery, everything: bool = False) -> None:
         """Turn records into entries at once, also while the sink is away: a record may hold on to large arguments."""
         channel.is_converting = True  # what is taken is in no list for a moment: nobody may think it done
         items = channel.take(max(_CONVERT, len(channel.buffer)) if everything else _CONVERT)
@@ -331,19 +323,12 @@ class Writer:
             channel.taken = items[-1][2]
             channel.overflow.converted(item[4] for item in items)
             channel.overflow.ready_bytes += sum(map(weight, islice(channel.ready, ready, None)))
-            self._shed(channel)
+            channel.shed()
         channel.is_converting = False
         channel.make_room()
 
     @staticmethod
-    def _shed(channel: Channel) -> None:
-        """Where the store is away or slow: let lines go that more important ones will need the room of."""
-        most = channel.bounds.lines * 4 // 5
-        if most < len(channel.ready) and not channel.is_recovery and not channel.bounds.block:
-            channel.ready = channel.overflow.shed(channel.ready, most)
-
-    @staticmethod
-    def _make_entry(channel: Channel, item: Item) -> None:
+    def _make_entry(channel: Delivery, item: Item) -> None:
         record = item[0]
         if isinstance(record, Entry):
             channel.ready.append(channel.rules.finish(record._replace(seq=item[2])))
@@ -358,7 +343,7 @@ class Writer:
         if entry is not None:
             channel.ready.append(channel.rules.finish(entry))
 
-    def _write_one_by_one(self, channel: Channel, error: Exception) -> bool:
+    def _write_one_by_one(self, delivery: Delivery, error: Exception) -> bool:
         """Find the entries a sink cannot store: they are set aside, the rest is written in order.
 
         An entry that is refused alone is offered without its contents: if that is taken, the contents were at fault and
@@ -368,19 +353,19 @@ class Writer:
         handled = lines = tries = 0
         suspects: list[tuple[Entry, Exception]] = []
         stopped: Exception | None = None
-        entries = list(islice(channel.ready, _FAR))
+        entries = list(islice(delivery.ready, _FAR))
         try:
             # Asked now: of the batch that failed the sink may have stored some.
-            new = {(entry.origin, entry.seq) for entry in channel.not_stored(entries)}
+            new = {(entry.origin, entry.seq) for entry in delivery.not_stored(entries)}
         except Exception as failed:
-            self._back_off(channel, failed)
+            self._back_off(delivery, failed)
             return False
         for entry in entries:
             if suspects and any(entry.job_id == suspect.job_id for suspect, _ in suspects):
                 suspects.append((entry, suspects[0][1]))
                 continue
             try:
-                is_stored = (entry.origin, entry.seq) not in new or self._store_one(channel, entry)
+                is_stored = (entry.origin, entry.seq) not in new or self._store_one(delivery, entry)
             except (SinkUnavailableError, OSError) as unavailable:
                 stopped = unavailable
                 break
@@ -391,8 +376,8 @@ class Writer:
                     break
                 continue
             for suspect, reason in suspects:
-                self._set_aside(channel, suspect, reason)
-                channel.missing.forget(suspect)  # nothing of this job is taken, nor would a word about it be
+                self._set_aside(delivery, suspect, reason)
+                delivery.missing.forget(suspect)  # nothing of this job is taken, nor would a word about it be
             handled += len(suspects) + 1
             lines += is_stored and not isinstance(entry, TallyRow)
             suspects.clear()
@@ -400,46 +385,46 @@ class Writer:
             if handled >= BATCH:
                 break
         if handled:
-            self._done(channel, handled, lines)
+            self._done(delivery, handled, lines)
         if stopped is not None or suspects:
-            self._back_off(channel, stopped or error)
+            self._back_off(delivery, stopped or error)
             return False
         return True
 
-    def _store_one(self, channel: Channel, entry: Entry) -> bool:
+    def _store_one(self, delivery: Delivery, entry: Entry) -> bool:
         """Whether the sink has `entry`; if not it is set aside. Raises where it may be the sink's fault."""
         reason: Exception | None = None
         for _ in range(2):  # once more: what failed in passing is no reason to lose a line
             try:
-                channel.sink.write([entry])
+                delivery.sink.write([entry])
                 return True
             except (SinkUnavailableError, OSError):
                 raise
             except EntryRefusedError as error:
-                self._set_aside(channel, entry, error)
+                self._set_aside(delivery, entry, error)
                 return False
             except Exception as error:
                 reason = error
-        channel.sink.write([_without_contents(entry)])
-        self._set_aside(channel, entry, reason)
+        delivery.sink.write([_without_contents(entry)])
+        self._set_aside(delivery, entry, reason)
         return False
 
     @staticmethod
-    def _set_aside(channel: Channel, entry: Entry, reason: Exception | None) -> None:
+    def _set_aside(delivery: Delivery, entry: Entry, reason: Exception | None) -> None:
         if not isinstance(entry, TallyRow):
-            channel.quarantined += 1
-            counts = channel.folder.jobs.of(entry)
+            delivery.quarantined += 1
+            counts = delivery.folder.jobs.of(entry)
             counts.quarantined += 1
             counts.stored -= 1  # _done() will count it among those
-            channel.missing.note((entry.namespace, entry.job_id))
-        kept_in = quarantine.keep(channel, entry, reason)
+            delivery.missing.note((entry.namespace, entry.job_id))
+        kept_in = quarantine.keep(delivery, entry, reason)
         report_once(
-            ("refused", channel.key, type(reason).__name__),
-            f"sink {channel.name!r} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}): "
+            ("refused", delivery.key, type(reason).__name__),
+            f"sink {delivery.name!r} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}): "
             f"{reason!r}. Such lines are counted as quarantined" + (f" and kept in {kept_in!r}" if kept_in else ""),
         )
 
-    def _done(self, channel: Channel, count: int, lines: int) -> None:
+    def _done(self, channel: Delivery, count: int, lines: int) -> None:
         """The first `count` entries need no more work; `lines` lines among them are in the store."""
         for _ in range(count):
             entry = channel.ready.popleft()
@@ -458,21 +443,18 @@ class Writer:
             report(f"sink {channel.name!r}: {dropped - channel.told_dropped} lines dropped, the buffer was full")
             channel.told_dropped = dropped
 
-    def _back_off(self, channel: Channel, error: Exception) -> None:
-        pause = min(_FIRST_BACKOFF * 2**channel.failures, _LAST_BACKOFF)
-        channel.failures = min(channel.failures + 1, 10)
-        channel.retry_at = time.monotonic() + (_FLUSH_RETRY if self._tickets else pause)
-        text = str(error) if isinstance(error, SinkUnavailableError) else f"sink {channel.name!r} failed: {error!r}"
-        if not channel.failing or text != channel.last_error:
-            channel.failing = True
-            channel.last_error = text
+    def _back_off(self, delivery: Delivery, error: Exception) -> None:
+        pause = min(_FIRST_BACKOFF * 2**delivery.failures, _LAST_BACKOFF)
+        delivery.failures = min(delivery.failures + 1, 10)
+        delivery.retry_at = time.monotonic() + (_FLUSH_RETRY if self._tickets else pause)
+        text = str(error) if isinstance(error, SinkUnavailableError) else f"sink {delivery.name!r} failed: {error!r}"
+        if not delivery.failing or text != delivery.last_error:
+            delivery.failing = True
+            delivery.last_error = text
             advice = getattr(error, "advice", "")
-            kept = (
-                "stay in the spool" if channel.is_recovery else f"are kept in memory (at most {channel.bounds.lines})"
-            )
             report(
-                f"{text}. {advice + '. ' if advice else ''}Job log lines {kept} and are tried again; the application "
-                "is not affected"
+                f"{text}. {advice + '. ' if advice else ''}Job log lines {delivery.where_kept()} and are tried again; "
+                "the application is not affected"
             )
 
 

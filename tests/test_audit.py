@@ -12,8 +12,8 @@ from collections.abc import Callable
 import pytest
 
 from joblog_router import JobContextFilter, JobLogHandler, job_context
-from joblog_router._pipeline.audit import audit_logging
-from joblog_router._pipeline.status import snapshot
+from joblog_router._inspection.audit import audit_logging
+from joblog_router._inspection.snapshot import snapshot
 from tests.helpers import configure, entries, job_handler
 
 

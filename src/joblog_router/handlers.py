@@ -6,8 +6,8 @@ a filter put on the handler, as with every other handler. Configuration (`__init
 
 from __future__ import annotations
 
-import difflib
 import functools
+import inspect
 import logging
 import os
 import weakref
@@ -26,6 +26,7 @@ from ._pipeline.router import router
 from ._pipeline.rules import Rules
 from ._pipeline.settings import UNSET, Unset
 from ._pipeline.sinks import make_sink
+from ._pipeline.unknown import did_you_mean
 from .exceptions import ConfigurationError
 from .sinks.base import Sink
 
@@ -34,11 +35,6 @@ __all__ = ["JobLogHandler"]
 _DEFAULT_CAPACITY = 50_000
 _DEFAULT_BYTES = 64 * 2**20
 _LONGEST_BLOCK = 60.0
-_SETTINGS = (
-    "level, sink, options, loggers, exclude, capacity, capacity_bytes, block, fold, unfolded, spool, redact, "
-    "spool_redact, staff, max_lines, evidence, late, late_grace, services, generator_drivers, report_tasks, "
-    "resolvers, filters, formatter"
-)
 
 
 def _telling(init: Callable[..., None]) -> Callable[..., None]:
@@ -133,9 +129,9 @@ class JobLogHandler(logging.Handler):
         **unknown: Any,
     ) -> None:
         if unknown:
-            near = difflib.get_close_matches(min(unknown), _SETTINGS.split(", "), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigurationError(f"JobLogHandler has no setting {min(unknown)!r}.{hint} It knows: {_SETTINGS}")
+            name, known = min(unknown), _settings()
+            hint = did_you_mean(name, known)
+            raise ConfigurationError(f"JobLogHandler has no setting {name!r}.{hint} It knows: {', '.join(known)}")
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             raise ConfigurationError(f"JobLogHandler: capacity must be a positive whole number, not {capacity!r}")
         if isinstance(capacity_bytes, bool) or not isinstance(capacity_bytes, int) or capacity_bytes < 1:
@@ -219,6 +215,12 @@ class JobLogHandler(logging.Handler):
             _remember(None, self)
             _release(self._owner, self._channel, self._use)
         super().close()
+
+
+def _settings() -> list[str]:
+    """What a handler's configuration may name: the parameters, and what dictConfig keeps for itself."""
+    *known, _ = list(inspect.signature(JobLogHandler.__init__).parameters)[1:]
+    return [*known, "filters", "formatter"]
 
 
 def _release(owner: object, channel: Channel, use: Use) -> None:

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """See `joblog_router.cli`. 1 where something is wrong with a job, or not understood."""
     jobs = jobs_of(options)
     store = arguments.store_of(options)
-    if options.tell and not router._snapshot():
+    if options.tell and not router.sinks():
         raise ConfigurationError("--tell needs the project's logging with its job handler: run manage.py joblog doctor")
     status = 0
     for job in jobs:

@@ -11,9 +11,10 @@ import itertools
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..sinks.base import HoldingSink, IdleSink, Sink
 from .folding import Folder
 from .missing import Missing
 from .scopes import JobScope
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..entry import Entry
-    from ..sinks.base import Sink
     from .channel import Channel, Item
     from .naming import LoggerNames
     from .overflow import Overflow
@@ -47,6 +47,8 @@ class Delivery(ABC):
         self.key = key
         self.name = name
         self.sink = sink
+        self.idling = sink if isinstance(sink, IdleSink) else None
+        self._holding = sink if isinstance(sink, HoldingSink) else None
         self.origin = origin
         # As they were captured, and as the sink gets them.
         self.buffer = buffer
@@ -118,7 +120,7 @@ class Delivery(ABC):
     def shed(self) -> None:
         """Where the store is away or slow: let lines go that more important ones will need the room of."""
 
-    def not_stored(self, batch: list[Entry]) -> list[Entry]:
+    def not_stored(self, batch: list[Entry]) -> Sequence[Entry]:
         """Those of `batch` that the sink does not have yet; this process's own lines need no question."""
         return batch
 
@@ -134,8 +136,7 @@ class Delivery(ABC):
 
     def held_by_sink(self) -> int | None:
         """The lowest number of a line that the sink has taken and not stored yet, for sinks that do so; or None."""
-        held_from: Callable[[str], int | None] | None = getattr(self.sink, "held_from", None)
-        return None if held_from is None else held_from(self.origin)
+        return None if self._holding is None else self._holding.held_from(self.origin)
 
     def waits_for_sink(self) -> bool:
         """Whether a spool keeps lines until the sink has stored what it holds."""

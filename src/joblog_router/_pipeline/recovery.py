@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..entry import Entry
+from ..sinks.base import KnowingSink
 from . import project
 from .channel import Channel, Item
 from .delivery import Delivery
@@ -194,10 +195,9 @@ class RecoveryDelivery(Delivery):
     def shed(self) -> None:
         """Nothing is let go: it is in the segment."""
 
-    def not_stored(self, batch: list[Entry]) -> list[Entry]:
+    def not_stored(self, batch: list[Entry]) -> Sequence[Entry]:
         """Those of `batch` that the sink does not have yet, where the sink itself would not notice."""
-        unknown: Callable[[list[Entry]], list[Entry]] | None = getattr(self.sink, "not_stored", None)
-        return batch if unknown is None else unknown(batch)
+        return self.sink.not_stored(batch) if isinstance(self.sink, KnowingSink) else batch
 
     def is_over(self) -> bool:
         """Whether nothing is left to do, for the sink either: until then the segment is needed."""

@@ -23,6 +23,7 @@ from logging import LogRecord
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..sinks.base import Sink
 from . import leaks, resolve, scopes, settings, switch
 from .channel import Channel, Item, Use
 from .delivery import ChannelDelivery, Delivery
@@ -62,7 +63,7 @@ class Router:
         self._status: StatusFile | None = None
         self.recovery = Recovery(self._channels, self.wake_writer)
         self._writer = Writer(self._deliveries, self.recovery.running, self._retire, self._before_round)
-        self._origin = _new_origin()
+        self.origin = _new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
         self._exit_deadline: float | None = None
         # Our exit function is over: nobody asks to flush what is logged from here on.
@@ -117,8 +118,7 @@ class Router:
     def _use_spool(self, channel: Channel, directory: Path | None) -> None:
         if not channel.use_spool(directory):
             return
-        for handler in list(self._renewals):
-            handler.renew()
+        self.renew_handlers()
         if directory is None or channel.spool is None:
             return
         try:
@@ -138,7 +138,7 @@ class Router:
             directory = min(self.recovery.directories(), default=None)
             if directory is None:
                 return
-            self._status = StatusFile(directory, self._origin)
+            self._status = StatusFile(directory, self.origin)
         self._status.write(_snapshot)
 
     def _end_with_multiprocessing(self) -> None:
@@ -159,10 +159,18 @@ class Router:
         """Call `handler.renew()` in the child of every fork."""
         self._renewals.add(handler)
 
+    def handlers(self) -> list[Renewable]:
+        """What was given to `renew_after_fork` and is still there."""
+        return list(self._renewals)
+
     def renew_handlers(self) -> None:
         """Have every handler make its capturing function anew."""
-        for handler in list(self._renewals):
+        for handler in self.handlers():
             handler.renew()
+
+    def sinks(self) -> dict[str, Sink]:
+        """The sinks that are open here, by key, the first configured first."""
+        return {channel.key: channel.sink for channel in self._snapshot()}
 
     def wake_writer(self) -> None:
         """Start the writer's thread if there is none."""
@@ -173,9 +181,9 @@ class Router:
         if not self._writer.pause(FORK_TIMEOUT):
             return
         for delivery in (*self._deliveries(), *self.recovery.running()):
-            if hasattr(delivery.sink, "idle"):
+            if delivery.idling is not None:
                 with contextlib.suppress(Exception):
-                    delivery.sink.idle()
+                    delivery.idling.idle()
 
     def after_fork_in_parent(self) -> None:
         """Go on as before."""
@@ -220,7 +228,7 @@ class Router:
         self._writer = Writer(self._deliveries, self.recovery.running, self._retire, self._before_round)
         self._status = None
         self.recovery.start_anew()
-        self._origin = _new_origin()
+        self.origin = _new_origin()
         self._count = 0
         self._before = dict.fromkeys(self._before, 0)
         self._stuck = []
@@ -235,7 +243,7 @@ class Router:
 
     def _next_origin(self) -> str:
         self._count += 1
-        return self._origin if self._count == 1 else f"{self._origin}.{self._count}"
+        return self.origin if self._count == 1 else f"{self.origin}.{self._count}"
 
     def close_channel(self, channel: Channel, use: Use) -> None:
         """One user less. The last one leaves the rest to the writer: nothing waits here, `dictConfig` holds locks."""
@@ -483,7 +491,7 @@ class Renewable(Protocol):
 
 def _snapshot() -> dict[str, Any]:
     # By name: it looks at handlers, which import this module.
-    snapshot: dict[str, Any] = load("joblog_router._pipeline.status.snapshot")()
+    snapshot: dict[str, Any] = load("joblog_router._inspection.snapshot.snapshot")()
     return snapshot
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from itertools import count
 from typing import Any, Final, NamedTuple
 
 from ..exceptions import ConfigurationError, JobLogError
-from ..sinks.base import Sink
+from ..sinks.base import PlacedSink, Sink
 from .dotted import load
 from .lasting import digest, former
+from .unknown import did_you_mean
 
 # Dotted names, so that nothing is imported before it is asked for.
 SINKS: Final[Mapping[str, str]] = {
@@ -71,9 +71,8 @@ def make_sink(sink: object, options: object) -> NamedSink:
     if sink == "memory":
         # Belongs to the handler it was made for; the others are the same place whoever asks.
         return NamedSink(made, sink, f"{sink} #{next(_fresh)}", False, sink)
-    place = getattr(made, "place", None)
-    if place:
-        key = f"{sink} {place}"
+    if isinstance(made, PlacedSink) and made.place:
+        key = f"{sink} {made.place}"
         return NamedSink(made, sink, key, True, key if len(key) <= _LONGEST_PLACE else f"{sink} {digest(key)}", key)
     key = f"{sink} {sorted(given.items(), key=lambda item: item[0])!r}"
     return NamedSink(made, sink, key, True, f"{sink} {digest(given)}", former(key))
@@ -83,8 +82,7 @@ def _load_factory(name: str) -> Any:
     if name in SINKS:
         return load(SINKS[name])
     if "." not in name:
-        near = difflib.get_close_matches(name, SINKS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, SINKS)
         raise ConfigurationError(f"JobLogHandler: there is no sink {name!r}.{hint} Known: {_listed()}, a dotted path")
     try:
         factory = load(name)
@@ -105,8 +103,7 @@ def _check_signature(name: str, factory: Any, given: dict[str, Any]) -> None:
     known = [name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_POSITIONAL]
     for option in given:
         if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(option, known)
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise ConfigurationError(f"JobLogHandler: sink {name!r} has no option {option!r}; {takes}.{hint}")
     for option, parameter in signature.parameters.items():

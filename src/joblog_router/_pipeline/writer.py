@@ -286,7 +286,7 @@ class Writer:
             return False
         batch = list(islice(channel.ready, BATCH))
         channel.is_closed = False
-        if hasattr(channel.sink, "idle"):
+        if channel.idling is not None:
             self._idle_at[channel] = time.monotonic() + _IDLE
         try:
             channel.sink.write(channel.not_stored(batch))
@@ -303,7 +303,8 @@ class Writer:
         for delivery in [delivery for delivery, at in self._idle_at.items() if at <= now]:
             del self._idle_at[delivery]
             try:
-                delivery.sink.idle()  # type: ignore[attr-defined]
+                if delivery.idling is not None:
+                    delivery.idling.idle()
             except Exception as error:
                 text = f"sink {delivery.name!r}: idle() failed: {error!r}"
                 report_once(("idle", delivery.key, repr(error)), text)
@@ -451,7 +452,7 @@ class Writer:
         if not delivery.failing or text != delivery.last_error:
             delivery.failing = True
             delivery.last_error = text
-            advice = getattr(error, "advice", "")
+            advice = error.advice if isinstance(error, SinkUnavailableError) else ""
             report(
                 f"{text}. {advice + '. ' if advice else ''}Job log lines {delivery.where_kept()} and are tried again; "
                 "the application is not affected"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from .._pipeline.status import snapshot
+from .._inspection.snapshot import snapshot
 from .._pipeline.text import clip
 from ..entry import Entry
 from ..exceptions import SinkUnavailableError

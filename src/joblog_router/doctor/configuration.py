@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from .._pipeline.dotted import load
+from .._pipeline.unknown import did_you_mean
 from ..context import current_namespace
 from ..exceptions import ConfigurationError
 from ..sinks.store import Store
@@ -59,8 +59,7 @@ class Configuration:
         known = [one.name for one in fields(cls)]
         for key, value in (given or {}).items():
             if key not in known:
-                near = difflib.get_close_matches(str(key).upper(), known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(str(key).upper(), known)
                 raise ConfigurationError(f"{place} has no key {key!r}.{hint} Known: {', '.join(known)}")
             if key in ("PATIENCE", "TIMEOUT"):
                 if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Sink
+from .base import HoldingSink, IdleSink, KnowingSink, PlacedSink, Sink
 from .callable import CallableSink
 from .jsonl import JsonLinesSink
 from .logger import LoggerSink
@@ -13,10 +13,14 @@ from .store import ALL, Page, Selection, Store, Summary
 __all__ = [
     "ALL",
     "CallableSink",
+    "HoldingSink",
+    "IdleSink",
     "JsonLinesSink",
+    "KnowingSink",
     "LoggerSink",
     "MemorySink",
     "Page",
+    "PlacedSink",
     "Selection",
     "Sink",
     "Store",

@@ -49,7 +49,7 @@ def readable_sinks() -> list[Store]:
     """The sinks of this process's handlers that can be read, the first configured first."""
     from .._pipeline.router import router
 
-    return [channel.sink for channel in router._snapshot() if isinstance(channel.sink, Store)]
+    return [sink for sink in router.sinks().values() if isinstance(sink, Store)]
 
 
 def _store_of(named: object, place: str) -> Store:
@@ -80,8 +80,7 @@ def _store_of(named: object, place: str) -> Store:
     except ConfigurationError as error:
         raise ConfigurationError(f"{place} ({named!r}): {str(error).removeprefix('JobLogHandler: ')}") from error
     # The handler's own object where it has the same place: it knows what it keeps in memory.
-    channel = router._channels.get(made.key)
-    store: Sink = made.sink if channel is None else channel.sink
+    store: Sink = router.sinks().get(made.key, made.sink)
     if not isinstance(store, Store):
         raise ConfigurationError(f"{place} ({named!r}) cannot be read: {made.name} is a sink and no store")
     return store

@@ -1,6 +1,7 @@
 """What keeps lines out of job logs, or puts them into the wrong hands, in the logging configuration as it is now.
 
-A look at the loggers of this process: changes nothing, logs nothing, reads no file. For status files and doctors.
+A look at the loggers of this process: changes nothing, logs nothing, reads no file. Called by `snapshot`, on the writer
+thread or a command's; imports the handler and the filter to know them.
 """
 
 from __future__ import annotations

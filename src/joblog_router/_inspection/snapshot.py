@@ -1,4 +1,8 @@
-"""What a running process can say about itself, as plain data: for a status file beside its spool."""
+"""What a running process can say about itself, as plain data: for a status file beside its spool.
+
+Called by the router on the writer thread, by name, and by the doctor's probes on theirs. Imports handlers, the router
+and `audit`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,10 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from .._pipeline.leaks import leak_report
+from .._pipeline.router import router
 from ..handlers import JobLogHandler
 from .audit import audit_logging
-from .leaks import leak_report
-from .router import router
 
 _STARTED = time.time()
 
@@ -25,7 +29,7 @@ def snapshot() -> dict[str, Any]:
     return {
         "version": 1,
         "pid": os.getpid(),
-        "origin": router._origin,
+        "origin": router.origin,
         "program": os.path.basename(sys.argv[0]) if sys.argv else "",  # noqa: PTH119 - text, maybe no path at all
         "python": sys.version.split()[0],
         "started": _STARTED,
@@ -37,4 +41,4 @@ def snapshot() -> dict[str, Any]:
 
 
 def _handlers() -> list[JobLogHandler]:
-    return [handler for handler in list(router._renewals) if isinstance(handler, JobLogHandler) and handler.is_open]
+    return [handler for handler in router.handlers() if isinstance(handler, JobLogHandler) and handler.is_open]

@@ -10,18 +10,10 @@ import logging
 from typing import Any
 
 from ._pipeline import resolve as resolving
+from ._pipeline.attributes import BARE_LENGTH, STAMP, put_on
 from ._pipeline.generators import ALWAYS, ASK, GUARDS
 from ._pipeline.naming import LoggerNames
-from ._pipeline.resolve import (
-    BARE_LENGTH,
-    DEFAULT_EVIDENCE,
-    NO_JOB,
-    STAMP,
-    Captured,
-    note_unaddressed,
-    put_on,
-    resolve,
-)
+from ._pipeline.resolve import DEFAULT_EVIDENCE, NO_JOB, Captured, note_unaddressed, resolve
 from ._pipeline.services import is_service
 from .exceptions import ConfigurationError
 from .handlers import is_taken

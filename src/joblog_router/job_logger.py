@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 from typing import Any, overload
 
-from ._pipeline.resolve import NO_JOB, STAMP, resolve
+from ._pipeline.attributes import ADDRESS, STAMP
+from ._pipeline.resolve import NO_JOB, resolve
 from .context import detached
 
 __all__ = ["JobLogger"]
@@ -74,7 +75,7 @@ class _Logger(logging.Logger):
         """A record that is addressed to the job."""
         record = super().makeRecord(*args, **kwargs)
         if self._job_id is not None:
-            record.__dict__.setdefault("job_log_id", self._job_id)
+            record.__dict__.setdefault(ADDRESS, self._job_id)
         return record
 
     def callHandlers(self, record: logging.LogRecord) -> None:

@@ -15,6 +15,7 @@ from marshal import dumps
 from typing import Any, TypeAlias
 
 from . import scopes
+from .attributes import BARE_LENGTH, extras_of, put_on
 from .channel import Channel
 from .exceptions import CapturedException, capture_exception
 from .generators import ALWAYS, ASK, GUARDS
@@ -22,7 +23,7 @@ from .naming import LoggerNames
 from .overflow import LONG
 from .primitives import freeze
 from .report import report_once
-from .resolve import BARE_LENGTH, Captured, extras_of, put_on, resolve
+from .resolve import Captured, resolve
 from .scopes import JobScope
 from .services import is_service
 from .spool import BODY, FORMAT, NEAR_MASK, RING, ROOM, SLOT, pack_scope

@@ -11,22 +11,22 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any, Final
 
 from . import lifetime, scopes
+from .attributes import ADDRESS, AUDIENCE, BARE_LENGTH, JOB_ID, STAMP
 from .generators import ALWAYS, ASK, GUARDS, HOLDING
 from .leaks import CONFLICT, GENERATOR, LATE, MARKED, SERVICE, UNADDRESSED, note
 from .namespaces import current_namespace
-from .primitives import field_name, freeze
+from .primitives import freeze
 from .report import report_once
 from .scopes import UNKNOWN, JobScope, among_generators, current_job, late_twin, still_open
 from .services import NAMED, SERVICES, is_service, is_service_loop
 from .stats import Tally
 from .text import clean
 
-STAMP: Final = "_joblog"
 # The event loop's own logger ("Task exception was never retrieved") speaks in whatever context the garbage collector
 # or a callback happens to run in, about any job.
 _ASYNCIO: Final = "asyncio"
@@ -87,30 +87,7 @@ conflicts = Tally()
 foreign_service = Tally()
 generators = Tally()
 
-# A bare record: how many attributes it has, and the last of them. Whatever stands behind that one in a record's
-# __dict__ was added: extra, a record factory's attributes, a formatter's, our stamp.
-_BARE: Final = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
-BARE_LENGTH: Final = len(_BARE)
-_STAMPED_LENGTH: Final = BARE_LENGTH + 2
-_LAST: Final = next(reversed(_BARE))
-
-
-def _make_room() -> None:
-    """Have the interpreter keep a place for our attributes in every record.
-
-    An object's attributes stand in a fixed row until one comes for which there is none; then that object gets a hash
-    table of its own, for a tenth of a logging call. The row is as long as the first few objects of a class need it.
-    """
-    record = logging.LogRecord("", 0, "", 0, "", (), None)
-    setattr(record, STAMP, None)
-    record.job_id = None
-
-
-_make_room()
-# Formatters leave these; they are nobody's extra.
-_FORMATTERS: Final = frozenset({"message", "asctime", "exc_text", "taskName"})
-
-DEFAULT_EVIDENCE: Final = frozenset({"job_id"})
+DEFAULT_EVIDENCE: Final = frozenset({JOB_ID})
 _evidence: frozenset[str] = DEFAULT_EVIDENCE
 # Keys of the truth tests.
 _RESOLVERS: Final = "resolvers"
@@ -161,14 +138,14 @@ def _resolve_added(record: logging.LogRecord, added: dict[str, Any], scope: JobS
         if type(stamp) is Captured:
             return stamp.scope
         return stamp if isinstance(stamp, JobScope) else None
-    if added.get("job_log") is False:
+    if added.get(AUDIENCE) is False:
         added[STAMP] = NO_JOB
         return None
-    if "job_log_id" in added:
+    if ADDRESS in added:
         # Before the scope is judged: an addressed record is not late, wherever it comes from.
         if HOLDING or (scope is not None and scope.closed):
             scope = current_job()
-        scope = added[STAMP] = _addressed(added["job_log_id"], scope)
+        scope = added[STAMP] = _addressed(added[ADDRESS], scope)
         return None if scope is NO_JOB else scope
     if HOLDING:
         scope = among_generators(scope)
@@ -231,7 +208,7 @@ def address(namespace: str, job_id: str) -> dict[str, Any]:
     scope = current_job()
     if scope is None or scope.job_id != job_id or scope.namespace != namespace:
         scope = JobScope(job_id, namespace=namespace)
-    return {STAMP: scope, "job_log_id": job_id}
+    return {STAMP: scope, ADDRESS: job_id}
 
 
 def _agrees(value: object, scope: JobScope) -> bool:
@@ -393,41 +370,3 @@ def use_late_policy(marked_names: set[str], all_names: set[str], grace: float) -
 
     _keeps_late = keeps
     lifetime.on_close("late policy", _note_closing)
-
-
-def put_on(attributes: dict[str, Any], scope: JobScope) -> None:
-    """What JobContextFilter leaves on a record that is about `scope`'s job; what is there already stays."""
-    attributes.setdefault("job_id", scope.job_id)
-    attributes.setdefault(STAMP, scope)
-    fields = scope.fields
-    for name in fields:
-        if name not in attributes:
-            attributes[name] = fields[name]
-
-
-def extras_of(added: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the call passed in `extra`, frozen to primitives, without this library's own keys. None if nothing.
-
-    `fields` are the scope's, which JobContextFilter has put on the record too.
-    """
-    if len(added) == _STAMPED_LENGTH and "job_id" in added and STAMP in added:
-        return None  # JobContextFilter has seen it, and nobody else
-    found: dict[str, Any] | None = None
-    for key in reversed(added):
-        if key == _LAST:
-            break
-        if key in _NOT_EXTRA and (key != "job_log" or not isinstance(added[key], str)):
-            continue  # a text under "job_log" is the line's audience; the writer takes it out again
-        value = added[key]
-        if key in fields and fields[key] is value:
-            continue
-        name = key if type(key) is str and key.isidentifier() else field_name(key)
-        if name[:1] == "_":
-            continue
-        if found is None:
-            found = {}
-        found[name] = freeze(value)
-    return found
-
-
-_NOT_EXTRA: Final = _FORMATTERS | {"job_log", "job_log_id", "job_id", STAMP}

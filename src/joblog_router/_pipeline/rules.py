@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from ..entry import Entry
 from ..exceptions import ConfigurationError
 from . import settings
+from .attributes import AUDIENCE
 from .capping import FEWEST
 from .naming import LoggerNames
 from .redaction import STANDARD, Redactor, make_redactor
@@ -20,8 +21,6 @@ from .report import report_once, use_mask
 
 ALL: Final = "all"
 STAFF: Final = "staff"
-# The key of `extra` (or of a scope's fields) that carries the audience as far as here.
-MARK: Final = "job_log"
 
 
 class Rules(NamedTuple):
@@ -76,7 +75,7 @@ class Rules(NamedTuple):
 
     def finish(self, entry: Entry) -> Entry:
         """`entry` as sinks may see it."""
-        if MARK in entry.fields or self.is_for_staff(entry.logger):
+        if AUDIENCE in entry.fields or self.is_for_staff(entry.logger):
             entry = _for_audience(entry)
         redactor = self.redactor()
         return entry if redactor is None else redactor.entry(entry)
@@ -94,7 +93,7 @@ class SeveralRules:
 
     def finish(self, entry: Entry) -> Entry:
         """See `Rules`."""
-        if MARK in entry.fields or any(rules.is_for_staff(entry.logger) for rules in self._rules):
+        if AUDIENCE in entry.fields or any(rules.is_for_staff(entry.logger) for rules in self._rules):
             entry = _for_audience(entry)
         redactor = self.redactor()
         return entry if redactor is None else redactor.entry(entry)
@@ -137,7 +136,7 @@ def _defaults() -> Rules:
 def _for_audience(entry: Entry) -> Entry:
     """`entry` without the mark. An audience that is not known is taken for staff: rather too few readers."""
     fields = dict(entry.fields)
-    audience = fields.pop(MARK, STAFF)
+    audience = fields.pop(AUDIENCE, STAFF)
     if audience not in (ALL, STAFF):
         report_once(
             ("audience", str(audience)),

@@ -11,8 +11,8 @@ import logging
 import sys
 from typing import Any, Final
 
+from .._pipeline.attributes import STAMP
 from .._pipeline.report import report_once
-from .._pipeline.resolve import STAMP
 from ..handlers import JobLogHandler
 
 __all__ = ["StructlogJobLogHandler"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from .._pipeline.resolve import NO_JOB, STAMP
+from .._pipeline.attributes import STAMP
+from .._pipeline.resolve import NO_JOB
 from ..entry import Entry
 from ..exceptions import ConfigurationError
 

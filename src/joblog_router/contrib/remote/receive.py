@@ -29,6 +29,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from ..._pipeline import rules, switch
+from ..._pipeline.attributes import AUDIENCE
 from ..._pipeline.primitives import freeze
 from ..._pipeline.report import report_once
 from ..._pipeline.sinks import NamedSink, make_sink
@@ -49,7 +50,7 @@ _TOLERANCE: Final = 5.0
 _OLDEST: Final = 30 * 86_400.0
 _MOST: Final = 2**62
 # Fields by which readers take a line for something else: a tally, another audience.
-_RESERVED: Final = ("fold", "folded", rules.MARK)
+_RESERVED: Final = ("fold", "folded", AUDIENCE)
 _LOCK_TIMEOUT: Final = 10.0
 _MOST_BUCKETS: Final = 10_000
 _WITHOUT_COPIES: Final = ("jsonl", "callable", "logger", "memory")

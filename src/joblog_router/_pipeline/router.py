@@ -8,7 +8,6 @@ import all of the pipeline but `capture`, `policy` and what is built on the rout
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
 import os
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..sinks.base import Sink
-from . import leaks, resolve, scopes, settings, switch
+from . import flushing, leaks, resolve, scopes, settings, switch
 from .channel import Channel, Item, Use
 from .delivery import ChannelDelivery, Delivery
 from .dotted import load
@@ -37,7 +36,7 @@ from .sinks import NamedSink
 from .spool import pack_scope
 from .status_file import StatusFile
 from .text import clean
-from .writer import NOW, Ticket, Writer
+from .writer import NOW, Writer
 
 # Seconds without progress, and in all, that the end of the process may be held up; and a fork.
 EXIT_TIMEOUT = 3.0
@@ -195,6 +194,10 @@ class Router:
         self._start_anew()
         self._end_with_multiprocessing()
 
+    def _look_for_fork(self) -> None:
+        if self._process != os.getpid():
+            self._start_in_unannounced_child()
+
     def _start_in_unannounced_child(self) -> None:
         """A fork whose hooks did not run, as under uWSGI without --py-call-osafterfork, found with a line or a flush.
 
@@ -271,26 +274,13 @@ class Router:
 
     def flush(self, timeout: float) -> bool:
         """Wait until what was captured before is stored; whether it is. False at once on the writer thread."""
-        if self._process != os.getpid():
-            self._start_in_unannounced_child()
-        if self._writer.is_current():
-            return False
-        if not self._waiting():
-            return True
-        done = threading.Event()
-        answer = []
+        self._look_for_fork()
+        return flushing.flush(self._writer, self._waiting, timeout)
 
-        def on_done(complete: bool) -> None:
-            answer.append(complete)
-            done.set()
-
-        ticket = Ticket(time.monotonic() + timeout, on_done)
-        self._writer.wake(ticket)
-        if not self._writer.is_running():
-            self._writer.drain()
-            return not self._waiting()
-        done.wait(timeout)
-        return bool(answer and answer[0])
+    async def aflush(self, timeout: float) -> bool:
+        """`flush` for coroutines: the loop goes on meanwhile."""
+        self._look_for_fork()
+        return await flushing.aflush(self._writer, self._waiting, timeout)
 
     def flush_unless_stuck(self, timeout: float) -> bool:
         """`flush` for those who come often: once it failed, False at once until all that waited then is stored."""
@@ -301,42 +291,6 @@ class Router:
             return True
         self._stuck = [(one, one.last_seq()) for one in self._deliveries() if not one.is_empty()]
         return False
-
-    async def aflush(self, timeout: float) -> bool:
-        """`flush` for coroutines: the loop goes on meanwhile."""
-        if self._process != os.getpid():
-            self._start_in_unannounced_child()
-        if self._writer.is_current():
-            return False
-        if not self._waiting():
-            return True
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[bool] = loop.create_future()
-
-        def settle(complete: bool) -> None:
-            if not answer.done():
-                answer.set_result(complete)
-
-        def on_done(complete: bool) -> None:
-            try:
-                loop.call_soon_threadsafe(settle, complete)
-            except RuntimeError:
-                pass  # the loop was closed while the writer worked
-
-        self._writer.wake(Ticket(time.monotonic() + timeout, on_done))
-        if not self._writer.is_running():
-            # In a thread, for the loop's sake; where none can be started any more nothing else goes on either.
-            try:
-                await asyncio.wait_for(loop.run_in_executor(None, self._writer.drain), timeout)
-            except TimeoutError:
-                return False
-            except RuntimeError:
-                self._writer.drain()
-            return not self._waiting()
-        try:
-            return await asyncio.wait_for(answer, timeout)
-        except TimeoutError:
-            return False
 
     def handler_flush(self) -> None:
         """`logging.Handler.flush`: a signal only, as `dictConfig` calls it with locks held; at exit it waits."""
@@ -397,8 +351,7 @@ class Router:
         return has_waiting() or any(not delivery.is_empty() for delivery in self._deliveries())
 
     def _wake(self, channel: Channel, *, hurry: bool = False) -> None:
-        if self._process != os.getpid():
-            self._start_in_unannounced_child()
+        self._look_for_fork()
         # A handler that was closed but left on its logger logs again: its channel comes back as it was.
         self._channels.setdefault(channel.key, channel)
         self._writer.wake(NOW if hurry else None)

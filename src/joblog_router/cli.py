@@ -1,7 +1,8 @@
 """The command `joblog`: `python -m joblog_router` and `manage.py joblog` are the same.
 
 Exit status: 0 fine, 1 a finding (no such log, a store that cannot be read), 2 misuse. A command is a module with
-`add_arguments(parser)` and `run(options, console) -> int`, loaded when it is asked for, and a row in `COMMANDS`.
+`add_arguments(parser)` and `run(options, console) -> int`, loaded when it is asked for, and a row in `COMMANDS`. Runs
+on the main thread; commands are imported by name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""One hierarchy of errors. Only configuration raises; what depends on the world is reported, counted and retried."""
+"""One hierarchy of errors. Only configuration raises; what depends on the world is reported, counted and retried.
+
+Imports nothing, so that everything may import it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The filters: one writes on each record which job it is about, one keeps away what is in a job's log anyway.
 
-Made by `dictConfig`, called by `logging` on the thread that logs: no lock, no I/O, no exception out.
+Made by `dictConfig`, called by `logging` on the thread that logs: no lock, no I/O, no exception out. Imports what
+`resolve` needs, and handlers to ask whether they take a record.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The handler: takes records that are about a job and leaves everything else alone.
 
-`handle` runs on the logging thread for every record of the process: no lock, no I/O, no exception out but that of
-a filter put on the handler, as with every other handler. Configuration (`__init__`) is the one place that raises.
+`handle` runs on the logging thread for every record of the process: no lock, no I/O, no exception out but that of a
+filter put on the handler, as with every other handler. Configuration (`__init__`) is the one place that raises. Imports
+the pipeline: capturing, the router and what settings are checked by.
 """
 
 from __future__ import annotations

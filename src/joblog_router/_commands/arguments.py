@@ -1,4 +1,7 @@
-"""Arguments that several commands share."""
+"""Arguments that several commands share.
+
+Called by commands; imports what the arguments name.
+"""
 
 from __future__ import annotations
 

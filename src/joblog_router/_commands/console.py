@@ -1,4 +1,7 @@
-"""What commands write: lines for people or JSON, nothing in them that a terminal obeys."""
+"""What commands write: lines for people or JSON, nothing in them that a terminal obeys.
+
+Made by `cli`, handed to every command.
+"""
 
 from __future__ import annotations
 

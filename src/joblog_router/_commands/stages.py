@@ -1,4 +1,7 @@
-"""How far a job is, stage by stage, how fast that goes and how long it will take: what `status` and `watch` show."""
+"""How far a job is, stage by stage, how fast that goes and how long it will take: what `status` and `watch` show.
+
+Pure functions and small objects on what the doctor saw.
+"""
 
 from __future__ import annotations
 

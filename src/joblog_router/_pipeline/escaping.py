@@ -1,4 +1,8 @@
-"""Job ids as file names, URL parts and subjects: one escape for all three, and back."""
+"""Job ids as file names, URL parts and subjects: one escape for all three, and back.
+
+Called where files and addresses are made and read, by sinks on the writer thread and by readers. Imports nothing of
+ours; the way back raises ValueError for what was not escaped.
+"""
 
 from __future__ import annotations
 

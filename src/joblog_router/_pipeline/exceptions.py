@@ -1,7 +1,7 @@
 """Tracebacks: a compact copy on the logging thread, text on the writer thread.
 
-The copy pins no frame and no local variable; rendering, which reads source files, costs a hundred times as much and
-is not paid by the application.
+The copy pins no frame and no local variable; rendering, which reads source files, costs a hundred times as much and is
+not paid by the application. Called by `capture` and by the writer's conversion of lines; imports `text`.
 """
 
 from __future__ import annotations

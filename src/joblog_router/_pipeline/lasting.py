@@ -1,7 +1,7 @@
 """What a sink's options are called in a spool segment: the same in the next process, which has other addresses, other
 hash seeds and objects of its own.
 
-Called where logging is configured, never on the way of a record.
+Called where logging is configured, never on the way of a record. Imports nothing of ours.
 """
 
 from __future__ import annotations

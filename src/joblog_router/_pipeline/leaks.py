@@ -1,6 +1,7 @@
 """The places in the code whose records were in no job's log, or only just were: what `leak_report()` tells.
 
-`note` runs on logging threads, only for records that something is wrong with: no lock, bounded, raises nothing.
+`note` runs on logging threads, only for records that something is wrong with: no lock, bounded, raises nothing. Imports
+`stats`; called by `resolve`, by the router after a fork, and by who asks for the report, on any thread.
 """
 
 from __future__ import annotations

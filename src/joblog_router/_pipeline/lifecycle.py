@@ -1,6 +1,7 @@
 """Leaving in time where nothing else would: SIGTERM ends a process without its exit functions.
 
 Called by the application at its start, on the main thread; the handler runs there between two steps of its code.
+Imports the router.
 """
 
 from __future__ import annotations

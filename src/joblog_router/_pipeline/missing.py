@@ -1,6 +1,7 @@
 """One line at the end of a scope where something of its job is not in the log: what became of every line.
 
-Runs on the writer thread. Nothing here costs a job whose lines are all stored.
+Runs on the writer thread. Nothing here costs a job whose lines are all stored. Called by the delivery; imports `scopes`
+and what counts lines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Which loggers a handler listens to: whole dotted segments, answered from a small cache on the logging thread."""
+"""Which loggers a handler listens to: whole dotted segments, answered from a small cache on the logging thread.
+
+Made where logging is configured, which is when it raises ConfigurationError; asked by `capture`, the filters and
+`rules`. Imports nothing but the errors.
+"""
 
 from __future__ import annotations
 

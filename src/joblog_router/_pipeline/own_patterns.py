@@ -2,7 +2,8 @@
 
 Nothing can stop a pattern of Python's `re` that has begun, and it keeps every thread of the process waiting. So a
 pattern is tried at start on long runs of the characters it speaks of, and refused if it is slow; and it is given a text
-in pieces of bounded length.
+in pieces of bounded length. Called by `redaction` where logging is configured, the pieces on the writer thread too;
+raises ConfigurationError for a pattern that is refused.
 """
 
 from __future__ import annotations

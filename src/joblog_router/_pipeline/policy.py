@@ -1,7 +1,8 @@
 """What handlers and settings say about attribution, combined: there is one answer per process to whose record it is.
 
-Handlers hand theirs over when they are made and take it back when they are closed; JOBLOG_ROUTER's counts where no
-open handler says anything. Called where logging is configured; takes a lock, raises ConfigurationError there only.
+Handlers hand theirs over when they are made and take it back when they are closed; JOBLOG_ROUTER's counts where no open
+handler says anything. Called where logging is configured; takes a lock, raises ConfigurationError there only. Called by
+handlers and `handing_over`; imports what it tells: `resolve`, `services`, `generators`, `lifetime`.
 """
 
 from __future__ import annotations

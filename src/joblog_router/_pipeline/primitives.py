@@ -1,7 +1,7 @@
 """Turn values of the application into text, numbers and containers of them, at the moment they are logged.
 
-Called on the logging thread for `extra` and scope fields, so it runs no code of the application's objects:
-their `repr` might query a database, log, or show a secret.
+Called on the logging thread for `extra` and scope fields, so it runs no code of the application's objects: their `repr`
+might query a database, log, or show a secret. Imports `text`. Never raises.
 """
 
 from __future__ import annotations

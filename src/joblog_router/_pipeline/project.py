@@ -1,7 +1,8 @@
 """Whether what a Django project's settings say about job logs is known yet.
 
 `django.setup()` configures logging first; what is masked, for whom lines are and whether they are folded the app reads
-a moment later. Until then nothing of a dead process is stored. Nothing here imports Django.
+a moment later. Until then nothing of a dead process is stored. Nothing here imports Django. Asked by recovery on the
+writer thread, told by the Django app.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What every program may ask of its process's router: to store what waits, and what became of the lines.
 
-Any thread; nothing here raises.
+Any thread; nothing here raises. Imports the router; exported by the package itself.
 """
 
 from __future__ import annotations

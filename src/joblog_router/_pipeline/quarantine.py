@@ -1,6 +1,7 @@
 """Lines that a store refuses, beside the spool: one JSON line each, with the reason.
 
-Called on the writer thread with entries as the sink would have got them, secrets masked.
+Called on the writer thread with entries as the sink would have got them, secrets masked. Never raises: what cannot be
+kept is reported.
 """
 
 from __future__ import annotations

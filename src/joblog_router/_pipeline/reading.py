@@ -1,6 +1,7 @@
 """What stores have in common: choosing lines, collapsing folds, cursors as text, sums.
 
-Called by readers on their own threads. Pure functions and small objects, no I/O.
+Called by readers on their own threads. Pure functions and small objects, no I/O. Imports the protocol of stores, no
+store.
 """
 
 from __future__ import annotations

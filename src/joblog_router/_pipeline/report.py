@@ -1,7 +1,7 @@
 """One line on stderr, once per cause: how this library speaks about itself without using logging.
 
-Called from any thread, also while a record is handled. Once a router runs, lines are handed to its writer thread,
-so that the thread that logs does no I/O.
+Called from any thread, also while a record is handled. Once a router runs, lines are handed to its writer thread, so
+that the thread that logs does no I/O. Imports `text`, so that everything may import it.
 """
 
 from __future__ import annotations

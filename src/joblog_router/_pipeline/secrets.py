@@ -1,6 +1,7 @@
 """Values that must not be shown, told by the application: `register_secret`.
 
-Called from any thread; what the writer reads is replaced as a whole, so that it takes no lock.
+Called from any thread; what the writer reads is replaced as a whole, so that it takes no lock. Imports `credentials`;
+read by `redaction`.
 """
 
 from __future__ import annotations

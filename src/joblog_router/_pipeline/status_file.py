@@ -1,6 +1,7 @@
 """What a running process says about itself, in a file beside its spool: for commands of another process.
 
-Written on the writer thread, at most every few seconds while the process logs; the file goes with the process.
+Written on the writer thread, at most every few seconds while the process logs; the file goes with the process. Called
+by the router and by the commands of other processes, which read it. Imports `spool_folder`. Never raises.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The kill switch: whether anything is captured. Turning it swaps what handlers do; the way of a record stays as it is.
 
 `use` is called at configuration. A question given to it is asked by the writer's thread, once a second, never by a
-thread that logs.
+thread that logs. Imports `report` alone: handlers, router and writer ask it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Text that every store can hold: no NUL, no lone surrogates, bounded length.
 
-Called on the logging thread for short texts and on the writer thread for messages.
+Called on the logging thread for short texts and on the writer thread for messages. Imports nothing of ours, so that
+everything may import it. Never raises.
 """
 
 from __future__ import annotations

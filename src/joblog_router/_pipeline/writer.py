@@ -2,7 +2,8 @@
 
 Runs in an empty context, so that what sinks log is about no job and cannot come back as new entries. Nothing here is
 called on a logging thread except `Writer.wake` (one append to a `SimpleQueue`, which is safe in signal handlers and
-`__del__`) and, once per process, the start of the thread.
+`__del__`) and, once per process, the start of the thread. Imports the deliveries it empties, of channels only what an
+item is.
 """
 
 from __future__ import annotations

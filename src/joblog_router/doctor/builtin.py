@@ -1,4 +1,7 @@
-"""The probes of what is ours: a job's log, and the pipeline of this process."""
+"""The probes of what is ours: a job's log, and the pipeline of this process.
+
+Run by `probing` on the loop of who asks, the store in a thread.
+"""
 
 from __future__ import annotations
 

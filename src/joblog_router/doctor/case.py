@@ -1,4 +1,7 @@
-"""What the rules see: the results of all probes, by name, and the few things that most rules ask of them."""
+"""What the rules see: the results of all probes, by name, and the few things that most rules ask of them.
+
+Made by `verdict`, read by the rules; imports `places`. No I/O.
+"""
 
 from __future__ import annotations
 

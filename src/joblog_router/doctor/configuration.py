@@ -1,4 +1,7 @@
-"""What the doctor is told about a project: the setting DOCTOR, and which probes follow from it."""
+"""What the doctor is told about a project: the setting DOCTOR, and which probes follow from it.
+
+Called by `verdict` for each look; imports probes by name. Raises ConfigurationError.
+"""
 
 from __future__ import annotations
 

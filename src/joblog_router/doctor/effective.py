@@ -1,4 +1,8 @@
-"""The configuration in force: the value of each setting, where it comes from, and whether it is what was asked for."""
+"""The configuration in force: the value of each setting, where it comes from, and whether it is what was asked for.
+
+A probe, run by `probing`, and what rules and commands ask of its answer. Imports `case`, and dotted names of the
+project.
+"""
 
 from __future__ import annotations
 

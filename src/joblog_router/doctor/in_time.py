@@ -1,4 +1,7 @@
-"""HTTP answers that are there in time or not at all: the standard library's time-out is one for each single read."""
+"""HTTP answers that are there in time or not at all: the standard library's time-out is one for each single read.
+
+Called by `rest` in a thread of its own. Imports nothing of ours.
+"""
 
 from __future__ import annotations
 

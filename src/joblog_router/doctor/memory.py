@@ -1,4 +1,7 @@
-"""Why a Redis or Valkey refuses writes, from what its INFO says. For the counters of jobs and for Celery's broker."""
+"""Why a Redis or Valkey refuses writes, from what its INFO says. For the counters of jobs and for Celery's broker.
+
+Called by the probes of `contrib.redis` and `contrib.celery`. Imports nothing of ours; a pure function.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a job's status means, whatever a project calls it."""
+"""What a job's status means, whatever a project calls it.
+
+Called by probes; pure functions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where the facts of a job mostly are, in a row as in what a REST interface answers."""
+"""Where the facts of a job mostly are, in a row as in what a REST interface answers.
+
+Called by probes and rules; pure functions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a probe is, and how several are asked at once: each with a time-out, none able to spoil the answer."""
+"""What a probe is, and how several are asked at once: each with a time-out, none able to spoil the answer.
+
+Called by `verdict` on the loop of who asks. Imports what masks passwords in messages.
+"""
 
 from __future__ import annotations
 

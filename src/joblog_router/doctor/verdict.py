@@ -1,4 +1,7 @@
-"""A job's state, from the probes to the verdict: what `joblog doctor`, the page and the periodic look use."""
+"""A job's state, from the probes to the verdict: what `joblog doctor`, the page and the periodic look use.
+
+Called on any thread or loop that may wait; imports all of the doctor but `telling`.
+"""
 
 from __future__ import annotations
 

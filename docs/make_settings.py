@@ -36,14 +36,9 @@ def settings_page() -> str:
     from joblog_router.contrib.django.conf import JobLogSettings
     from joblog_router.handlers import JobLogHandler
 
-    described: dict[str, str] = {}
-    for item in re.split(r"\n- ", inspect.cleandoc(JobLogSettings.__doc__ or ""))[1:]:
-        names, _, text = " ".join(item.split()).partition(": ")
-        for name in re.findall(r"`([A-Z_]+)`", names):
-            described[name] = text
     rows = []
     for field in dataclasses.fields(JobLogSettings):
-        text = described[field.name].replace("|", "\\|")
+        text = field.metadata["meaning"].replace("|", "\\|")
         rows.append(f"| `{field.name}` | `{field.default!r}` | {text[0].upper()}{text[1:]} |")
     keywords = [" ".join(item.split()) for item in re.split(r"\n- ", inspect.cleandoc(JobLogHandler.__doc__ or ""))[1:]]
     keywords[-1], last = re.split(r" (?=The last \w+ are)", keywords[-1], maxsplit=1)

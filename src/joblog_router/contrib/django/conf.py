@@ -3,18 +3,18 @@
 Called by the app's start, the checks, the database router and, on the writer thread, the sink.
 """
 
+# ruff: noqa: RUF009 - what _key gives is a field
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
 from django.conf import settings
 from django.core.signals import setting_changed
@@ -26,6 +26,7 @@ from ..._pipeline.policy import Policy
 from ..._pipeline.rules import Rules
 from ..._pipeline.settings import Settings
 from ..._pipeline.spool_folder import default_directory
+from ..._pipeline.unknown import did_you_mean
 from ...doctor import configuration
 from ...exceptions import ConfigurationError
 
@@ -38,121 +39,192 @@ SETTING: Final = "JOBLOG_ROUTER"
 ALIAS: Final = "joblog"
 """The database alias that holds nothing but job logs, used where DATABASES has it."""
 
-Choice: TypeAlias = "bool | Mapping[str, Any] | None"
+Choice: TypeAlias = bool | Mapping[str, Any] | None
+
+_CHOICE: Final = "True, False, None or a dictionary of options"
+_NAMES: Final = "a list of dotted names, or None"
+_LIKE_THE_HANDLER: Final = "as the handler's keywords of these names in small letters, which beat them."
+
+
+def _key(default: Any, wanted: str, meaning: str) -> Any:
+    """A setting: what it is by default, what it takes (for messages) and what it means (for docs/settings.md)."""
+    return field(default=default, metadata={"wanted": wanted, "meaning": meaning})
 
 
 @dataclass(frozen=True)
 class JobLogSettings:
-    """What JOBLOG_ROUTER says. The defaults are these and stand nowhere else.
+    """What JOBLOG_ROUTER says: each setting's name, type, default and meaning. They stand nowhere else."""
 
-    - `DATABASE`: alias of the database that holds the job logs; None takes "joblog" if DATABASES has it, else
-      "default".
-    - `ENABLED`: False captures nothing, at run time too; a function without parameters (or its dotted path) is asked
-      once a second, on the writer's thread.
-    - `PERMISSION`: who may see a job's log in the browser: a function `(request, job_id)` (or its dotted path) that
-      gives False, True ("all": the lines for everybody) or "staff" (every line). None lets staff with the permission
-      to view job log entries see every line.
-    - `CSP`: the Content-Security-Policy header of the page; None is a strict one, False sets none.
-    - `HEADER`: what stands above a job's log: a function `(request, job_id)` (or its dotted path) that gives a
-      dictionary with `status`, `progress` (0 to 1), `stages` (each with `name`, `status`, `progress`), `failed`,
-      `done`, `verdict`, all of them optional; or None.
-    - `STREAMS`: how many pages of this process may follow logs at one time, others ask every few seconds; None is 500
-      under ASGI and 1 under WSGI, where each takes a thread: give fewer than the server has. A process with a single
-      thread has none, whatever this says.
-    - `FOLD`: whether many similar DEBUG and INFO lines of a job become the first few and a tally; a handler's
-      `fold` beats it.
-    - `SPOOL`: the directory of the spool, in which lines stand until they are stored; True takes one in the temporary
-      directory, by user, project and database; None or False for no spool. A handler's `spool` beats it. In test runs
-      there is none.
-    - `REDACT`: True masks credentials and registered secrets, a list of regular expressions also what they match,
-      False nothing; a handler's `redact` beats it.
-    - `SPOOL_REDACT`: True masks secrets before a line stands in the spool, on the thread that logs; a handler's
-      `spool_redact` beats it.
-    - `STAFF`: loggers whose lines, and those of the loggers below, only staff may see; a handler's `staff` beats it.
-    - `MAX_LINES`: how many lines of one job each process stores, about; 0 stores all. A handler's `max_lines` beats it.
-    - `NATS`: None instruments nats-py where it is installed; False does not; True or a dictionary of options
-      for `joblog_router.contrib.nats.instrument` insists on it.
-    - `CELERY`: the same for Celery and `joblog_router.contrib.celery.instrument`.
-    - `REMOTE`: limits of what workers elsewhere send, see `joblog_router.contrib.remote.receive`:
-      `{"max_bytes": ..., "max_lines": ..., "lines_per_minute": ..., "sink": ..., "options": {...}}`.
-    - `STORE`: what readers read, as `joblog_router.sinks.open_store` takes it; None takes the first sink of the
-      handlers that can be read, else the table.
-    - `NAMESPACE`: whose jobs they are, part of every key: text, or a callable that is called where a scope is opened
-      and where a reader runs (a tenant's schema).
-    - `JOB_MODEL`: "app.Model" of the jobs: with a job its log is deleted, and what is older than it is not shown.
-    - `JOB_CREATED`: the field of JOB_MODEL that tells since when a job exists; None looks for one, False for none.
-    - `LATE`, `LATE_GRACE`, `SERVICES`, `GENERATOR_DRIVERS`, `REPORT_TASKS`: as the handler's keywords of these names
-      in small letters, which beat them.
-    - `TASKS`: the same for Django's tasks and `joblog_router.contrib.tasks.instrument`.
-    - `THREADS`: whether threads and pools work for the job that starts or submits, see
-      `joblog_router.contrib.threads.instrument_threads`.
-    - `DOCTOR`: what `joblog doctor` looks at, see `joblog_router.doctor.configuration.Configuration`.
-    - `URLS`: for `JobContextMiddleware`, which argument of which URL names a job: `{"jobs:detail": "pk"}`.
-    """
+    DATABASE: str | None = _key(
+        None,
+        "the name of an alias in DATABASES, or None",
+        'alias of the database that holds the job logs; None takes "joblog" if DATABASES has it, else "default".',
+    )
+    ENABLED: bool | str | Callable[[], object] = _key(
+        True,
+        "True, False, a function or its dotted path",
+        "False captures nothing, at run time too; a function without parameters (or its dotted path) is asked once a "
+        "second, on the writer's thread.",
+    )
+    PERMISSION: str | Callable[[HttpRequest, str], object] | None = _key(
+        None,
+        "a function, its dotted path, or None",
+        "who may see a job's log in the browser: a function `(request, job_id)` (or its dotted path) that gives "
+        'False, True ("all": the lines for everybody) or "staff" (every line). None lets staff with the permission to '
+        "view job log entries see every line.",
+    )
+    CSP: str | bool | None = _key(
+        None,
+        "the header's value, False or None",
+        "the Content-Security-Policy header of the page; None is a strict one, False sets none.",
+    )
+    STREAMS: int | None = _key(
+        None,
+        "a whole number, or None",
+        "how many pages of this process may follow logs at one time, others ask every few seconds; None is 500 under "
+        "ASGI and 1 under WSGI, where each takes a thread: give fewer than the server has. A process with a single "
+        "thread has none, whatever this says.",
+    )
+    HEADER: str | Callable[[HttpRequest, str], object] | None = _key(
+        None,
+        "a function, its dotted path, or None",
+        "what stands above a job's log: a function `(request, job_id)` (or its dotted path) that gives a dictionary "
+        "with `status`, `progress` (0 to 1), `stages` (each with `name`, `status`, `progress`), `failed`, `done`, "
+        "`verdict`, all of them optional; or None.",
+    )
+    FOLD: bool = _key(
+        True,
+        "True or False",
+        "whether many similar DEBUG and INFO lines of a job become the first few and a tally; a handler's `fold` "
+        "beats it.",
+    )
+    SPOOL: bool | str | os.PathLike[str] | None = _key(
+        True,
+        "the path of a directory, True, or None for no spool",
+        "the directory of the spool, in which lines stand until they are stored; True takes one in the temporary "
+        "directory, by user, project and database; None or False for no spool. A handler's `spool` beats it. In test "
+        "runs there is none.",
+    )
+    REDACT: bool | Sequence[Any] = _key(
+        True,
+        "True, False or a list of regular expressions",
+        "True masks credentials and registered secrets, a list of regular expressions also what they match, False "
+        "nothing; a handler's `redact` beats it.",
+    )
+    SPOOL_REDACT: bool = _key(
+        False,
+        "True or False",
+        "True masks secrets before a line stands in the spool, on the thread that logs; a handler's `spool_redact` "
+        "beats it.",
+    )
+    STAFF: Sequence[str] | None = _key(
+        None,
+        "a list of logger names",
+        "loggers whose lines, and those of the loggers below, only staff may see; a handler's `staff` beats it.",
+    )
+    MAX_LINES: int = _key(
+        0,
+        "a whole number",
+        "how many lines of one job each process stores, about; 0 stores all. A handler's `max_lines` beats it.",
+    )
+    NATS: Choice = _key(
+        None,
+        _CHOICE,
+        "None instruments nats-py where it is installed; False does not; True or a dictionary of options for "
+        "`joblog_router.contrib.nats.instrument` insists on it.",
+    )
+    CELERY: Choice = _key(
+        None,
+        _CHOICE,
+        "the same for Celery and `joblog_router.contrib.celery.instrument`.",
+    )
+    REMOTE: Mapping[str, Any] | None = _key(
+        None,
+        "a dictionary of limits, or None",
+        'limits of what workers elsewhere send, see `joblog_router.contrib.remote.receive`: `{"max_bytes": ..., '
+        '"max_lines": ..., "lines_per_minute": ..., "sink": ..., "options": {...}}`.',
+    )
+    STORE: Any = _key(
+        None,
+        "the name of a store",
+        "what readers read, as `joblog_router.sinks.open_store` takes it; None takes the first sink of the handlers "
+        "that can be read, else the table.",
+    )
+    NAMESPACE: str | Callable[[], object] = _key(
+        "",
+        "text or a callable",
+        "whose jobs they are, part of every key: text, or a callable that is called where a scope is opened and where "
+        "a reader runs (a tenant's schema).",
+    )
+    JOB_MODEL: str | None = _key(
+        None,
+        "the name of a model like 'app.Model', or None",
+        '"app.Model" of the jobs: with a job its log is deleted, and what is older than it is not shown.',
+    )
+    JOB_CREATED: str | bool | None = _key(
+        None,
+        "the name of a field, None or False",
+        "the field of JOB_MODEL that tells since when a job exists; None looks for one, False for none.",
+    )
+    LATE: Mapping[str, str] | None = _key(
+        None,
+        "a dictionary of logger names and 'drop' or 'mark', or None",
+        _LIKE_THE_HANDLER,
+    )
+    LATE_GRACE: float | None = _key(
+        None,
+        "a number of seconds, or None",
+        _LIKE_THE_HANDLER,
+    )
+    SERVICES: Sequence[str] | None = _key(
+        None,
+        _NAMES,
+        _LIKE_THE_HANDLER,
+    )
+    GENERATOR_DRIVERS: Sequence[str] | None = _key(
+        None,
+        _NAMES,
+        _LIKE_THE_HANDLER,
+    )
+    REPORT_TASKS: bool | None = _key(
+        None,
+        "True, False or None",
+        _LIKE_THE_HANDLER,
+    )
+    TASKS: Choice = _key(
+        None,
+        _CHOICE,
+        "the same for Django's tasks and `joblog_router.contrib.tasks.instrument`.",
+    )
+    THREADS: bool = _key(
+        False,
+        "True or False",
+        "whether threads and pools work for the job that starts or submits, see "
+        "`joblog_router.contrib.threads.instrument_threads`.",
+    )
+    DOCTOR: Mapping[str, Any] | None = _key(
+        None,
+        "a dictionary of what the doctor looks at, or None",
+        "what `joblog doctor` looks at, see `joblog_router.doctor.configuration.Configuration`.",
+    )
+    URLS: Mapping[str, str] | None = _key(
+        None,
+        "a dictionary of the names of URLs and their arguments that hold a job's id",
+        'for `JobContextMiddleware`, which argument of which URL names a job: `{"jobs:detail": "pk"}`.',
+    )
 
-    DATABASE: str | None = None
-    ENABLED: bool | str | Callable[[], object] = True
-    PERMISSION: str | Callable[[HttpRequest, str], object] | None = None
-    CSP: str | bool | None = None
-    STREAMS: int | None = None
-    HEADER: str | Callable[[HttpRequest, str], object] | None = None
-    FOLD: bool = True
-    SPOOL: bool | str | os.PathLike[str] | None = True
-    REDACT: bool | Sequence[Any] = True
-    SPOOL_REDACT: bool = False
-    STAFF: Sequence[str] | None = None
-    MAX_LINES: int = 0
-    NATS: Choice = None
-    CELERY: Choice = None
-    REMOTE: Mapping[str, Any] | None = None
-    STORE: Any = None
-    NAMESPACE: str | Callable[[], object] = ""
-    JOB_MODEL: str | None = None
-    JOB_CREATED: str | bool | None = None
-    LATE: Mapping[str, str] | None = None
-    LATE_GRACE: float | None = None
-    SERVICES: Sequence[str] | None = None
-    GENERATOR_DRIVERS: Sequence[str] | None = None
-    REPORT_TASKS: bool | None = None
-    TASKS: Choice = None
-    THREADS: bool = False
-    DOCTOR: Mapping[str, Any] | None = None
-    URLS: Mapping[str, str] | None = None
+
+def _runtime_types(hint: Any) -> tuple[type, ...]:
+    """What `isinstance` is to be asked of a value for a setting of the type `hint`."""
+    each = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    kinds = [get_origin(one) or one for one in each]
+    return tuple(kind for one in kinds for kind in _TAKEN.get(one, (one,)))
 
 
-_KEYS: Final = tuple(field.name for field in fields(JobLogSettings))
-_CHOICE: Final = ((bool, Mapping, NoneType), "True, False, None or a dictionary of options")
-_NAMES: Final = ((list, tuple, NoneType), "a list of dotted names, or None")
-_TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
-    "DATABASE": ((str, NoneType), "the name of an alias in DATABASES, or None"),
-    "ENABLED": ((bool, str, Callable), "True, False, a function or its dotted path"),  # type: ignore[dict-item]
-    "PERMISSION": ((str, Callable, NoneType), "a function, its dotted path, or None"),  # type: ignore[dict-item]
-    "CSP": ((str, bool, NoneType), "the header's value, False or None"),
-    "HEADER": ((str, Callable, NoneType), "a function, its dotted path, or None"),  # type: ignore[dict-item]
-    "STREAMS": ((int, NoneType), "a whole number, or None"),
-    "FOLD": ((bool,), "True or False"),
-    "SPOOL": ((bool, str, os.PathLike, NoneType), "the path of a directory, True, or None for no spool"),
-    "REDACT": ((bool, list, tuple), "True, False or a list of regular expressions"),
-    "SPOOL_REDACT": ((bool,), "True or False"),
-    "STAFF": ((list, tuple, NoneType), "a list of logger names"),
-    "MAX_LINES": ((int,), "a whole number"),
-    "NATS": _CHOICE,
-    "CELERY": _CHOICE,
-    "REMOTE": ((Mapping, NoneType), "a dictionary of limits, or None"),
-    "STORE": ((object,), "the name of a store"),
-    "NAMESPACE": ((str, Callable), "text or a callable"),  # type: ignore[dict-item]
-    "JOB_MODEL": ((str, NoneType), "the name of a model like 'app.Model', or None"),
-    "JOB_CREATED": ((str, bool, NoneType), "the name of a field, None or False"),
-    "LATE": ((Mapping, NoneType), "a dictionary of logger names and 'drop' or 'mark', or None"),
-    "LATE_GRACE": ((int, float, NoneType), "a number of seconds, or None"),
-    "SERVICES": _NAMES,
-    "GENERATOR_DRIVERS": _NAMES,
-    "REPORT_TASKS": ((bool, NoneType), "True, False or None"),
-    "TASKS": _CHOICE,
-    "THREADS": ((bool,), "True or False"),
-    "DOCTOR": ((Mapping, NoneType), "a dictionary of what the doctor looks at, or None"),
-    "URLS": ((Mapping, NoneType), "a dictionary of the names of URLs and their arguments that hold a job's id"),
-}
+# Settings are written by hand: lists and tuples for sequences, whole numbers where others may be, too.
+_TAKEN: Final[Mapping[Any, tuple[type, ...]]] = {Sequence: (list, tuple), float: (int, float), Any: (object,)}
+_HINTS: Final = get_type_hints(JobLogSettings, localns={"HttpRequest": object})
+_KEYS: Final = {one.name: (_runtime_types(_HINTS[one.name]), one.metadata["wanted"]) for one in fields(JobLogSettings)}
 _MAY_BE_EMPTY: Final = frozenset({"NAMESPACE"})
 
 
@@ -166,10 +238,9 @@ def current() -> JobLogSettings:
         raise ConfigurationError(f"{SETTING} must be a dictionary, not {given!r}")
     for key, value in given.items():
         if key not in _KEYS:
-            near = difflib.get_close_matches(str(key).upper(), _KEYS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(str(key).upper(), _KEYS)
             raise ConfigurationError(f"{SETTING} has no setting {key!r}.{hint} Known: {', '.join(_KEYS)}")
-        types, wanted = _TYPES[key]
+        types, wanted = _KEYS[key]
         if not isinstance(value, types) or (value == "" and key not in _MAY_BE_EMPTY):
             raise ConfigurationError(f"{SETTING}[{key!r}] must be {wanted}, not {value!r}")
         if key == "URLS" and isinstance(value, Mapping) and not _are_words(value):

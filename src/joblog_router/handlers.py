@@ -27,6 +27,7 @@ from ._pipeline.router import router
 from ._pipeline.rules import Rules
 from ._pipeline.settings import UNSET, Unset
 from ._pipeline.sinks import make_sink
+from ._pipeline.spool_folder import absolute
 from ._pipeline.unknown import did_you_mean
 from .exceptions import ConfigurationError
 from .sinks.base import Sink
@@ -235,9 +236,7 @@ def _directory(spool: object) -> Path | None:
         return None
     if not isinstance(spool, str | os.PathLike) or not os.fspath(spool):
         raise ConfigurationError(f"JobLogHandler: spool must be the path of a directory or None, not {spool!r}")
-    # Absolute now: the process may change its directory later. Links in the last part are not followed.
-    path = Path(os.fspath(spool))
-    return Path(os.path.realpath(path.parent)) / path.name
+    return absolute(spool)
 
 
 # Those that were made and not closed. Replaced as a whole: logging threads read it.

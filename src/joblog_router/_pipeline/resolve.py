@@ -86,6 +86,14 @@ marked = Tally()
 conflicts = Tally()
 foreign_service = Tally()
 generators = Tally()
+COUNTERS: Final = {
+    "late": late,
+    "marked": marked,
+    "conflicts": conflicts,
+    "services": foreign_service,
+    "generators": generators,
+}
+"""By their names in `stats()`."""
 
 DEFAULT_EVIDENCE: Final = frozenset({JOB_ID})
 _evidence: frozenset[str] = DEFAULT_EVIDENCE

@@ -238,8 +238,8 @@ class Router:
         for channel in self._snapshot():
             channel.begin_again(self._next_origin())
         self.renew_handlers()
-        for tally in (resolve.late, resolve.marked, resolve.conflicts, resolve.foreign_service, resolve.generators):
-            tally.reset()
+        for counter in resolve.COUNTERS.values():
+            counter.reset()
         leaks.forget()
         if self._hooked:
             use_writer(self._writer.wake)
@@ -324,11 +324,7 @@ class Router:
             **counts,
             "waiting": waiting,
             "recovered": self.recovery.lines,
-            "late": resolve.late.value(),
-            "marked": resolve.marked.value(),
-            "conflicts": resolve.conflicts.value(),
-            "services": resolve.foreign_service.value(),
-            "generators": resolve.generators.value(),
+            **{name: counter.value() for name, counter in resolve.COUNTERS.items()},
         }
 
     @staticmethod

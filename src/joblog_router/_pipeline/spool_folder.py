@@ -30,6 +30,12 @@ def default_directory(project: str) -> Path:
     return Path(tempfile.gettempdir()) / f"joblog-router-{uid}-{name}"
 
 
+def absolute(directory: str | os.PathLike[str]) -> Path:
+    """Where a setting means: now, as the process may change its directory. Links in the last part are not followed."""
+    path = Path(os.fspath(directory))
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
 def open_directory(directory: Path) -> int:
     """A descriptor of `directory`, which is made if it is missing. Raises OSError if others could read or swap it."""
     try:

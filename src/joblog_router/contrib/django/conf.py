@@ -25,7 +25,7 @@ from ..._pipeline.handing_over import hand_over
 from ..._pipeline.policy import Policy
 from ..._pipeline.rules import Rules
 from ..._pipeline.settings import Settings
-from ..._pipeline.spool_folder import default_directory
+from ..._pipeline.spool_folder import absolute, default_directory
 from ..._pipeline.unknown import did_you_mean
 from ...doctor import configuration
 from ...exceptions import ConfigurationError
@@ -283,8 +283,7 @@ def spool_directory() -> Path | None:
     if choice is None or choice is False or is_test_run():
         return None
     if choice is not True:
-        path = Path(os.fspath(choice))
-        return Path(os.path.realpath(path.parent)) / path.name
+        return absolute(choice)
     # By database too: lines for one must not be recovered into another that the same project uses at other times.
     module = sys.modules.get(os.environ.get("DJANGO_SETTINGS_MODULE", ""))
     alias = settings.DATABASES.get(database_alias(), {})

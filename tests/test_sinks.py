@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from joblog_router import Entry, flush, job_context
 from joblog_router._pipeline.escaping import escape_job_id
-from joblog_router.sinks import JsonLinesSink, MemorySink
+from joblog_router.contrib.django.model_store import ModelStore
+from joblog_router.contrib.django.sink import DjangoSink
+from joblog_router.sinks import HoldingSink, IdleSink, JsonLinesSink, KnowingSink, MemorySink, PlacedSink
 from tests.helpers import SRC, configure
 
 log = logging.getLogger("app")
@@ -29,6 +31,19 @@ def entry(job_id: str = "1", seq: int = 1, message: str = "m", **values: object)
 def lines(path: Path) -> list[dict[str, object]]:
     """The parsed lines of a file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_what_sinks_can_do_besides_writing_is_found_without_inheriting(tmp_path: Path) -> None:
+    """The pipeline sees by their methods which sinks know what they have, hold lines back, or close when idle."""
+    file = JsonLinesSink(str(tmp_path))
+    assert isinstance(file, KnowingSink)
+    assert isinstance(file, PlacedSink)
+    assert not isinstance(file, IdleSink)
+    table = DjangoSink()
+    assert isinstance(table, IdleSink)
+    assert isinstance(table, PlacedSink)
+    assert isinstance(ModelStore.__new__(ModelStore), HoldingSink)
+    assert not any(isinstance(MemorySink(), kind) for kind in (HoldingSink, IdleSink, KnowingSink, PlacedSink))
 
 
 def test_json_lines_has_one_file_per_job_with_the_promised_keys(tmp_path: Path) -> None:

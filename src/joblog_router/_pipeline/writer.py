@@ -280,23 +280,23 @@ class Writer:
                 ticket.on_done(not behind)
         self._tickets = waiting
 
-    def _write_some(self, channel: Delivery) -> bool:
+    def _write_some(self, delivery: Delivery) -> bool:
         """Write up to one batch; whether there may be more to do at once."""
-        self._make_entries(channel)
-        if not channel.ready or channel.retry_at > time.monotonic():
+        self._make_entries(delivery)
+        if not delivery.ready or delivery.retry_at > time.monotonic():
             return False
-        batch = list(islice(channel.ready, BATCH))
-        channel.is_closed = False
-        if channel.idling is not None:
-            self._idle_at[channel] = time.monotonic() + _IDLE
+        batch = list(islice(delivery.ready, BATCH))
+        delivery.is_closed = False
+        if delivery.idling is not None:
+            self._idle_at[delivery] = time.monotonic() + _IDLE
         try:
-            channel.sink.write(channel.not_stored(batch))
+            delivery.sink.write(delivery.not_stored(batch))
         except (SinkUnavailableError, OSError) as error:
-            self._back_off(channel, error)
+            self._back_off(delivery, error)
             return False
         except Exception as error:
-            return self._write_one_by_one(channel, error)
-        self._done(channel, len(batch), lines=_lines_in(batch))
+            return self._write_one_by_one(delivery, error)
+        self._done(delivery, len(batch), lines=_lines_in(batch))
         return True
 
     def _tell_idle(self) -> None:

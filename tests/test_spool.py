@@ -314,6 +314,8 @@ def test_what_the_sink_knows_is_not_offered_again_where_another_line_is_refused(
     assert run_with_places(tmp_path, knows + RECOVERED, 2) == 0
     refused = "A line of this job could not be stored: the log's store refused its contents."
     assert kept(tmp_path) == [refused, "a", "b", "c"]
+    (file,) = (tmp_path / "spool").glob("*.quarantine.jsonl")
+    assert [json.loads(line)["message"] for line in file.read_text().splitlines()] == ["poison"]
 
 
 def test_two_functions_of_one_path_do_not_get_each_others_lines(tmp_path: Path) -> None:

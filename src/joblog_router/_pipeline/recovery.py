@@ -143,7 +143,6 @@ class RecoveryDelivery(Delivery):
 
     fold = True
     unfolded = None
-    quarantine_directory = None
 
     def __init__(self, segment: DeadSegment, channel: Channel) -> None:
         origin = segment.found.origin
@@ -163,6 +162,11 @@ class RecoveryDelivery(Delivery):
         self.folder.marks = segment.marks
         self.folder.only_marked = True
         self.taken = segment.acked
+
+    @property
+    def quarantine_directory(self) -> Path | None:
+        """Beside the segment."""
+        return self.segment.found.directory
 
     @property
     def rules(self) -> Rules | SeveralRules:

@@ -20,16 +20,16 @@ from typing import Any, Final
 from ..._pipeline.services import guard_services
 from ...exceptions import ConfigurationError, MissingExtraError
 from .._patching import Patches
-from .acks import acknowledging
-from .connections import connecting, losing, reconnecting
-from .drift import comparing
-from .fetching import closing, fetching
-from .management import requesting
-from .messages import masked, subscribing, waiting
+from .client.acks import acknowledging
+from .client.connections import connecting, losing, reconnecting
+from .client.drift import comparing
+from .client.fetching import closing, fetching
+from .client.management import requesting
+from .client.messages import masked, subscribing, waiting
+from .client.publishing import answering, publishing, publishing_async
+from .client.pushing import receiving
+from .client.state import Coroutine, Settings, State
 from .naming import NamePatterns
-from .publishing import answering, publishing, publishing_async
-from .pushing import receiving
-from .state import Coroutine, Settings, State
 
 __all__ = ["instrument", "uninstrument"]
 

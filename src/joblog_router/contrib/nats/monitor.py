@@ -16,16 +16,16 @@ from ... import aflush
 from ..._pipeline.report import report_once
 from ...context import detached
 from ...exceptions import ConfigurationError, MissingExtraError
-from .lease import Lease
+from .monitoring.lease import Lease
+from .monitoring.replicas import SUBJECTS, Replicas
+from .monitoring.term import FLUSH, Settings, Term
+from .monitoring.watching import Watch
 from .naming import DEFAULT_HEADER, Job, NamePatterns
 from .questions import Questions
-from .replicas import SUBJECTS, Replicas
-from .state import DEFAULT_TASK_ID_KEYS
-from .term import FLUSH, Settings, Term
-from .watching import Watch
+from .task_ids import DEFAULT_TASK_ID_KEYS
 
 if TYPE_CHECKING:
-    from .observer import Observer
+    from .monitoring.observer import Observer
 
 __all__ = ["Monitor", "monitor"]
 
@@ -108,7 +108,7 @@ class Monitor:
 
     async def start(self) -> None:
         """Connect and watch, in a task of its own."""
-        from .observer import INBOX, Observer
+        from .monitoring.observer import INBOX, Observer
 
         self._client = Observer()
         self._stopping.clear()

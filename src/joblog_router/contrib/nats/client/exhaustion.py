@@ -6,38 +6,19 @@ who listens then. It is inferred instead: from the last attempts that this proce
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from typing import Any, Final
 
-from . import told
+from .. import told
+from ..bounded import shrink
+from ..naming import Delivery
+from ..task_ids import task_of
+from ..told import listed, shown, tell
 from .consumption import Consumption, LastAttempt
-from .naming import Delivery
-from .told import listed, shown, tell
 
-_MAX_PAYLOAD: Final = 65_536
 _MAX_LAST_ATTEMPTS: Final = 10_000
 # Between the server's clock and ours.
 GRACE: Final = 0.02
-_PLAIN: Final = re.compile(r"[\w.:/@#+ -]{1,100}")
-
-
-def task_of(payload: Any, keys: tuple[str, ...]) -> str | None:
-    """The task's id in a JSON payload, by the first of `keys` that is there; only if it is short plain text."""
-    if not keys or not isinstance(payload, bytes) or len(payload) > _MAX_PAYLOAD:
-        return None
-    try:
-        task = json.loads(payload)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(task, dict):
-        return None
-    value = next((task[key] for key in keys if key in task), None)
-    if type(value) not in {str, int}:
-        return None
-    text = str(value)
-    return text if _PLAIN.fullmatch(text) else None
 
 
 def note_last_attempt(taken: Consumption, delivery: Delivery, payload: Any, keys: tuple[str, ...]) -> None:
@@ -94,8 +75,7 @@ def give_up(taken: Consumption, seq: int, deliveries: int, task: str | None) -> 
     if task is None and last is not None:
         task = last.task
     taken.given_up[seq] = None
-    while len(taken.given_up) > _MAX_LAST_ATTEMPTS:
-        taken.given_up.pop(next(iter(taken.given_up)))
+    shrink(taken.given_up, _MAX_LAST_ATTEMPTS)
     taken.to_give_up[seq] = (deliveries, task)
 
 

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from . import told
-from .naming import Job
-from .told import duration, listed, tell
+from .. import told
+from ..bounded import shrink
+from ..naming import Job
+from ..told import duration, listed, tell
 
 if TYPE_CHECKING:
+    from ..questions import Questions
     from .observer import Observer
-    from .questions import Questions
 
 SUBJECTS: Final = tuple(
     f"$JS.EVENT.ADVISORY.{about}.{kind}.>"
@@ -91,7 +92,7 @@ class Replicas:
             leader = str((body.get("cluster") or {}).get("leader") or "")
             if leader:
                 self._leaders.setdefault((stream, consumer), leader)
-                _shrink(self._leaders)
+                shrink(self._leaders, _MAX_GROUPS)
             if leader or not is_clustered(client):
                 self._back(stream, consumer)
         elif body["error"].get("err_code") == _NO_LEADER:
@@ -155,7 +156,7 @@ class Replicas:
             return
         before = self._leaders.get((stream, consumer))
         self._leaders[stream, consumer] = leader
-        _shrink(self._leaders)
+        shrink(self._leaders, _MAX_GROUPS)
         missing = self.missing.get(stream)
         self._back(stream, consumer)
         # The first one is no news, and whoever leads after a time without any is told as that.
@@ -218,8 +219,3 @@ def _tell_restored(job: Job, stream: str, leader: str | None, waited: float) -> 
         duration=round(waited, 3),
         source="monitor",
     )
-
-
-def _shrink(kept: dict[tuple[str, str], str]) -> None:
-    while len(kept) > _MAX_GROUPS:
-        kept.pop(next(iter(kept)))

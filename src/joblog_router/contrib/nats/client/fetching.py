@@ -12,17 +12,18 @@ import logging
 import time
 from typing import Any, Final, NamedTuple
 
-from ...context import JobScope, current_job
-from . import told
+from ....context import JobScope, current_job
+from .. import told
+from ..events import consumer_counters, seconds
+from ..naming import Delivery, Job, delivery_of_reply, job_in_header
+from ..pacing import is_milestone
+from ..told import LOGGER, tell
 from .advisories import heard, is_advisory
-from .consumption import Consumption, Limits, is_milestone
-from .events import consumer_counters, seconds
+from .consumption import Consumption, Limits
 from .exhaustion import infer, note_last_attempt, overdue, tell_given_up
-from .naming import Delivery, Job, delivery_of_reply, job_in_header
 from .ownership import StreamKey, server_of
 from .shortage import explain, tell_shortage
 from .state import Coroutine, State, quietly, report_failure
-from .told import LOGGER, tell
 
 # Between two questions about one consumer, in seconds: where messages have just run out; where some did; without
 # that; and where nothing changes.

@@ -11,8 +11,9 @@ import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 
-from ...context import JobScope, before_close, job_context_in, still_open
-from .naming import Job
+from ....context import JobScope, before_close, job_context_in, still_open
+from ..bounded import shrink
+from ..naming import Job
 
 _MAX_LASTING: Final = 1_000
 _MAX_SAID: Final = 10_000
@@ -97,8 +98,7 @@ class Ledgers:
         ledger = self._lasting.get(job)
         if ledger is None:
             ledger = self._lasting[job] = Ledger(job, lasting=True)
-            while len(self._lasting) > _MAX_LASTING:
-                self._lasting.pop(next(iter(self._lasting)), None)
+            shrink(self._lasting, _MAX_LASTING)
         return ledger
 
     def open_ones(self) -> list[Ledger]:

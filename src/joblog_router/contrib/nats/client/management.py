@@ -16,10 +16,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
-from ...context import JobScope, current_job
+from ....context import JobScope, current_job
+from ..events import timestamp
+from ..naming import Job
+from ..questions import MAX_WAIT
+from ..told import LOGGER
 from .acks import confirmed
 from .drift import found, is_watched
-from .events import timestamp
 from .fetching import ending, limits_of
 from .ledger import Ledger, open_part
 from .lifecycle import (
@@ -32,12 +35,9 @@ from .lifecycle import (
     tell_refused,
     tell_stream,
 )
-from .naming import Job
 from .ownership import StreamKey, is_monitor, is_ownable, server_of
 from .publishing import settle
-from .questions import MAX_WAIT
 from .state import CONFLICT, Coroutine, State, alike, quietly, report_failure
-from .told import LOGGER
 from .vanishing import is_missing, vanished
 
 _CALL: Final = re.compile(

@@ -12,9 +12,9 @@ from collections import Counter
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
-from . import told
-from .naming import Job
-from .told import duration, tell
+from .. import told
+from ..naming import Job
+from ..told import duration, tell
 
 _FIRST_PROGRESS: Final = 100
 # With a total: not oftener than this many messages.

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from .naming import Job, NamePatterns
+from ..bounded import shrink
+from ..naming import Job, NamePatterns
 
 _MAX_STREAMS: Final = 10_000
 _MAX_IDS: Final = 1_000
@@ -53,7 +54,7 @@ class Owners:
             self._share(key)
             return
         self.jobs[key] = job
-        _shrink(self.jobs)
+        shrink(self.jobs, _MAX_STREAMS)
 
     def used(self, key: StreamKey, job: Job) -> None:
         """`job` works with the stream. If another job created it, it is nobody's from now on."""
@@ -70,11 +71,10 @@ class Owners:
         known = self._namespaces.get(key)
         if known is None:
             known = self._namespaces[key] = {}
-            _shrink(self._namespaces)
+            shrink(self._namespaces, _MAX_STREAMS)
         if known.setdefault(job.job_id, job.namespace) != job.namespace:
             known[job.job_id] = None
-        while len(known) > _MAX_IDS:
-            known.pop(next(iter(known)), None)
+        shrink(known, _MAX_IDS)
 
     def jobs_of_name(self, key: StreamKey, job_id: str) -> Job | None:
         """The job of that id which worked with the stream; one without an id where several did; None if none did."""
@@ -92,7 +92,7 @@ class Owners:
     def _share(self, key: StreamKey) -> None:
         self.jobs.pop(key, None)
         self._shared[key] = None
-        _shrink(self._shared)
+        shrink(self._shared, _MAX_STREAMS)
 
 
 def is_ownable(config: dict[str, Any], job: str, patterns: NamePatterns) -> bool:
@@ -126,8 +126,3 @@ def server_of(client: Any) -> str:
 def is_monitor(client: Any) -> bool:
     """Whether a client is that of a monitor, in whose doings there is nothing to tell."""
     return getattr(client, "is_joblog_monitor", False) is True
-
-
-def _shrink(kept: dict[StreamKey, Any]) -> None:
-    while len(kept) > _MAX_STREAMS:
-        kept.pop(next(iter(kept)), None)

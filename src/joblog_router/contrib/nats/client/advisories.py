@@ -10,7 +10,7 @@ import asyncio
 import json
 from typing import Any, Final
 
-from ...context import detached
+from ....context import detached
 from .acks import tell_terminated
 from .consumption import Consumption
 from .exhaustion import give_up, tell_given_up

@@ -5,39 +5,17 @@ Kept by `fetching`, `acks` and `exhaustion` on the event loop. Lines that could 
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import Any, Final, NamedTuple
 
-from . import told
-from .naming import Delivery, Job
+from .. import told
+from ..bounded import shrink
+from ..naming import Delivery, Job
+from ..pacing import Pace
+from ..told import Told, attempt_of, duration, listed, shown, tell
 from .ownership import StreamKey
-from .told import Told, attempt_of, duration, listed, shown, tell
 
 _MAX_KEPT: Final = 10_000
-_SHORTEST_PACE: Final = 0.4
-_LONGEST_PACE: Final = 60.0
-_LINES_PER_PACE: Final = 10
-
-
-class Pace:
-    """Whether it is time for another line: at once at first, ever more rarely where it goes on and on."""
-
-    __slots__ = ("_last", "_lines")
-
-    def __init__(self) -> None:
-        self._last = float("-inf")
-        self._lines = 0
-
-    def is_due(self) -> bool:
-        """True where enough time has passed since the last line."""
-        pause = min(float(_SHORTEST_PACE * 2 ** min(self._lines // _LINES_PER_PACE, 20)), _LONGEST_PACE)
-        return bool(time.monotonic() - self._last >= pause)
-
-    def told(self) -> None:
-        """A line was told."""
-        self._last = time.monotonic()
-        self._lines += 1
 
 
 class Limits(NamedTuple):
@@ -149,8 +127,7 @@ class Consumption:
     def end(self, seq: int) -> None:
         """A message was terminated, which is told once."""
         self.ended[seq] = None
-        while len(self.ended) > _MAX_KEPT:
-            self.ended.pop(next(iter(self.ended)))
+        shrink(self.ended, _MAX_KEPT)
 
     def tell_first_fetch(self, batch: int, deliveries: list[Delivery]) -> None:
         """The first messages that this worker took for the job."""
@@ -228,8 +205,3 @@ class Consumption:
             max_deliver=self.limits.max_deliver or None if self.limits is not None else None,
             stream_seqs=listed(sorted(seq for seq, _ in found)),
         )
-
-
-def is_milestone(count: int) -> bool:
-    """1, 10, 100, …: what goes on and on is told ever more rarely."""
-    return count > 0 and str(count).rstrip("0") == "1"

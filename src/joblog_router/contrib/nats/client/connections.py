@@ -13,12 +13,12 @@ import inspect
 import time
 from typing import Any
 
-from ...context import JobScope, current_job, detached
-from . import told
+from ....context import JobScope, current_job, detached
+from .. import told
+from ..naming import Job
+from ..told import duration, some, tell
 from .ledger import open_part
-from .naming import Job
 from .state import Coroutine, State, quietly
-from .told import duration, some, tell
 
 
 class Refusals:

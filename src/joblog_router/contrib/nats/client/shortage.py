@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from . import told
+from .. import told
+from ..events import consumer_counters, seconds, timestamp
+from ..told import duration, tell
 from .consumption import Consumption
-from .events import consumer_counters, seconds, timestamp
-from .told import duration, tell
 
 GONE: Final = "gone"
 

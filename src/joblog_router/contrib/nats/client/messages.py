@@ -11,10 +11,10 @@ import inspect
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from ...context import JobScope, current_job, detached
+from ....context import JobScope, current_job, detached
+from ..naming import Job, job_in_header
 from .advisories import heard, is_advisory
 from .ledger import MessageScope, open_part
-from .naming import Job, job_in_header
 from .ownership import is_monitor, server_of
 from .pushing import delivered
 from .state import Coroutine, State, quietly

@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Final
 
-from ...context import JobScope
-from .naming import header_text, namespace_header
+from ....context import JobScope
+from ..naming import header_text, namespace_header
 from .state import Settings
 
 _HEADERS: Final = 4

@@ -12,14 +12,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from ...context import current_job
-from . import told
-from .consumption import Consumption, LastAttempt, is_milestone
+from ....context import current_job
+from .. import told
+from ..naming import Delivery, delivery_of_reply
+from ..pacing import is_milestone
+from ..told import duration, reason_of, so_far, tell
+from .consumption import Consumption, LastAttempt
 from .exhaustion import GRACE
-from .naming import Delivery, delivery_of_reply
 from .ownership import StreamKey, server_of
 from .state import Coroutine, State, alike, quietly
-from .told import duration, reason_of, so_far, tell
 
 _ACK: Final = "$JS.ACK."
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from ..bounded import shrink
+from ..events import consumer_counters, seconds, timestamp
+from ..naming import Job
+from ..told import attempt_of
 from .answered import Answered
-from .events import consumer_counters, seconds, timestamp
-from .naming import Job
-from .told import attempt_of
 
 _MAX_WORKERS: Final = 200
 _MAX_FRESH: Final = 10_000
@@ -208,8 +209,7 @@ class Followed:
         worker = self.workers.get(inbox)
         if worker is None:
             worker = self.workers[inbox] = Worker(reply)
-            while len(self.workers) > _MAX_WORKERS:
-                self.workers.pop(next(iter(self.workers)))
+            shrink(self.workers, _MAX_WORKERS)
         worker.pulls += 1
         worker.batch = batch
 
@@ -272,8 +272,7 @@ class Followed:
             self.redelivered += 1
             _keep(self.redeliveries, seq, attempt)
             self._attempts[seq] = attempt
-            while len(self._attempts) > _MAX_REMEMBERED:
-                self._attempts.pop(next(iter(self._attempts)))
+            shrink(self._attempts, _MAX_REMEMBERED)
 
     def _twice(self, seq: int, first: int, second: int) -> None:
         if seq not in self.doubles:
@@ -287,8 +286,7 @@ class Followed:
         self.given_up_count += 1
         self.dropped += is_dropped
         self.to_give_up[seq] = deliveries
-        while len(self.given_up) > _MAX_REMEMBERED:
-            self.given_up.pop(next(iter(self.given_up)))
+        shrink(self.given_up, _MAX_REMEMBERED)
 
     def configure(self, config: dict[str, Any]) -> None:
         """What the consumer's configuration says."""

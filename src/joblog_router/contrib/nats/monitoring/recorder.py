@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .events import timestamp
+from ..events import timestamp
 from .replicas import is_clustered
 
 if TYPE_CHECKING:

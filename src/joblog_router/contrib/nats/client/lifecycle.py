@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from . import told
-from .events import consumer_config, consumer_counters, stream_fields
-from .naming import Job
-from .told import duration, some, tell
+from .. import told
+from ..events import consumer_config, consumer_counters, stream_fields
+from ..naming import Job
+from ..told import duration, some, tell
 
 
 class Target(NamedTuple):

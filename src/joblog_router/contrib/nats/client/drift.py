@@ -11,12 +11,12 @@ import inspect
 from contextvars import ContextVar
 from typing import Any, Final
 
-from ...context import current_job
-from . import told
-from .events import seconds
+from ....context import current_job
+from .. import told
+from ..events import seconds
+from ..told import duration, tell
 from .ownership import StreamKey, server_of
 from .state import Coroutine, State, quietly
-from .told import duration, tell
 
 # Names, and what nats-py fills in itself.
 _NOT_COMPARED: Final = frozenset(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from . import told
+from .. import told
+from ..told import tell
 from .ledger import Ledger
 from .ownership import StreamKey
 from .state import State, report_failure
 from .sums import Sum
-from .told import tell
 
 _NO_STREAM: Final = 10059
 

@@ -13,22 +13,22 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from ... import aflush
-from ..._pipeline.report import report_once
-from . import told
-from .clients import ClientNames
-from .events import timestamp
-from .exhaustion import task_of
+from .... import aflush
+from ...._pipeline.report import report_once
+from .. import told
+from ..events import timestamp
+from ..naming import Job, NamePatterns
+from ..questions import Questions
+from ..task_ids import task_of
+from ..told import tell
 from .following import Followed
 from .lease import Lease
-from .naming import Job, NamePatterns
-from .questions import Questions
 from .recorder import Extent, Recorder
 from .replicas import Replicas
 from .reporting import apply_mark, finish, mark_of, report, tasks_wanted
 from .shares import divide
-from .told import tell
 from .watching import Watch
+from .worker_names import ClientNames
 
 if TYPE_CHECKING:
     from .observer import Observer

@@ -11,9 +11,10 @@ import base64
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from ..._pipeline.report import report_once
+from ...._pipeline.report import report_once
+from ..bounded import shrink
+from ..naming import Job, NamePatterns, job_in_header
 from .following import Followed
-from .naming import Job, NamePatterns, job_in_header
 
 _MAX_SHARES: Final = 1_000
 _MAX_LOOKED_UP: Final = 1_000
@@ -57,8 +58,7 @@ def _share(shared: Followed, job: Job) -> Followed:
     if share is None:
         share = shared.shares[job] = Followed(job, shared.stream, shared.consumer)
         share.parent = shared
-        while len(shared.shares) > _MAX_SHARES:
-            shared.shares.pop(next(iter(shared.shares)))
+        shrink(shared.shares, _MAX_SHARES)
     share.max_deliver, share.ack_wait = shared.max_deliver, shared.ack_wait
     return share
 

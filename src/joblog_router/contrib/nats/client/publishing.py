@@ -13,16 +13,16 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
-from ...context import JobScope, current_job
-from . import told
-from .consumption import is_milestone
+from ....context import JobScope, current_job
+from .. import told
+from ..naming import Job, job_in_header
+from ..pacing import is_milestone
+from ..told import tell
 from .headers import matches, with_header
 from .ledger import Ledger, open_part
-from .naming import Job, job_in_header
 from .ownership import StreamKey, server_of
 from .state import CONFLICT, Coroutine, State, quietly
 from .sums import Failure, Run, Sum, expected_of
-from .told import tell
 from .vanishing import look_for, replaced, starts_over
 
 _MAX_SUMS: Final = 1_000

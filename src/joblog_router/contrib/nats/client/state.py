@@ -13,14 +13,16 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
-from ..._pipeline.report import report_once
-from ..._pipeline.resolve import conflicts
-from ...context import JobScope, current_job, namespace_varies
+from ...._pipeline.report import report_once
+from ...._pipeline.resolve import conflicts
+from ....context import JobScope, current_job, namespace_varies
+from ..bounded import shrink
+from ..naming import DEFAULT_HEADER, Job, Named, NamePatterns, stream_of_reply, stream_of_subject
+from ..questions import Questions
+from ..task_ids import DEFAULT_TASK_ID_KEYS
 from .consumption import Consumption, Limits
 from .ledger import Ledgers
-from .naming import DEFAULT_HEADER, Job, Named, NamePatterns, stream_of_reply, stream_of_subject
 from .ownership import Owners, StreamKey
-from .questions import Questions
 
 Coroutine = Callable[..., Awaitable[Any]]
 P = ParamSpec("P")
@@ -33,7 +35,6 @@ _MAX_STREAMS: Final = 10_000
 _MAX_CONSUMERS: Final = 1_000
 _MAX_LIMITS: Final = 20_000
 _MAX_CONSUMPTIONS: Final = 2_000
-DEFAULT_TASK_ID_KEYS: Final = ("id", "task_id", "image_id")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,8 +214,7 @@ class State:
         taken = self.consumptions.get((key, consumer, job))
         if taken is None:
             taken = self.consumptions[key, consumer, job] = Consumption(job, key, consumer)
-            while len(self.consumptions) > _MAX_CONSUMPTIONS:
-                self.consumptions.pop(next(iter(self.consumptions)), None)
+            shrink(self.consumptions, _MAX_CONSUMPTIONS)
         if taken.limits is None:
             taken.limits = self.limits.get((key, consumer))
         return taken
@@ -223,8 +223,7 @@ class State:
         """What a consumer's description says of its limits."""
         self.limits.pop((key, consumer), None)
         self.limits[key, consumer] = limits
-        while len(self.limits) > _MAX_LIMITS:
-            self.limits.pop(next(iter(self.limits)), None)
+        shrink(self.limits, _MAX_LIMITS)
         for taken in self.consumptions_of(key, consumer):
             taken.limits = limits
 
@@ -255,12 +254,10 @@ class State:
         births = self._births.get(key)
         if births is None:
             births = self._births[key] = {}
-            while len(self._births) > _MAX_STREAMS:
-                self._births.pop(next(iter(self._births)), None)
+            shrink(self._births, _MAX_STREAMS)
         known = births.get(consumer) == created
         births[consumer] = created
-        while len(births) > _MAX_CONSUMERS:
-            births.pop(next(iter(births)), None)
+        shrink(births, _MAX_CONSUMERS)
         return known
 
     def _conflict(self, what: str, jobs: set[str] | frozenset[str]) -> Job:

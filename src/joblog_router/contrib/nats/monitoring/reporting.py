@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from . import told
-from .consumption import Pace
+from .. import told
+from ..pacing import Pace
+from ..told import Told, duration, listed, shown, tell
 from .following import Described, Followed
-from .told import Told, duration, listed, shown, tell
 
 _COUNTS: Final = ("pulls", "acked", "sent_back", "terminated", "in_progress", "redelivered")
 _KINDS: Final = ("redelivery", "nak", "terminated", "in_progress", "twice", "exhausted", "snapshot", "drained")

@@ -9,15 +9,16 @@ from __future__ import annotations
 import functools
 from typing import Any, Final
 
-from ...context import JobScope, current_job
-from . import told
-from .consumption import Consumption, is_milestone
+from ....context import JobScope, current_job
+from .. import told
+from ..naming import Delivery, Job, delivery_of_reply, job_in_header
+from ..pacing import is_milestone
+from ..told import tell
+from .consumption import Consumption
 from .exhaustion import note_last_attempt
 from .fetching import finish_with, pay_out, worker_of
-from .naming import Delivery, Job, delivery_of_reply, job_in_header
 from .ownership import StreamKey, server_of
 from .state import Coroutine, State, quietly
-from .told import tell
 
 _FIRST_TALLY: Final = 100
 

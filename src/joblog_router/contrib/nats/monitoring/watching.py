@@ -10,9 +10,10 @@ import json
 from collections.abc import Collection
 from typing import Any, Final
 
+from ..bounded import shrink
+from ..naming import Job, NamePatterns
+from ..told import reason_of
 from .following import ACK, IN_PROGRESS, NAK, TERM, Followed
-from .naming import Job, NamePatterns
-from .told import reason_of
 
 _MAX_FOLLOWED: Final = 10_000
 _MAX_STRANGERS: Final = 20_000
@@ -164,8 +165,7 @@ class Watch:
             self._strangers.add(key)
             return None
         followed = self.followed[key] = Followed(job, stream, consumer)
-        while len(self.followed) > _MAX_FOLLOWED:
-            self.followed.pop(next(iter(self.followed)))
+        shrink(self.followed, _MAX_FOLLOWED)
         return followed
 
     def _job_of_all(self, subjects: list[str]) -> str | None:

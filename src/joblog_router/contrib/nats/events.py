@@ -8,7 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-_NANOSECONDS: Final = 1_000_000_000
+NANOSECONDS: Final = 1_000_000_000
+_UNAVAILABLE: Final = 503
 
 
 def stream_fields(reply: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def seconds(nanoseconds: Any) -> float | int | None:
     """A duration of the API in seconds; whole ones as int."""
     if not isinstance(nanoseconds, int):
         return None
-    value = nanoseconds / _NANOSECONDS
+    value = nanoseconds / NANOSECONDS
     return int(value) if value.is_integer() else value
 
 
@@ -70,3 +71,8 @@ def timestamp(value: Any) -> float | None:
         return datetime.fromisoformat(value).timestamp()
     except ValueError:
         return None
+
+
+def is_unavailable(reply: dict[str, Any]) -> bool:
+    """Whether an error of the API is no refusal: the cluster has no leader now."""
+    return bool((reply.get("error") or {}).get("code") == _UNAVAILABLE)

@@ -18,10 +18,10 @@ from ...context import detached
 from ...exceptions import ConfigurationError, MissingExtraError
 from .monitoring.lease import Lease
 from .monitoring.replicas import SUBJECTS, Replicas
+from .monitoring.server import Server
 from .monitoring.term import FLUSH, Settings, Term
 from .monitoring.watching import Watch
-from .naming import DEFAULT_HEADER, Job, NamePatterns
-from .questions import Questions
+from .naming import DEFAULT_HEADER, NamePatterns
 from .task_ids import DEFAULT_TASK_ID_KEYS
 
 if TYPE_CHECKING:
@@ -102,9 +102,8 @@ class Monitor:
         self.is_leading = False
         self.is_recording = False
         self._term: Term | None = None
-        # Of the last term; what is known of the streams' leaders outlasts it.
-        self._watch = Watch(self._settings.patterns, self._settings.shared)
-        self._replicas = Replicas(self._job_of)
+        # What is known of the streams' leaders outlasts a term.
+        self._replicas = Replicas(Watch(self._settings.patterns, self._settings.shared))
 
     async def start(self) -> None:
         """Connect and watch, in a task of its own."""
@@ -175,11 +174,11 @@ class Monitor:
             await self._pause(min(self._settings.interval, lasting / 4))
 
     async def _lead(self, client: Observer, lease: Lease) -> None:
-        term = self._term = Term(self._settings, client, lease, self._replicas, self._know)
+        term = self._term = Term(self._settings, client, lease, self._replicas)
         keeping = asyncio.ensure_future(lease.keep())
         try:
             await term.begin()
-            self.is_leading, self.is_recording = True, term.recorder is not None
+            self.is_leading, self.is_recording = True, term.is_recording
             while await term.look():
                 if self._stopping.is_set():
                     await term.finish()
@@ -193,15 +192,9 @@ class Monitor:
     async def _look_on(self, client: Observer, lease: Lease) -> None:
         """Another monitor writes. Or nobody can: the lease has no leader itself, and the last who had it tells that."""
         if lease.is_orphaned:
-            await self._replicas.ask(client, Questions(), self._watch.consumers())
+            await self._replicas.ask(Server(client))
         if self._replicas.report(may_write=lease.is_orphaned):
             await aflush(FLUSH)
-
-    def _know(self, watch: Watch) -> None:
-        self._watch = watch
-
-    def _job_of(self, stream: str, consumer: str) -> Job | None:
-        return self._watch.job_of(stream, consumer)
 
     async def _unless_stopping(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether `work` ended before this monitor is to."""

@@ -14,7 +14,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from .replicas import is_clustered
+from ..events import is_unavailable
 
 if TYPE_CHECKING:
     from .observer import Observer
@@ -23,7 +23,6 @@ _WAIT: Final = 2.0
 # A holder stops writing well before somebody else may take over.
 _SAFE: Final = 0.6
 _REPLICAS: Final = 3
-_UNAVAILABLE: Final = 503
 # A cluster that has just started needs some seconds to have a leader.
 _TRIES: Final = 10
 _PAUSE: Final = 0.5
@@ -76,14 +75,16 @@ class Lease:
             "max_msg_size": -1,
             "max_consumers": -1,
         }
-        clustered = is_clustered(self._client)
+        clustered = self._client.is_clustered
         for _ in range(_TRIES if clustered else 1):
-            body = await self._ask(f"$JS.API.STREAM.INFO.{self.name}", None)
+            body = await self._client.ask(f"$JS.API.STREAM.INFO.{self.name}", wait=_WAIT)
             for replicas in (_REPLICAS, 1) if clustered else (1,):
                 if body is None or body.get("error"):
-                    body = await self._ask(f"$JS.API.STREAM.CREATE.{self.name}", {**config, "num_replicas": replicas})
+                    body = await self._client.ask(
+                        f"$JS.API.STREAM.CREATE.{self.name}", {**config, "num_replicas": replicas}, wait=_WAIT
+                    )
             self.is_possible = body is not None and not body.get("error")
-            if self.is_possible or (body is not None and not _is_unavailable(body)):
+            if self.is_possible or (body is not None and not is_unavailable(body)):
                 return
             await asyncio.sleep(_PAUSE if clustered else 0)
 
@@ -142,7 +143,7 @@ class Lease:
         """A consumer is gone, or a stream with all its consumers."""
         if self.is_possible:
             subject = f"{self._subject}.{stream}.{consumer or '>'}"
-            await self._ask(f"$JS.API.STREAM.PURGE.{self.name}", {"filter": subject})
+            await self._client.ask(f"$JS.API.STREAM.PURGE.{self.name}", {"filter": subject}, wait=_WAIT)
 
     async def _write(self, holder: str, position: int) -> bool:
         if not self.is_possible:
@@ -155,9 +156,9 @@ class Lease:
         content = {"monitor": holder, "position": position, "lasting": self._lasting}
         asked = time.monotonic()
         headers = {"Nats-Expected-Last-Subject-Sequence": str(self._last)}
-        reply = await self._ask(self._subject, content, headers=headers)
+        reply = await self._client.ask(self._subject, content, headers=headers, wait=_WAIT)
         if reply is None or reply.get("error") or not isinstance(reply.get("seq"), int):
-            if reply is not None and reply.get("error") and not _is_unavailable(reply):
+            if reply is not None and reply.get("error") and not is_unavailable(reply):
                 self._renewed = float("-inf")  # another one wrote, or we did and heard no answer
             return False
         self._last, self._renewed, self.position = reply["seq"], asked, position
@@ -165,7 +166,7 @@ class Lease:
         return True
 
     async def _read(self, subject: str) -> tuple[int, dict[str, Any]] | None:
-        body = await self._ask(f"$JS.API.STREAM.MSG.GET.{self.name}", {"last_by_subj": subject})
+        body = await self._client.ask(f"$JS.API.STREAM.MSG.GET.{self.name}", {"last_by_subj": subject}, wait=_WAIT)
         if body is None:
             return None
         if body.get("error"):
@@ -176,20 +177,3 @@ class Lease:
         except ValueError:
             content = {}
         return int(message.get("seq") or 0), content if isinstance(content, dict) else {}
-
-    async def _ask(
-        self, subject: str, body: dict[str, Any] | None, headers: dict[str, str] | None = None
-    ) -> dict[str, Any] | None:
-        try:
-            payload = b"" if body is None else json.dumps(body).encode()
-            async with asyncio.timeout(_WAIT):  # sending may block, too
-                reply = await self._client.request(subject, payload, timeout=_WAIT, headers=headers)
-            found = json.loads(reply.data)
-        except Exception:
-            return None
-        return found if isinstance(found, dict) else None
-
-
-def _is_unavailable(reply: dict[str, Any]) -> bool:
-    """Whether it is no refusal: the cluster has no leader now."""
-    return bool((reply.get("error") or {}).get("code") == _UNAVAILABLE)

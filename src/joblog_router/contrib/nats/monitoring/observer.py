@@ -6,6 +6,8 @@ this client does.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -84,6 +86,23 @@ class Observer(Client):
         self._taps: dict[int, Tap] = {}
         self._bulks: dict[bytes, Bulk] = {}
         self._ps = _Parser(self)
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether the server that it is connected to is one of several."""
+        return bool((self._server_info or {}).get("cluster"))
+
+    async def ask(
+        self, subject: str, body: dict[str, Any] | None = None, *, wait: float, headers: dict[str, str] | None = None
+    ) -> dict[str, Any] | None:
+        """What the server says to a request about the monitor's own streams; None where there is no answer."""
+        try:
+            payload = b"" if body is None else json.dumps(body).encode()
+            async with asyncio.timeout(wait):  # sending may block, too
+                found = json.loads((await self.request(subject, payload, timeout=wait, headers=headers)).data)
+        except Exception:
+            return None
+        return found if isinstance(found, dict) else None
 
     @property
     def takes_bulk(self) -> bool:

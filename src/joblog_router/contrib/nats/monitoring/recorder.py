@@ -8,24 +8,20 @@ neither pulls nor acknowledges, or it would record its own reading. Runs on the 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..events import timestamp
-from .replicas import is_clustered
+from ..events import NANOSECONDS, is_unavailable, timestamp
 
 if TYPE_CHECKING:
     from .observer import Observer
 
 SUBJECTS: Final = ("$JS.ACK.>", "$JS.API.CONSUMER.MSG.NEXT.>")
-_NANOSECONDS: Final = 1_000_000_000
 _HEARTBEAT: Final = 1.0
 _SILENCE: Final = 5.0
 _WAIT: Final = 5.0
 _END_WAIT: Final = 1.0
-_UNAVAILABLE: Final = 503
 
 # Subject and payload of what was recorded, its number in the recorder, and when it was (seconds since the epoch).
 Record = Callable[[str, bytes, int, float], None]
@@ -73,24 +69,24 @@ class Recorder:
             "retention": "limits",
             "discard": "old",
             "max_bytes": max_bytes,
-            "max_age": int(max_age * _NANOSECONDS),
+            "max_age": int(max_age * NANOSECONDS),
             "max_msgs": -1,
             "max_msg_size": -1,
             "max_consumers": -1,
             "num_replicas": 1,
             "duplicate_window": 0,
         }
-        body = await self._ask(f"$JS.API.STREAM.INFO.{self.name}")
+        body = await self._client.ask(f"$JS.API.STREAM.INFO.{self.name}", wait=_WAIT)
         if body is None or body.get("error"):
-            body = await self._ask(f"$JS.API.STREAM.CREATE.{self.name}", config)
-        self.is_refused = body is not None and (body.get("error") or {}).get("code") != _UNAVAILABLE
+            body = await self._client.ask(f"$JS.API.STREAM.CREATE.{self.name}", config, wait=_WAIT)
+        self.is_refused = body is not None and not is_unavailable(body)
         if body is None or body.get("error") or not (body.get("config") or {}).get("no_ack"):
             return None
         state = body.get("state") or {}
         created = timestamp(body.get("created")) or time.time()
         first = state.get("first_seq") or 0
         since = created if first <= 1 else timestamp(state.get("first_ts")) or time.time()
-        if is_clustered(self._client):
+        if self._client.is_clustered:
             # While its own server was down, the others went on unrecorded.
             since = max(since, timestamp((body.get("cluster") or {}).get("leader_since")) or time.time())
         return Extent(first, state.get("last_seq") or 0, since)
@@ -110,11 +106,13 @@ class Recorder:
             "max_deliver": 1,
             "replay_policy": "instant",
             "flow_control": True,
-            "idle_heartbeat": int(_HEARTBEAT * _NANOSECONDS),
+            "idle_heartbeat": int(_HEARTBEAT * NANOSECONDS),
             "mem_storage": True,
             "num_replicas": 1,
         }
-        body = await self._ask(f"$JS.API.CONSUMER.CREATE.{self.name}", {"stream_name": self.name, "config": config})
+        body = await self._client.ask(
+            f"$JS.API.CONSUMER.CREATE.{self.name}", {"stream_name": self.name, "config": config}, wait=_WAIT
+        )
         if body is None or body.get("error"):
             await self.close()
             return False
@@ -136,7 +134,7 @@ class Recorder:
         if subscription is not None:
             await self._client.untap(subscription)
         if consumer and self._client.is_connected:
-            await self._ask(f"$JS.API.CONSUMER.DELETE.{self.name}.{consumer}", wait=_END_WAIT)
+            await self._client.ask(f"$JS.API.CONSUMER.DELETE.{self.name}.{consumer}", wait=_END_WAIT)
 
     def _received(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
         if headers and not subject.startswith("$JS."):
@@ -146,7 +144,7 @@ class Recorder:
         if len(tokens) > 9:
             del tokens[2:4]
         try:
-            number, place, at = int(tokens[5]), int(tokens[6]), int(tokens[7]) / _NANOSECONDS
+            number, place, at = int(tokens[5]), int(tokens[6]), int(tokens[7]) / NANOSECONDS
         except (IndexError, ValueError):
             return
         if place != self._expected or self._is_broken:
@@ -184,14 +182,3 @@ class Recorder:
     def _answer(self, subject: str) -> None:
         task = asyncio.ensure_future(self._client.publish(subject, b""))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    async def _ask(
-        self, subject: str, body: dict[str, Any] | None = None, *, wait: float = _WAIT
-    ) -> dict[str, Any] | None:
-        try:
-            payload = b"" if body is None else json.dumps(body).encode()
-            async with asyncio.timeout(wait):  # sending may block, too
-                reply = json.loads((await self._client.request(subject, payload, timeout=wait)).data)
-        except Exception:
-            return None
-        return reply if isinstance(reply, dict) else None

@@ -7,10 +7,8 @@ lost comes late (10 to 20 s), and where the leader itself is gone only when ther
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import told
@@ -19,8 +17,8 @@ from ..naming import Job
 from ..told import duration, listed, tell
 
 if TYPE_CHECKING:
-    from ..questions import Questions
-    from .observer import Observer
+    from .server import Server
+    from .watching import Watch
 
 SUBJECTS: Final = tuple(
     f"$JS.EVENT.ADVISORY.{about}.{kind}.>"
@@ -35,7 +33,6 @@ _CONFIRM_SILENCE: Final = 10.0
 _MAX_GROUPS: Final = 20_000
 _MAX_NEWS: Final = 1_000
 _MAX_ASKED: Final = 200
-_PARALLEL: Final = 8
 
 
 class Missing:
@@ -62,10 +59,15 @@ class Missing:
 
 
 class Replicas:
-    """Who leads what, and the streams that nobody leads. `job_of`: whose a stream, or consumer, is."""
+    """Who leads what, and the streams that nobody leads.
 
-    def __init__(self, job_of: Callable[[str, str], Job | None]) -> None:
-        self._job_of = job_of
+    `watch`: whose a stream, or consumer, is; of the last term that knew what is there.
+    """
+
+    watch: Watch
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
         self._leaders: dict[tuple[str, str], str] = {}
         self._news: list[tuple[Job, str, str, str]] = []
         self.missing: dict[str, Missing] = {}
@@ -83,17 +85,17 @@ class Replicas:
         elif leader:
             self._elected(stream, consumer, leader)
 
-    def asked(self, client: Observer, stream: str, consumer: str, body: dict[str, Any] | None) -> None:
+    def asked(self, server: Server, stream: str, consumer: str, body: dict[str, Any] | None) -> None:
         """We asked for its description: the reply, None if nobody answered."""
         if body is None:
-            if client.is_connected and is_clustered(client):
+            if server.silence_tells:
                 self._lacks(stream, consumer, is_certain=False)
         elif not body.get("error"):
             leader = str((body.get("cluster") or {}).get("leader") or "")
             if leader:
                 self._leaders.setdefault((stream, consumer), leader)
                 shrink(self._leaders, _MAX_GROUPS)
-            if leader or not is_clustered(client):
+            if leader or not server.is_clustered:
                 self._back(stream, consumer)
         elif body["error"].get("err_code") == _NO_LEADER:
             self._lacks(stream, consumer, is_certain=True)
@@ -108,15 +110,13 @@ class Replicas:
         for stream in names:
             self._lacks(stream, "", is_certain=True)
 
-    async def ask(self, client: Observer, questions: Questions, consumers: list[tuple[str, str]]) -> None:
-        """Ask about these, and about what has no leader; not about more than some."""
+    async def ask(self, server: Server) -> None:
+        """Ask about what has no leader, and about one consumer of each stream; not about more than some."""
         wanted = [(stream, name) for stream, missing in self.missing.items() for name in missing.of if name]
-        for first in range(0, len(asked := list(dict.fromkeys(wanted + consumers))[:_MAX_ASKED]), _PARALLEL):
-            some = asked[first : first + _PARALLEL]
-            subjects = [f"$JS.API.CONSUMER.INFO.{stream}.{consumer}" for stream, consumer in some]
-            asking = (questions.ask(client, type(client).request, subject) for subject in subjects)
-            for (stream, consumer), body in zip(some, await asyncio.gather(*asking), strict=True):
-                self.asked(client, stream, consumer, body)
+        asked = list(dict.fromkeys(wanted + self.watch.consumers()))[:_MAX_ASKED]
+        answers = await server.all(server.consumer(*one) for one in asked)
+        for one, body in zip(asked, answers, strict=True):
+            self.asked(server, *one, body)
 
     def forget(self, stream: str, consumer: str = "") -> None:
         """A consumer is gone, or a stream with all of them."""
@@ -143,7 +143,7 @@ class Replicas:
                     _tell_restored(missing.job, stream, self._leaders.get((stream, "")), waited)
                     lines += 1
             elif may_write and missing.job is None and waited >= missing.confirmed_after:
-                missing.job = self._job_of(stream, next(iter(missing.of)))
+                missing.job = self.watch.job_of(stream, next(iter(missing.of)))
                 missing.of.add("")  # elections are one by one: the stream's own is to be seen, too
                 if missing.job is not None:
                     _tell_lost(missing.job, stream, sorted(missing.of - {""}))
@@ -151,7 +151,7 @@ class Replicas:
         return lines > 0
 
     def _elected(self, stream: str, consumer: str, leader: str) -> None:
-        job = self._job_of(stream, consumer)
+        job = self.watch.job_of(stream, consumer)
         if job is None:
             return
         before = self._leaders.get((stream, consumer))
@@ -166,7 +166,9 @@ class Replicas:
             self._news.append((job, stream, consumer, leader))
 
     def _lacks(self, stream: str, consumer: str, *, is_certain: bool) -> None:
-        if self._job_of(stream, consumer) is None or (stream not in self.missing and len(self.missing) >= _MAX_GROUPS):
+        if self.watch.job_of(stream, consumer) is None or (
+            stream not in self.missing and len(self.missing) >= _MAX_GROUPS
+        ):
             return
         missing = self.missing.setdefault(stream, Missing())
         missing.of.add(consumer)
@@ -176,11 +178,6 @@ class Replicas:
         missing = self.missing.get(stream)
         if missing is not None:
             missing.of.discard(consumer)
-
-
-def is_clustered(client: Any) -> bool:
-    """Whether the server that a client is connected to is one of several."""
-    return bool((getattr(client, "_server_info", None) or {}).get("cluster"))
 
 
 def _tell_elected(job: Job, stream: str, consumer: str, leader: str) -> None:

@@ -11,7 +11,6 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from .following import Followed, Worker
-from .replicas import is_clustered
 
 if TYPE_CHECKING:
     from .observer import Observer
@@ -22,7 +21,7 @@ _MAX_ASKED: Final = 20
 _MAX_NAME: Final = 64
 
 
-class ClientNames:
+class WorkerNames:
     """Asks a server what it knows; no more once it refused, or said nothing."""
 
     def __init__(self, client: Observer) -> None:
@@ -44,7 +43,7 @@ class ClientNames:
 
         def heard(subject: str, reply: str, payload: bytes, headers: bytes) -> None:
             names.update(_names(payload, worker.reply))
-            if names or not is_clustered(self._client):
+            if names or not self._client.is_clustered:
                 answered.set()
 
         inbox = self._client.new_inbox()
@@ -55,7 +54,7 @@ class ClientNames:
             async with asyncio.timeout(_WAIT):
                 await answered.wait()
         except TimeoutError:
-            self._is_silent = not is_clustered(self._client)
+            self._is_silent = not self._client.is_clustered
         finally:
             await self._client.untap(tap)
         return names.pop() if len(names) == 1 else ""

@@ -452,7 +452,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumption, "_MAX_KEPT", 3)
     taken = Consumption(Job("", "7"), StreamKey("", "job_7"), "c")
     for seq in range(10):
-        taken.add_redelivery(Delivery("job_7", "c", 2, seq, seq))
+        taken.add(Delivery("job_7", "c", 2, seq, seq))
     assert (taken.redelivered, len(taken.redeliveries)) == (10, 3)
     assert [count for count in range(2000) if is_milestone(count)] == [1, 10, 100, 1000]
 

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from ....context import current_job
 from .. import told
+from ..answers import IN_PROGRESS, NAK, TERM, kind_of
 from ..naming import Delivery, delivery_of_reply
 from ..pacing import is_milestone
-from ..told import duration, reason_of, so_far, tell
+from ..told import duration, failure, reason_of, so_far, tell
 from .consumption import Consumption, LastAttempt
 from .exhaustion import GRACE
 from .ownership import StreamKey, server_of
@@ -77,16 +78,17 @@ def _book(state: State, client: Any, subject: str, what: Callable[[Consumption, 
 
 def _answered(taken: Consumption, delivery: Delivery, payload: bytes) -> None:
     last = taken.last_attempts
-    if payload.startswith(b"+WPI"):
+    kind = kind_of(payload)
+    if kind == IN_PROGRESS:
         if delivery.stream_seq in last:
             last[delivery.stream_seq] = last[delivery.stream_seq]._replace(received=time.monotonic())
-    elif payload.startswith(b"-NAK"):
+    elif kind == NAK:
         taken.naked += 1
         if delivery.stream_seq in last:
             wait = taken.limits.ack_wait if taken.limits is not None else 0.0
             last[delivery.stream_seq] = LastAttempt(last[delivery.stream_seq].task, time.monotonic() - wait - GRACE)
         _tell_nak(taken, delivery, payload)
-    elif payload.startswith(b"+TERM"):
+    elif kind == TERM:
         taken.end(delivery.stream_seq)
         taken.terminated += 1
         last.pop(delivery.stream_seq, None)
@@ -147,7 +149,6 @@ def _failed(taken: Consumption, delivery: Delivery, error: Exception) -> None:
     taken.failed_acks += 1
     if not is_milestone(taken.failed_acks):
         return
-    name = type(error).__name__
     what = "no confirmation in time, outcome unknown" if isinstance(error, TimeoutError) else str(error)
     tell(
         taken.job,
@@ -155,12 +156,12 @@ def _failed(taken: Consumption, delivery: Delivery, error: Exception) -> None:
         delivery.stream_seq,
         delivery.stream,
         taken.of_max(delivery.attempt),
-        f"{name} ({what})" if what else name,
+        failure(error, what),
         so_far(taken.failed_acks),
         error=error,
         **taken.fields,
         stream_seq=delivery.stream_seq,
         attempt=delivery.attempt,
         count=taken.failed_acks,
-        error_type=name,
+        error_type=type(error).__name__,
     )

@@ -5,25 +5,19 @@ Kept by `fetching`, `acks` and `exhaustion` on the event loop. Lines that could 
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from typing import Any, Final, NamedTuple
 
 from .. import told
 from ..bounded import shrink
+from ..events import Limits
 from ..naming import Delivery, Job
 from ..pacing import Pace
 from ..told import Told, attempt_of, duration, listed, shown, tell
 from .ownership import StreamKey
 
 _MAX_KEPT: Final = 10_000
-
-
-class Limits(NamedTuple):
-    """What the consumer's configuration says; 0 where it sets no limit. `ack_wait` is seconds."""
-
-    max_deliver: int
-    ack_wait: float
-    max_ack_pending: int
 
 
 class LastAttempt(NamedTuple):
@@ -33,81 +27,41 @@ class LastAttempt(NamedTuple):
     received: float
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class Consumption:
     """The tally of one consumer's messages of one job in this process. `worker` is who fetched last."""
-
-    __slots__ = (
-        "acked",
-        "ask_after",
-        "asked",
-        "client",
-        "consumer",
-        "ended",
-        "failed_acks",
-        "failures",
-        "fetches",
-        "fetches_of_client",
-        "given_up",
-        "given_up_pace",
-        "job",
-        "key",
-        "last_attempts",
-        "limits",
-        "messages",
-        "naked",
-        "pushed",
-        "redelivered",
-        "redeliveries",
-        "redelivery_pace",
-        "shortage",
-        "terminated",
-        "to_give_up",
-        "told_steps",
-        "worker",
-    )
 
     job: Job
     key: StreamKey
     consumer: str
-    worker: str
-    client: int
-    fetches: int
-    fetches_of_client: int
-    told_steps: int
-    messages: int
-    pushed: int
-    acked: int
-    naked: int
-    terminated: int
-    failed_acks: int
-    redelivered: int
-    redelivery_pace: Pace
-    given_up_pace: Pace
-    asked: float
-    ask_after: float
-    shortage: str
-
-    def __init__(self, job: Job, key: StreamKey, consumer: str) -> None:
-        self.job = job
-        self.key = key
-        self.consumer = consumer
-        self.worker = ""
-        self.client = 0
-        self.fetches = self.fetches_of_client = self.told_steps = self.messages = self.pushed = 0
-        self.acked = self.naked = self.terminated = self.failed_acks = 0
-        self.redelivered = 0
-        self.redeliveries: dict[int, int] = {}
-        self.redelivery_pace = Pace()
-        self.limits: Limits | None = None
-        self.last_attempts: dict[int, LastAttempt] = {}
-        self.given_up: dict[int, None] = {}
-        self.to_give_up: dict[int, tuple[int, str | None]] = {}
-        self.ended: dict[int, None] = {}
-        self.given_up_pace = Pace()
-        self.failures: Counter[str] = Counter()
-        self.asked = float("-inf")
-        self.ask_after = 0.0
-        self.shortage = ""
+    worker: str = ""
+    # The client that fetched last, by `id`, and how often it did.
+    client: int = 0
+    fetches_of_client: int = 0
+    fetches: int = 0
+    pushed: int = 0
+    # What the last tally told: fetches and pushes.
+    told_steps: int = 0
+    messages: int = 0
+    acked: int = 0
+    naked: int = 0
+    terminated: int = 0
+    failed_acks: int = 0
+    redelivered: int = 0
+    # What is not told yet: sequence to attempt; sequence to deliveries and task.
+    redeliveries: dict[int, int] = dataclasses.field(default_factory=dict)
+    to_give_up: dict[int, tuple[int, str | None]] = dataclasses.field(default_factory=dict)
+    redelivery_pace: Pace = dataclasses.field(default_factory=Pace)
+    given_up_pace: Pace = dataclasses.field(default_factory=Pace)
+    limits: Limits | None = None
+    last_attempts: dict[int, LastAttempt] = dataclasses.field(default_factory=dict)
+    given_up: dict[int, None] = dataclasses.field(default_factory=dict)
+    ended: dict[int, None] = dataclasses.field(default_factory=dict)
+    failures: Counter[str] = dataclasses.field(default_factory=Counter)
+    # When the server was asked about it last (monotonic), when it may be again, and what was told of that.
+    asked: float = float("-inf")
+    ask_after: float = 0.0
+    shortage: str = ""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -118,11 +72,20 @@ class Consumption:
         """An attempt in words."""
         return attempt_of(attempt, self.limits.max_deliver if self.limits is not None else 0)
 
-    def add_redelivery(self, delivery: Delivery) -> None:
-        """A message came again."""
-        self.redelivered += 1
-        if len(self.redeliveries) < _MAX_KEPT:
-            self.redeliveries[delivery.stream_seq] = delivery.attempt
+    def taken_by(self, client: Any, inbox: Any) -> None:
+        """Who takes messages: told by the client's name, else by the inbox of its subscription."""
+        name = client.options.get("name")
+        self.worker = str(name) if name else str(inbox).rpartition(".")[2]
+        if self.client != id(client):
+            self.client, self.fetches_of_client = id(client), 0
+
+    def add(self, delivery: Delivery) -> None:
+        """A message came, for the first time or again."""
+        self.messages += 1
+        if delivery.attempt > 1:
+            self.redelivered += 1
+            if len(self.redeliveries) < _MAX_KEPT:
+                self.redeliveries[delivery.stream_seq] = delivery.attempt
 
     def end(self, seq: int) -> None:
         """A message was terminated, which is told once."""

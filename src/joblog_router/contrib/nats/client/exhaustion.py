@@ -107,6 +107,12 @@ def tell_given_up(taken: Consumption, source: str) -> None:
     )
 
 
+def tell_held_back(taken: Consumption) -> None:
+    """What was held back of it: what came again, what was given up."""
+    taken.tell_redeliveries()
+    tell_given_up(taken, source="inferred")
+
+
 def _tell_some(taken: Consumption, overdue: list[int], count: int) -> None:
     """Some of these messages were given up; others of them were acknowledged where this process cannot see it."""
     for seq in overdue:

@@ -14,13 +14,13 @@ from typing import Any, Final, NamedTuple
 
 from ....context import JobScope, current_job
 from .. import told
-from ..events import consumer_counters, seconds
+from ..events import consumer_counters, limits_of
 from ..naming import Delivery, Job, delivery_of_reply, job_in_header
 from ..pacing import is_milestone
-from ..told import LOGGER, tell
+from ..told import LOGGER, failure, so_far, tell
 from .advisories import heard, is_advisory
-from .consumption import Consumption, Limits
-from .exhaustion import infer, note_last_attempt, overdue, tell_given_up
+from .consumption import Consumption
+from .exhaustion import infer, note_last_attempt, overdue, tell_given_up, tell_held_back
 from .ownership import StreamKey, server_of
 from .shortage import explain, tell_shortage
 from .state import Coroutine, State, quietly, report_failure
@@ -108,16 +108,6 @@ def ending(state: State, key: StreamKey, consumer: str, infos: list[dict[str, An
         state.consumptions.pop((taken.key, taken.consumer, taken.job), None)
 
 
-def limits_of(config: dict[str, Any]) -> Limits:
-    """The limits in a consumer's configuration."""
-    waits = [config.get("ack_wait") or 0, *(config.get("backoff") or ())]
-    return Limits(
-        max(config.get("max_deliver") or 0, 0),
-        float(seconds(max(waits)) or 0),
-        max(config.get("max_ack_pending") or 0, 0),
-    )
-
-
 def _came(state: State, pull: Pull, messages: Any) -> None:
     """Book a batch. Asks for the consumer's limits once, where something comes again and they are not known."""
     advisories = [message for message in messages if is_advisory(message.subject)]
@@ -168,8 +158,7 @@ async def _explain(state: State, pull: Pull, taken: Consumption, late: list[int]
             return
         if info:
             infer(taken, late, consumer_counters(info))
-        taken.tell_redeliveries()
-        tell_given_up(taken, source="inferred")
+        tell_held_back(taken)
         taken.tell_tally()
         shortage = explain(info or None)
         if shortage.words != taken.shortage:
@@ -239,30 +228,19 @@ def _by_job(state: State, pull: Pull, messages: Any) -> dict[Job, list[tuple[Del
     return groups
 
 
-def worker_of(client: Any, inbox: Any) -> str:
-    """Who takes messages: the client's name, else the inbox of its subscription."""
-    name = client.options.get("name")
-    return str(name) if name else str(inbox).rpartition(".")[2]
-
-
 def _taken(state: State, pull: Pull, job: Job) -> Consumption:
     subscription = pull.subscription
     client = subscription._nc
     taken = state.consumption(job, pull.key, subscription._consumer or "")
-    taken.worker = worker_of(client, subscription._deliver)
-    if taken.client != id(client):
-        taken.client = id(client)
-        taken.fetches_of_client = 0
+    taken.taken_by(client, subscription._deliver)
     return taken
 
 
 def _book(state: State, taken: Consumption, group: list[tuple[Delivery, Any]], batch: Any) -> None:
     taken.fetches += 1
     taken.fetches_of_client += 1
-    taken.messages += len(group)
     for delivery, payload in group:
-        if delivery.attempt > 1:
-            taken.add_redelivery(delivery)
+        taken.add(delivery)
         note_last_attempt(taken, delivery, payload, state.settings.task_id_keys)
     if taken.fetches == 1:
         taken.told_steps = 1
@@ -289,8 +267,7 @@ def finish_with(state: State, scope: JobScope | None, taken: Consumption) -> Non
 
 
 def _finish(taken: Consumption) -> None:
-    taken.tell_redeliveries()
-    tell_given_up(taken, source="inferred")
+    tell_held_back(taken)
     taken.tell_tally(told.FETCHED)
 
 
@@ -298,8 +275,7 @@ def _client_ends(state: State, client: Any) -> None:
     for taken in list(state.consumptions.values()):
         if taken.client != id(client):
             continue
-        taken.tell_redeliveries()
-        tell_given_up(taken, source="inferred")
+        tell_held_back(taken)
         # Who opens a client for each fetch gets no line for each.
         if taken.fetches_of_client > 1:
             taken.tell_tally(told.FETCHED)
@@ -323,8 +299,8 @@ def _failed(state: State, pull: Pull, error: Exception) -> None:
         job,
         told.FETCH_FAILED,
         key.stream,
-        f"{name} ({what})" if what else name,
-        f", {count:,} times so far" if count > 1 else "",
+        failure(error, what),
+        so_far(count, " times"),
         error=error,
         **taken.fields,
         count=count,

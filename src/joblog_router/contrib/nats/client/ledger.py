@@ -7,6 +7,7 @@ made, or else per job.
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, Final
@@ -31,30 +32,23 @@ class MessageScope(job_context_in):
         self.creator = creator
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class Ledger:
-    """Of one scope (`lasting` False), or of a job outside any scope that could end (`lasting` True).
-
-    `said`: what needs no second line. `subjects`: stream to its subjects, as met here. `sums`: what is summed
-    up when it closes, `run`: of a job the sum that grew last, and how often in a row. `clients`: the connections
-    that the scope has work on.
-    """
-
-    __slots__ = ("at_close", "clients", "closed", "job", "lasting", "run", "said", "subjects", "sums")
+    """Of one scope (`lasting` False), or of a job outside any scope that could end (`lasting` True)."""
 
     job: Job
     lasting: bool
-    closed: bool
-
-    def __init__(self, job: Job, lasting: bool) -> None:
-        self.job = job
-        self.lasting = lasting
-        self.clients: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.closed = False
-        self.said: set[Hashable] = set()
-        self.subjects: dict[str, list[str]] = {}
-        self.sums: dict[Hashable, Any] = {}
-        self.run: dict[Job, tuple[Any, int]] = {}
-        self.at_close: list[Callable[[JobScope], None]] = []
+    closed: bool = False
+    # The connections that the scope has work on.
+    clients: weakref.WeakSet[Any] = dataclasses.field(default_factory=weakref.WeakSet)
+    # What needs no second line.
+    said: set[Hashable] = dataclasses.field(default_factory=set)
+    # Stream to its subjects, as met here.
+    subjects: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    # What is summed up when it closes, and of a job the sum that grew last, and how often in a row.
+    sums: dict[Hashable, Any] = dataclasses.field(default_factory=dict)
+    run: dict[Job, tuple[Any, int]] = dataclasses.field(default_factory=dict)
+    at_close: list[Callable[[JobScope], None]] = dataclasses.field(default_factory=list)
 
     def say(self, what: Hashable) -> bool:
         """True the first time `what` is to be said here."""

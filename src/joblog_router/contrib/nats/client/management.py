@@ -17,13 +17,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 from ....context import JobScope, current_job
-from ..events import timestamp
+from ..events import filters_of, limits_of, timestamp
 from ..naming import Job
 from ..questions import MAX_WAIT
-from ..told import LOGGER
+from ..told import LOGGER, failure
 from .acks import confirmed
 from .drift import found, is_watched
-from .fetching import ending, limits_of
+from .fetching import ending
 from .ledger import Ledger, open_part
 from .lifecycle import (
     Refusal,
@@ -211,8 +211,7 @@ def _stream(state: State, call: Call, scope: JobScope | None, body: dict[str, An
 def _consumer(state: State, call: Call, scope: JobScope | None, body: dict[str, Any], is_new: bool) -> None:
     config = body.get("config") or {}
     state.learn_limits(call.key, call.consumer, limits_of(config))
-    filters = [*(config.get("filter_subjects") or ()), *filter(None, [config.get("filter_subject")])]
-    job = state.owner_of_event(call.key, scope, consumer=call.consumer, subjects=filters)
+    job = state.owner_of_event(call.key, scope, consumer=call.consumer, subjects=filters_of(config))
     if job is None or not state.settings.events:
         return
     if _shall_tell(state, call, scope, job, is_new):
@@ -266,8 +265,7 @@ def _refused(state: State, call: Call, scope: JobScope | None, refusal: Refusal)
 
 def _unanswered(state: State, call: Call, scope: JobScope | None, error: Exception) -> None:
     what = "no answer in time, outcome unknown" if isinstance(error, TimeoutError) else str(error)
-    name = type(error).__name__
-    _refused(state, call, scope, Refusal(None, f"{name} ({what})" if what else name, error))
+    _refused(state, call, scope, Refusal(None, failure(error, what), error))
 
 
 def _refusal(refused: dict[str, Any]) -> Refusal:

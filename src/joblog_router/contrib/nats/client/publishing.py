@@ -17,7 +17,7 @@ from ....context import JobScope, current_job
 from .. import told
 from ..naming import Job, job_in_header
 from ..pacing import is_milestone
-from ..told import tell
+from ..told import so_far, tell
 from .headers import matches, with_header
 from .ledger import Ledger, open_part
 from .ownership import StreamKey, server_of
@@ -304,20 +304,19 @@ def _expected_key(state: State, attempt: Attempt) -> StreamKey:
 def _tell_failure(booked: Sum, failure: Failure, count: int) -> None:
     error = failure.error
     description = getattr(error, "description", None) or str(error)
-    name = type(error).__name__
     tell(
         booked.job,
         told.PUBLISH_FAILED,
         failure.subject,
         f" (NATS stream {booked.stream})" if booked.stream is not None else "",
         ": no acknowledgement in time, outcome unknown" if failure.is_unknown else " failed",
-        f"{name} ({description})" if description else name,
-        f", {count} times so far" if count > 1 else "",
+        told.failure(error, description),
+        so_far(count, " times"),
         error=error,
         stream=booked.stream,
         subject=failure.subject,
         failed=count,
-        error_type=name,
+        error_type=type(error).__name__,
         err_code=getattr(error, "err_code", None),
         description=description or None,
     )

@@ -16,7 +16,7 @@ from ..pacing import is_milestone
 from ..told import tell
 from .consumption import Consumption
 from .exhaustion import note_last_attempt
-from .fetching import finish_with, pay_out, worker_of
+from .fetching import finish_with, pay_out
 from .ownership import StreamKey, server_of
 from .state import Coroutine, State, quietly
 
@@ -51,15 +51,10 @@ def delivered(state: State, client: Any, inbox: str, message: Any, *, job: Job |
         return
     key = StreamKey(server_of(client), delivery.stream)
     taken = state.consumption(job, key, delivery.consumer)
-    taken.worker = worker_of(client, inbox)
-    if taken.client != id(client):
-        taken.client = id(client)
-        taken.fetches_of_client = 0
+    taken.taken_by(client, inbox)
     taken.fetches_of_client += 1
     taken.pushed += 1
-    taken.messages += 1
-    if delivery.attempt > 1:
-        taken.add_redelivery(delivery)
+    taken.add(delivery)
     note_last_attempt(taken, delivery, message.data, state.settings.task_id_keys)
     if taken.pushed == 1 and not taken.fetches:
         taken.told_steps = 1

@@ -17,10 +17,11 @@ from ...._pipeline.report import report_once
 from ...._pipeline.resolve import conflicts
 from ....context import JobScope, current_job, namespace_varies
 from ..bounded import shrink
+from ..events import Limits
 from ..naming import DEFAULT_HEADER, Job, Named, NamePatterns, stream_of_reply, stream_of_subject
 from ..questions import Questions
 from ..task_ids import DEFAULT_TASK_ID_KEYS
-from .consumption import Consumption, Limits
+from .consumption import Consumption
 from .ledger import Ledgers
 from .ownership import Owners, StreamKey
 
@@ -48,49 +49,29 @@ class Settings:
     task_id_keys: tuple[str, ...] = DEFAULT_TASK_ID_KEYS
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class State:
     """One installation. `active` is False once it ended: what it left in running tasks is inert then."""
 
-    __slots__ = (
-        "_births",
-        "active",
-        "consumptions",
-        "last_booking",
-        "last_use",
-        "ledgers",
-        "limits",
-        "lost",
-        "owners",
-        "questions",
-        "request",
-        "settings",
-        "unanswered",
-    )
-
     settings: Settings
-    active: bool
-    owners: Owners
-    ledgers: Ledgers
-    questions: Questions
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.active = True
-        self.owners = Owners()
-        self.ledgers = Ledgers()
-        self.questions = Questions()
-        # `Client.request` as it was, for our own questions.
-        self.request: Coroutine | None = None
-        self.consumptions: dict[tuple[StreamKey, str, Job], Consumption] = {}
-        self.limits: dict[tuple[StreamKey, str], Limits] = {}
-        # What the last publish was booked under, and the scope and connection it used: mostly those of the next.
-        self.last_booking: Any = None
-        self.last_use: tuple[JobScope | None, Any] = (None, None)
-        # Clients that lost their connection, and when (monotonic).
-        self.lost: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
-        # Futures of asynchronous publishes to what is known of them.
-        self.unanswered: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = weakref.WeakKeyDictionary()
-        self._births: dict[StreamKey, dict[str, str]] = {}
+    active: bool = True
+    owners: Owners = dataclasses.field(default_factory=Owners)
+    ledgers: Ledgers = dataclasses.field(default_factory=Ledgers)
+    questions: Questions = dataclasses.field(default_factory=Questions)
+    # `Client.request` as it was, for our own questions.
+    request: Coroutine | None = None
+    consumptions: dict[tuple[StreamKey, str, Job], Consumption] = dataclasses.field(default_factory=dict)
+    limits: dict[tuple[StreamKey, str], Limits] = dataclasses.field(default_factory=dict)
+    # What the last publish was booked under, and the scope and connection it used: mostly those of the next.
+    last_booking: Any = None
+    last_use: tuple[JobScope | None, Any] = (None, None)
+    # Clients that lost their connection, and when (monotonic).
+    lost: weakref.WeakKeyDictionary[Any, float] = dataclasses.field(default_factory=weakref.WeakKeyDictionary)
+    # Futures of asynchronous publishes to what is known of them.
+    unanswered: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = dataclasses.field(
+        default_factory=weakref.WeakKeyDictionary
+    )
+    _births: dict[StreamKey, dict[str, str]] = dataclasses.field(default_factory=dict)
 
     @property
     def tells_servers(self) -> bool:

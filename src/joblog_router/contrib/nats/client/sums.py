@@ -7,6 +7,7 @@ tenth of the total where the scope says `expected`.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections import Counter
 from time import monotonic
@@ -94,70 +95,39 @@ class Run:
         return True
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class Sum:
-    """What one scope published into one stream for one job. `expected`: how many messages it will be, 0 if unknown.
-
-    `pending` counts asynchronous publishes without an answer so far.
-    """
-
-    __slots__ = (
-        "_lock",
-        "_next",
-        "_plain_below",
-        "_run",
-        "_told_accepted",
-        "_told_duplicates",
-        "accepted",
-        "duplicates",
-        "errors",
-        "expected",
-        "first_seq",
-        "is_told",
-        "job",
-        "last_seq",
-        "last_stored",
-        "pending",
-        "since_first_seq",
-        "since_last_seq",
-        "since_started",
-        "started",
-        "stopped",
-        "stream",
-        "unknown",
-    )
+    """What one scope published into one stream for one job. `expected`: how many messages it will be, 0 if unknown."""
 
     job: Job
     stream: str | None
-    expected: int
-    accepted: int
-    duplicates: int
-    unknown: int
-    pending: int
-    first_seq: int
-    last_seq: Any
-    started: float
-    stopped: float
-    last_stored: float
-    is_told: bool
-    since_first_seq: int
-    since_last_seq: int
-    since_started: float
+    expected: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    unknown: int = 0
+    # Asynchronous publishes without an answer so far.
+    pending: int = 0
+    first_seq: int = 0
+    last_seq: Any = 0
+    started: float = 0.0
+    stopped: float = 0.0
+    last_stored: float = 0.0
+    errors: Counter[str] = dataclasses.field(default_factory=Counter)
+    is_told: bool = False
+    # Since the last line about progress.
+    since_first_seq: int = 0
+    since_last_seq: int = 0
+    since_started: float = 0.0
+    _told_duplicates: int = 0
+    _told_accepted: int = 0
+    _next: int = 0
+    _plain_below: int = 0
+    _run: Run | None = None
+    # A scope may be carried into a thread with a loop of its own.
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
-    def __init__(self, job: Job, stream: str | None, expected: int = 0) -> None:
-        self.job = job
-        self.stream = stream
-        self.expected = expected
-        self.accepted = self.duplicates = self.unknown = self.pending = 0
-        self.first_seq = self.last_seq = 0
-        self.errors: Counter[str] = Counter()
-        self.started = self.stopped = self.last_stored = 0.0
-        self.is_told = False
-        self.since_first_seq = self.since_last_seq = self._told_duplicates = self._told_accepted = 0
-        self.since_started = 0.0
-        self._next = milestone_after(0, expected)
-        self._plain_below = 0
-        self._run: Run | None = None
-        self._lock = threading.Lock()  # a scope may be carried into a thread with a loop of its own
+    def __post_init__(self) -> None:
+        self._next = milestone_after(0, self.expected)
 
     @property
     def failed(self) -> int:

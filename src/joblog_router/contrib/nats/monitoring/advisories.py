@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from ...._pipeline.report import report_once
 from .. import told
 from ..naming import Job
-from ..told import Told, tell
+from ..told import Told, named, tell
 
 if TYPE_CHECKING:
     from .inventory import Inventory
@@ -80,5 +80,4 @@ class Advisories:
         job, sentence, stream, consumer = change
         if sentence is None or not self._lease.is_held:
             return
-        name = f"Consumer {consumer} of NATS stream {stream}" if consumer else f"NATS stream {stream}"
-        tell(job, sentence, name, stream=stream, consumer=consumer or None, source="monitor")
+        tell(job, sentence, named(stream, consumer), stream=stream, consumer=consumer or None, source="monitor")

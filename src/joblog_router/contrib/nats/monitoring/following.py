@@ -6,10 +6,12 @@ microseconds), `describe` with the server's own description now and then. Tells 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Final, NamedTuple
 
+from ..answers import ACK, NAK, TERM
 from ..bounded import shrink
-from ..events import consumer_counters, seconds, timestamp
+from ..events import consumer_counters, limits_of, timestamp
 from ..naming import Job
 from ..told import attempt_of
 from .answered import Answered
@@ -18,29 +20,17 @@ _MAX_WORKERS: Final = 200
 _MAX_FRESH: Final = 10_000
 _MAX_REMEMBERED: Final = 10_000
 
-ACK: Final = "ack"
-NAK: Final = "nak"
-TERM: Final = "term"
-IN_PROGRESS: Final = "in progress"
 
-
+@dataclasses.dataclass(slots=True, eq=False)
 class Worker:
     """One subscription of a worker, by the inbox that it asks with."""
 
-    __slots__ = ("batch", "is_told", "name", "pulls", "reply")
-
     reply: str
-    name: str
-    pulls: int
-    batch: int
-    is_told: bool
-
-    def __init__(self, reply: str) -> None:
-        self.reply = reply
-        # What its client calls itself, once that was asked.
-        self.name = ""
-        self.pulls = self.batch = 0
-        self.is_told = False
+    # What its client calls itself, once that was asked.
+    name: str = ""
+    pulls: int = 0
+    batch: int = 0
+    is_told: bool = False
 
 
 class Twice(NamedTuple):
@@ -80,109 +70,55 @@ class Described(NamedTuple):
         return not self.pending and not self.open and self.delivered > 0
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class Followed:
     """One consumer of a job's stream, or (`job` false) of one that several jobs share."""
 
-    __slots__ = (
-        "_acked",
-        "_acked_before",
-        "_attempts",
-        "ack_wait",
-        "acked",
-        "answered",
-        "attempts_answered",
-        "born",
-        "consumer",
-        "described",
-        "doubles",
-        "dropped",
-        "finals",
-        "given_up",
-        "given_up_count",
-        "in_progress",
-        "is_changed",
-        "is_seen_whole",
-        "job",
-        "max_deliver",
-        "naks",
-        "parent",
-        "poll_at",
-        "poll_pause",
-        "progress",
-        "pulls",
-        "redelivered",
-        "redeliveries",
-        "sent_back",
-        "shares",
-        "stream",
-        "telling",
-        "terminated",
-        "terms",
-        "to_give_up",
-        "unnamed",
-        "workers",
-    )
-
-    pulls: int
     job: Job
     stream: str
     consumer: str
-    born: float
-    acked: int
-    sent_back: int
-    terminated: int
-    in_progress: int
-    redelivered: int
-    given_up_count: int
-    dropped: int
-    unnamed: int
-    answered: Answered
-    finals: int
-    attempts_answered: int
-    is_seen_whole: bool
-    max_deliver: int
-    ack_wait: float
-    is_changed: bool
-    poll_at: float
-    poll_pause: float
-
-    def __init__(self, job: Job, stream: str, consumer: str) -> None:
-        self.job = job
-        self.stream = stream
-        self.consumer = consumer
-        # Of a shared one what is told to each job, and the other way round.
-        self.shares: dict[Job, Followed] = {}
-        self.parent: Followed | None = None
-        # When the consumer was created, in seconds since the epoch; 0 where that is not known.
-        self.born = 0.0
-        self.workers: dict[str, Worker] = {}
-        self.pulls = self.acked = self.sent_back = self.terminated = self.in_progress = self.redelivered = 0
-        # What is not told yet: sequence to attempt.
-        self.naks: dict[int, int] = {}
-        self.terms: dict[int, tuple[int, str]] = {}
-        self.progress: dict[int, int] = {}
-        self.redeliveries: dict[int, int] = {}
-        self.doubles: dict[int, Twice] = {}
-        self.to_give_up: dict[int, int] = {}
-        self.given_up: dict[int, None] = {}
-        # How many were given up; of how many the server has noticed that; how many could not be named.
-        self.given_up_count = self.dropped = self.unnamed = 0
-        self.answered = Answered()
-        # Messages with a final answer, and in how many attempts.
-        self.finals = self.attempts_answered = 0
-        # Whether no answer since the consumer's creation was missed.
-        self.is_seen_whole = False
-        self.max_deliver = 0
-        self.ack_wait = 0.0
-        self.described: Described | None = None
-        self.is_changed = True
-        # When to ask the server about it (monotonic), and how long to wait then.
-        self.poll_at = self.poll_pause = 0.0
-        # What was told, kept by `reporting`.
-        self.telling: Any = None
-        self._attempts: dict[int, int] = {}
-        self._acked: dict[int, int] = {}
-        self._acked_before: dict[int, int] = {}
+    # Of a shared one what is told to each job, and the other way round.
+    shares: dict[Job, Followed] = dataclasses.field(default_factory=dict)
+    parent: Followed | None = None
+    # When the consumer was created, in seconds since the epoch; 0 where that is not known.
+    born: float = 0.0
+    # Whether no answer since then was missed.
+    is_seen_whole: bool = False
+    workers: dict[str, Worker] = dataclasses.field(default_factory=dict)
+    pulls: int = 0
+    acked: int = 0
+    sent_back: int = 0
+    terminated: int = 0
+    in_progress: int = 0
+    redelivered: int = 0
+    # What is not told yet: sequence to attempt.
+    naks: dict[int, int] = dataclasses.field(default_factory=dict)
+    terms: dict[int, tuple[int, str]] = dataclasses.field(default_factory=dict)
+    progress: dict[int, int] = dataclasses.field(default_factory=dict)
+    redeliveries: dict[int, int] = dataclasses.field(default_factory=dict)
+    doubles: dict[int, Twice] = dataclasses.field(default_factory=dict)
+    to_give_up: dict[int, int] = dataclasses.field(default_factory=dict)
+    given_up: dict[int, None] = dataclasses.field(default_factory=dict)
+    # How many were given up; of how many the server has noticed that; how many could not be named.
+    given_up_count: int = 0
+    dropped: int = 0
+    unnamed: int = 0
+    answered: Answered = dataclasses.field(default_factory=Answered)
+    # Messages with a final answer, and in how many attempts.
+    finals: int = 0
+    attempts_answered: int = 0
+    max_deliver: int = 0
+    ack_wait: float = 0.0
+    described: Described | None = None
+    is_changed: bool = True
+    # When to ask the server about it (monotonic), and how long to wait then.
+    poll_at: float = 0.0
+    poll_pause: float = 0.0
+    # What was told, kept by `reporting`.
+    telling: Any = None
+    _attempts: dict[int, int] = dataclasses.field(default_factory=dict)
+    _acked: dict[int, int] = dataclasses.field(default_factory=dict)
+    _acked_before: dict[int, int] = dataclasses.field(default_factory=dict)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -290,9 +226,7 @@ class Followed:
 
     def configure(self, config: dict[str, Any]) -> None:
         """What the consumer's configuration says."""
-        self.max_deliver = max(config.get("max_deliver") or 0, 0)
-        waits = [config.get("ack_wait") or 0, *(config.get("backoff") or ())]
-        self.ack_wait = float(seconds(max(waits)) or 0)
+        self.max_deliver, self.ack_wait, _ = limits_of(config)
 
     def describe(self, info: dict[str, Any], asked: float) -> None:
         """The server's description. `asked`: when we asked for it, in seconds since the epoch."""

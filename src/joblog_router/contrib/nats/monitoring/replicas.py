@@ -7,6 +7,7 @@ lost comes late (10 to 20 s), and where the leader itself is gone only when ther
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .. import told
 from ..bounded import shrink
 from ..naming import Job
-from ..told import duration, listed, tell
+from ..told import duration, listed, named, tell
 
 if TYPE_CHECKING:
     from .server import Server
@@ -35,22 +36,17 @@ _MAX_NEWS: Final = 1_000
 _MAX_ASKED: Final = 200
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class Missing:
-    """A stream without a leader. `of`: its consumers that have none, and "" for the stream itself.
+    """A stream without a leader."""
 
-    `is_certain`: a server said so, it is not only that nobody answers. `job`: in whose log it was told.
-    """
-
-    __slots__ = ("is_certain", "job", "of", "since")
-
-    since: float
-    is_certain: bool
-
-    def __init__(self) -> None:
-        self.since = time.monotonic()
-        self.of: set[str] = set()
-        self.is_certain = False
-        self.job: Job | None = None
+    since: float = dataclasses.field(default_factory=time.monotonic)
+    # Its consumers that have none, and "" for the stream itself.
+    of: set[str] = dataclasses.field(default_factory=set)
+    # A server said so, it is not only that nobody answers.
+    is_certain: bool = False
+    # In whose log it was told.
+    job: Job | None = None
 
     @property
     def confirmed_after(self) -> float:
@@ -184,7 +180,7 @@ def _tell_elected(job: Job, stream: str, consumer: str, leader: str) -> None:
     tell(
         job,
         told.LEADER_ELECTED,
-        f"Consumer {consumer} of NATS stream {stream}" if consumer else f"NATS stream {stream}",
+        named(stream, consumer),
         leader,
         stream=stream,
         consumer=consumer or None,

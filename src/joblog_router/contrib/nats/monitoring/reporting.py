@@ -5,6 +5,7 @@ Called by the monitor on its event loop, once an interval for each consumer with
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any, Final
 
@@ -17,38 +18,20 @@ _COUNTS: Final = ("pulls", "acked", "sent_back", "terminated", "in_progress", "r
 _KINDS: Final = ("redelivery", "nak", "terminated", "in_progress", "twice", "exhausted", "snapshot", "drained")
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class Telling:
     """What was told about one consumer."""
 
-    __slots__ = (
-        "acked",
-        "at",
-        "delivered",
-        "is_drained",
-        "is_paused",
-        "is_stalled",
-        "lines",
-        "paces",
-        "snapshot",
-        "unnamed",
-    )
-
-    paces: dict[str, Pace]
-    acked: int
-    delivered: int
-    unnamed: int
-    lines: int
-    at: float
-    is_drained: bool
-    is_stalled: bool
-    is_paused: bool
-
-    def __init__(self) -> None:
-        self.paces = {kind: Pace() for kind in _KINDS}
-        self.acked = self.delivered = self.unnamed = self.lines = 0
-        self.at = time.monotonic()
-        self.snapshot: tuple[Any, ...] = ()
-        self.is_drained = self.is_stalled = self.is_paused = False
+    paces: dict[str, Pace] = dataclasses.field(default_factory=lambda: {kind: Pace() for kind in _KINDS})
+    acked: int = 0
+    delivered: int = 0
+    unnamed: int = 0
+    lines: int = 0
+    at: float = dataclasses.field(default_factory=time.monotonic)
+    snapshot: tuple[Any, ...] = ()
+    is_drained: bool = False
+    is_stalled: bool = False
+    is_paused: bool = False
 
 
 def report(followed: Followed, tasks: dict[int, str], *, is_last: bool = False) -> bool:

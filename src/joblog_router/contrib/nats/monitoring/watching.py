@@ -10,10 +10,12 @@ import json
 from collections.abc import Collection
 from typing import Any, Final
 
+from ..answers import ACK, TERM, kind_of
 from ..bounded import shrink
+from ..events import filters_of
 from ..naming import Job, NamePatterns
 from ..told import reason_of
-from .following import ACK, IN_PROGRESS, NAK, TERM, Followed
+from .following import Followed
 
 _MAX_FOLLOWED: Final = 10_000
 _MAX_STRANGERS: Final = 20_000
@@ -56,10 +58,9 @@ class Watch:
                 followed = self.followed.get((tokens[2], tokens[3])) or self.meet(tokens[2], tokens[3])
                 if followed is None or (at is not None and at < followed.born):
                     return
-                if not payload or payload == b"+ACK":
-                    followed.answer(ACK, int(tokens[5]), int(tokens[4]))
-                else:
-                    _answer(followed, int(tokens[5]), int(tokens[4]), bytes(payload))
+                kind = kind_of(payload)
+                reason = reason_of(bytes(payload[5:])) if kind == TERM else ""
+                followed.answer(kind, int(tokens[5]), int(tokens[4]), reason)
             else:
                 followed = self.meet(tokens[-2], tokens[-1])
                 if followed is None or (at is not None and at < followed.born):
@@ -143,7 +144,7 @@ class Watch:
         """The configuration of a shared stream's consumer: it may take one job's messages only."""
         if not self.is_shared(followed):
             return
-        job_id = self._job_of_all(config.get("filter_subjects") or [config.get("filter_subject") or ""])
+        job_id = self._job_of_all(filters_of(config))
         if job_id is not None:
             self._by_filter[followed.stream, followed.consumer] = job_id
             followed.job = self.job_of(followed.stream, followed.consumer) or NOBODY
@@ -203,17 +204,6 @@ class Watch:
             self._known.discard(stream)
         self._no_strangers(stream)
         return gone
-
-
-def _answer(followed: Followed, seq: int, attempt: int, payload: bytes) -> None:
-    if payload.startswith(b"-NAK"):
-        followed.answer(NAK, seq, attempt)
-    elif payload.startswith(b"+TERM"):
-        followed.answer(TERM, seq, attempt, reason_of(payload[5:]))
-    elif payload.startswith(b"+WPI"):
-        followed.answer(IN_PROGRESS, seq, attempt)
-    else:
-        followed.answer(ACK, seq, attempt)  # `+NXT`, and whatever else the server takes for one
 
 
 def _batch(payload: bytes) -> int:

@@ -1,7 +1,8 @@
 """The doctor's look at NATS: a job's streams and consumers twice, and what is said about them in between.
 
-Runs on the event loop with a connection of its own, made by an untouched client: it leaves no line in the job's log.
-It fetches nothing and changes nothing. Raw JSON is read, as nats-py's objects leave out the server's time.
+Made by the doctor, which knows its dotted name; runs on its event loop with a connection of its own, made by an
+untouched client: it leaves no line in the job's log. It fetches nothing and changes nothing. Raw JSON is read, as
+nats-py's objects leave out the server's time.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 For workers that do not run this library, in whatever language. A connection of its own listens to the requests and
 answers that pass the server; nothing of the application is acknowledged, pulled or changed. Several monitors may run:
-one writes, the others wait. Runs on one event loop, as a coroutine (`monitor`) or an object (`Monitor`).
+one writes, the others wait. Called by the application or by `command`; runs on one event loop, as a coroutine
+(`monitor`) or an object (`Monitor`). Owns the connection, the lease and what outlasts a term.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ lines say, they go into the log of the token's job, for the token's audience or 
 once they are stored, so that a worker may send a batch again until it gets one: `(origin, seq)` is stored once. The
 origin that is stored names the job, so that no token reaches, hides or finds out about a line of another job.
 
-Synchronous, for WSGI and ASGI. Never raises; what is refused is counted, see `counters`.
+Called by Django, on a request's thread, under WSGI and ASGI alike: synchronous. A part of Django's half, which it
+imports. Never raises; what is refused is counted, see `counters`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A token is text signed with the project's SECRET_KEY (keys in SECRET_KEY_FALLBACKS are still taken). It holds one job,
 one namespace, one audience, an id and when it ends; none of that is secret, the signature is what counts. Revoked
-tokens stand in a table of the app.
+tokens stand in a table of the app. Called by the application, a command and `receive`, on their threads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What this process took from one consumer for one job: the tally behind the lines about fetches and acks.
 
-Kept by `fetching`, `acks` and `exhaustion` on the event loop. Lines that could come often are paced here.
+Kept by `fetching`, `pushing`, `acks` and `exhaustion` on the event loop. Lines that could come often are paced here.
 """
 
 from __future__ import annotations

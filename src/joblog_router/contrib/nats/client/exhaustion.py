@@ -1,7 +1,8 @@
 """Messages that are given up: delivered as often as the consumer allows, and never acknowledged.
 
-Called by `fetching` and `management` on the event loop. The server tells of it only at the next pull, and only to
-who listens then. It is inferred instead: from the last attempts that this process saw, and the consumer's numbers.
+Called by `fetching`, `pushing` and `advisories` on the event loop. The server tells of it only at the next pull, and
+only to who listens then. It is inferred instead: from the last attempts that this process saw, and the consumer's
+numbers.
 """
 
 from __future__ import annotations

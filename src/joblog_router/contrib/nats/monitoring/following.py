@@ -1,7 +1,7 @@
 """What is known of one consumer that is watched from outside: who asks, what was answered, what the server says.
 
-Fed by the monitor on its event loop: `pull` and `answer` for each request and answer that passes the server (hot: some
-microseconds), `describe` with the server's own description now and then. Tells nothing itself.
+Fed on the monitor's event loop: by `watching` with each request and answer that passes the server (hot: some
+microseconds), by `inventory` with the server's own description now and then. No I/O; tells nothing itself.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The message also holds how far the jobs' logs are written, so that the next monitor goes on exactly there. It is
 renewed by compare-and-set (the server refuses a message that expects another one before it): a monitor that was away
 for too long finds that out before it writes anything more. Beside it there is one message for each consumer, which
-says what was told about it. Runs on the monitor's event loop.
+says what was told about it. Taken by `monitor`, renewed and marked by `term`, on the monitor's event loop.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The monitor's own connection: what passes the server goes straight to a function, without a task or queue between.
 
-Made by the monitor, on its event loop. Marked, so that `instrument()` in the same process neither binds nor tells what
-this client does.
+Made by the monitor when it starts, on its event loop: the one module of this half that imports nats-py. Marked, so that
+`instrument()` in the same process neither binds nor tells what this client does.
 """
 
 from __future__ import annotations

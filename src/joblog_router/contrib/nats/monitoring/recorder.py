@@ -2,7 +2,7 @@
 
 Servers from 2.10 on take such a stream if it acknowledges nothing itself (`no_ack`). It holds no advisories: an
 application may keep those in a stream of its own, and subjects of streams must not overlap. Read by a consumer that
-neither pulls nor acknowledges, or it would record its own reading. Runs on the monitor's event loop.
+neither pulls nor acknowledges, or it would record its own reading. Made by `term`, on the monitor's event loop.
 """
 
 from __future__ import annotations

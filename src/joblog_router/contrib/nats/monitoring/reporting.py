@@ -1,6 +1,7 @@
 """The lines about a consumer that is watched from outside: what happened since the last ones, in a few sentences.
 
-Called by the monitor on its event loop, once an interval for each consumer with news, never per message.
+Called by `term` on the monitor's event loop, once an interval for each consumer with news, never per message; what a
+monitor before has told is taken over by `inventory`. No I/O.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A stream that several jobs share: what went wrong with a message goes to the job that the message itself names.
 
-Called by the monitor on its event loop, once an interval for a consumer with news. Only what is rare is looked up (sent
-back, terminated, more time, redelivered, worked on twice, given up), one question for each message. Acknowledgements
-pass in thousands; they, the workers and the numbers are the consumer's, hence nobody's.
+Called by `term` on the monitor's event loop, once an interval for a consumer with news. Only what is rare is looked up
+(sent back, terminated, more time, redelivered, worked on twice, given up), one question for each message.
+Acknowledgements pass in thousands; they, the workers and the numbers are the consumer's, hence nobody's.
 """
 
 from __future__ import annotations

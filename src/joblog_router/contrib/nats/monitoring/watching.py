@@ -1,7 +1,7 @@
 """All the consumers that a monitor watches, by stream and name, and whose they are.
 
-Fed on the monitor's event loop with what passes the server. No I/O; what is nobody's is forgotten at once, what is gone
-is handed back to be told about for the last time.
+Fed by `term` and `inventory` on the monitor's event loop with what passes the server. No I/O, no connection; what is
+nobody's is forgotten at once, what is gone is handed back to be told about for the last time.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ class Watch:
                     del tokens[2:4]  # the domain, and a token for the account
                 followed = self.followed.get((tokens[2], tokens[3])) or self.meet(tokens[2], tokens[3])
                 if followed is None or (at is not None and at < followed.born):
+                    return
+                if not payload or payload == b"+ACK":  # as mostly
+                    followed.answer(ACK, int(tokens[5]), int(tokens[4]))
                     return
                 kind = kind_of(payload)
                 reason = reason_of(bytes(payload[5:])) if kind == TERM else ""

@@ -1,7 +1,7 @@
 """What a worker's client calls itself, by the inbox that it asks with: the server knows both.
 
-Asked by the monitor on its event loop, once for each new worker: `$SYS.REQ.ACCOUNT.PING.CONNZ` answers to every account
-about its own connections, if the monitor's user may ask. In a cluster each server answers.
+Asked by `term` on the monitor's event loop, once for each new worker: `$SYS.REQ.ACCOUNT.PING.CONNZ` answers to every
+account about its own connections, if the monitor's user may ask. In a cluster each server answers.
 """
 
 from __future__ import annotations

@@ -571,15 +571,15 @@ class RemoteJobLogHandler(logging.Handler):
             if count and lane.put(_encoded(self._notice(count))):  # else there is no room for it yet
                 lane.told += count
             return True
+        reason = str(answer.get("error") or status)
+        if status in (400, 413) and len(lines) > 1:
+            lane.at_most = len(lines) // 2
+            return True
         if status in (400, 413):
-            if len(lines) > 1:
-                lane.at_most = len(lines) // 2
-                return True
             lane.done(1)
             self._counts["refused"] += 1
             _say((status, lane.job_id), f"the server refused a line of job {lane.job_id!r} ({status}): it is dropped")
             return True
-        reason = str(answer.get("error") or status)
         if status == 401:
             lane.refuse(token)
             _say(

@@ -12,7 +12,8 @@ from ....context import JobScope
 from ..naming import header_text, namespace_header
 from .state import Settings
 
-_HEADERS: Final = 4
+# Where they stand among the arguments of `publish(subject, payload, timeout, stream, headers)`.
+HEADERS: Final = 4
 
 
 def with_header(
@@ -26,7 +27,7 @@ def with_header(
     if type(subject) is not str or not _is_listed(settings.header_subjects, subject):
         return args, kwargs
     job, name = scope.job_id, settings.header
-    headers = args[_HEADERS] if len(args) > _HEADERS else kwargs.get("headers")
+    headers = args[HEADERS] if len(args) > HEADERS else kwargs.get("headers")
     if (headers and name in headers) or not _is_sendable(job):
         return args, kwargs
     # Without its namespace the id would name the receiver's job.
@@ -37,8 +38,8 @@ def with_header(
     headers = {**(headers or {}), name: job}
     if scope.namespace:
         headers[namespace_header(name)] = scope.namespace
-    if len(args) > _HEADERS:
-        return (*args[:_HEADERS], headers, *args[_HEADERS + 1 :]), kwargs
+    if len(args) > HEADERS:
+        return (*args[:HEADERS], headers, *args[HEADERS + 1 :]), kwargs
     return args, {**kwargs, "headers": headers}
 
 

@@ -18,7 +18,7 @@ from .. import told
 from ..naming import Job, job_in_header
 from ..pacing import is_milestone
 from ..told import so_far, tell
-from .headers import matches, with_header
+from .headers import HEADERS, matches, with_header
 from .ledger import Ledger, open_part
 from .ownership import StreamKey, server_of
 from .state import CONFLICT, Coroutine, State, quietly
@@ -28,8 +28,6 @@ from .vanishing import look_for, replaced, starts_over
 _MAX_SUMS: Final = 1_000
 # So many messages in a row into another stream: the scope is done with the one before.
 _SWITCHED: Final = 10
-# `publish(self, subject, payload, timeout, stream, headers)`
-_HEADERS: Final = 5
 
 
 class Attempt(NamedTuple):
@@ -54,7 +52,7 @@ class Attempt(NamedTuple):
     @property
     def headers(self) -> Any:
         """The caller's headers."""
-        return self._argument(_HEADERS - 1, "headers")
+        return self._argument(HEADERS, "headers")
 
     def _argument(self, position: int, name: str) -> Any:
         return self.args[position] if len(self.args) > position else self.kwargs.get(name)
@@ -73,7 +71,7 @@ def publishing(state: State, original: Coroutine) -> Coroutine:
             and last.jetstream is self
             and args
             and args[0] == last.subject
-            and len(args) < _HEADERS
+            and len(args) <= HEADERS
             and "headers" not in kwargs
         ):
             sending = original(self, *args, **kwargs)

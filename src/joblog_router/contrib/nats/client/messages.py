@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any
 
 from ....context import JobScope, current_job, detached
 from ..naming import Job, job_in_header
@@ -18,8 +18,6 @@ from .ledger import MessageScope, open_part
 from .ownership import is_monitor, server_of
 from .pushing import delivered
 from .state import Coroutine, State, quietly
-
-Wrapped = TypeVar("Wrapped", bound=Coroutine)
 
 # The exception that a callback raised last in this task, and the job of its message: nats-py hands the
 # exception to the error callback when our scope is closed already.

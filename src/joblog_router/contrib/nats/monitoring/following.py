@@ -104,8 +104,7 @@ class Followed:
     dropped: int = 0
     unnamed: int = 0
     answered: Answered = dataclasses.field(default_factory=Answered)
-    # Messages with a final answer, and in how many attempts.
-    finals: int = 0
+    # How many attempts the messages with a final answer took.
     attempts_answered: int = 0
     max_deliver: int = 0
     ack_wait: float = 0.0
@@ -166,7 +165,6 @@ class Followed:
         elif kind == TERM:
             self.terminated += 1
             if self.answered.add(seq):
-                self.finals += 1
                 self.attempts_answered += attempt
             _keep(self.terms, seq, (attempt, reason))
         else:
@@ -178,7 +176,6 @@ class Followed:
         self.is_changed = True
         self.acked += len(seqs)
         again = self.answered.add_all(seqs)
-        self.finals += len(seqs) - len(again)
         self.attempts_answered += len(seqs) - len(again)
         for seq in again:
             self._once_more(seq, 1)
@@ -188,7 +185,6 @@ class Followed:
                     self._twice(seq, 1, self._attempts[seq])
 
     def _final(self, seq: int, attempt: int) -> None:
-        self.finals += 1
         self.attempts_answered += attempt
         if attempt > 1:
             self._acked[seq] = attempt

@@ -49,12 +49,13 @@ def report(followed: Followed, tasks: dict[int, str], *, is_last: bool = False) 
         return is_over or telling.paces[kind].is_due()
 
     _tell_workers(followed)
-    if followed.redeliveries and is_due("redelivery"):
-        _tell_redeliveries(followed, telling.paces["redelivery"])
-    if followed.naks and is_due("nak"):
-        _tell_attempts(followed, telling.paces["nak"], told.SEEN_SENT_BACK, followed.naks)
-    if followed.progress and is_due("in_progress"):
-        _tell_attempts(followed, telling.paces["in_progress"], told.SEEN_IN_PROGRESS, followed.progress)
+    for kind, sentence, found in (
+        ("redelivery", told.SEEN_REDELIVERED, followed.redeliveries),
+        ("nak", told.SEEN_SENT_BACK, followed.naks),
+        ("in_progress", told.SEEN_IN_PROGRESS, followed.progress),
+    ):
+        if found and is_due(kind):
+            _tell_attempts(followed, telling.paces[kind], sentence, found)
     if followed.terms and is_due("terminated"):
         _tell_terminated(followed, telling.paces["terminated"], tasks)
     if followed.doubles and is_due("twice"):
@@ -172,27 +173,11 @@ def _tell_workers(followed: Followed) -> None:
     )
 
 
-def _tell_redeliveries(followed: Followed, pace: Pace) -> None:
-    found = sorted(followed.redeliveries.items(), key=lambda item: (-item[1], item[0]))
-    followed.redeliveries = {}
-    pace.told()
-    _line(
-        followed,
-        told.SEEN_REDELIVERED,
-        f"{len(found):,}",
-        "s" if len(found) > 1 else "",
-        followed.stream,
-        shown([f"seq {seq} ({followed.of_max(attempt)})" for seq, attempt in found]),
-        count=len(found),
-        stream_seq=found[0][0],
-        attempt=found[0][1],
-        max_deliver=followed.max_deliver or None,
-        stream_seqs=listed(sorted(seq for seq, _ in found)),
-    )
-
-
 def _tell_attempts(followed: Followed, pace: Pace, sentence: Told, found: dict[int, int]) -> None:
-    items = sorted(found.items())
+    comes_again = sentence is told.SEEN_REDELIVERED
+    seqs, items = sorted(found), sorted(found.items())
+    if comes_again:
+        items.sort(key=lambda item: -item[1])  # the worst first
     found.clear()
     pace.told()
     _line(
@@ -205,7 +190,8 @@ def _tell_attempts(followed: Followed, pace: Pace, sentence: Told, found: dict[i
         count=len(items),
         stream_seq=items[0][0],
         attempt=max(attempt for _, attempt in items),
-        stream_seqs=listed([seq for seq, _ in items]),
+        max_deliver=(followed.max_deliver or None) if comes_again else None,
+        stream_seqs=listed(seqs),
     )
 
 

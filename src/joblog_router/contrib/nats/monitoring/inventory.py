@@ -46,6 +46,7 @@ class Inventory:
         # Whether what is noticed is news; else whoever watched before has told it.
         self.is_loud = False
         self._marks: dict[Followed, dict[str, Any]] = {}
+        # Not told about yet.
         self.gone: list[Gone] = []
         self._reconciled = float("-inf")
 
@@ -102,6 +103,11 @@ class Inventory:
         """A consumer is gone, or a stream with all of them."""
         self.gone += [Gone(found, not consumer) for found in self.watch.forget(stream, consumer)]
         self._replicas.forget(stream, consumer)
+
+    def take_gone(self) -> list[Gone]:
+        """What is gone since the last time, to be told about."""
+        gone, self.gone = self.gone, []
+        return gone
 
     async def _list(self, stream: str) -> None:
         for info in await self._server.pages(f"$JS.API.CONSUMER.LIST.{stream}", "consumers") or ():

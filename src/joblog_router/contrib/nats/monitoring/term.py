@@ -136,7 +136,7 @@ class Term:
             await self._recorder.close()
 
     async def _tell(self, due: list[Followed], *, is_last: bool = False) -> bool:
-        gone, self._inventory.gone = self._inventory.gone, []
+        gone = self._inventory.take_gone()
         due = await self._divided(due)
         ended = await self._divided([found for found, _ in gone])
         await self._names.learn(due)

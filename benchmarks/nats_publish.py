@@ -27,10 +27,10 @@ from nats.js.api import PubAck
 from nats.js.client import JetStreamContext
 
 from joblog_router import job_context
-from joblog_router.contrib.nats.acks import acknowledging
-from joblog_router.contrib.nats.management import requesting
-from joblog_router.contrib.nats.publishing import publishing
-from joblog_router.contrib.nats.state import Settings, State
+from joblog_router.contrib.nats.client.acks import acknowledging
+from joblog_router.contrib.nats.client.management import requesting
+from joblog_router.contrib.nats.client.publishing import publishing
+from joblog_router.contrib.nats.client.state import Settings, State
 from tests.servers import NatsServer
 
 LIMIT = 0.02

@@ -392,3 +392,18 @@ def test_a_store_that_is_away_while_following_is_waited_for(directory: Path) -> 
     finally:
         process.kill()
         process.communicate()
+
+
+def test_the_doctor_finds_a_job_that_logs_healthy_where_no_queue_is_configured(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the log alone: likely, with what to say to have the queue looked at; old lines are no such sign."""
+    monkeypatch.delenv("NATS_URL", raising=False)
+    fresh = [_entry(at, f"image {at}", job_id="3")._replace(created=time.time() - 3 + at) for at in (1, 2)]
+    JsonLinesSink(directory).write(fresh)
+    ran = Ran("doctor", "3", "--store", f"jsonl:{directory}")
+    assert ran.status == 0
+    assert "job 3: The job is healthy as far as its log tells: 2 lines" in ran.lines[0]
+    assert "likely (healthy)" in ran.out
+    assert "DOCTOR['NATS']" in ran.out
+    assert "I don't know" in Ran("doctor", "1", "--store", f"jsonl:{directory}").out

@@ -66,6 +66,33 @@ def test_nothing_known_is_not_a_cause() -> None:
     assert found.failures == {"nats": "boom"}
 
 
+LOGS: dict[str, Any] = {"lines": 12, "last": NOW - 3, "calm": NOW - 3}
+
+
+def test_a_job_that_logs_is_likely_healthy_where_no_queue_is_configured() -> None:
+    """It says on what grounds, and what to configure to have more looked at."""
+    found = verdict(log(**LOGS)).diagnosis
+    assert (found.cause, found.sure, found.is_finding) == ("healthy", "likely", False)
+    assert "12 lines, the last 3.0 s ago. No queue was looked at" in found.sentence
+    assert "DOCTOR['NATS']" in found.advice
+    assert "50 %" in verdict(job(phase="queued", progress=0.5), log(**LOGS)).diagnosis.sentence
+
+
+@pytest.mark.parametrize(
+    ("facts", "others"),
+    [
+        pytest.param({"last": NOW - 100, "calm": NOW - 100}, (), id="silent"),
+        pytest.param({"calm": NOW - 4}, (), id="last-an-error"),
+        pytest.param({"lines": 1}, (), id="one-line"),
+        pytest.param({}, (ProbeResult("nats", {}, "boom"),), id="queue-not-seen"),
+        pytest.param({}, (celery(),), id="queue-of-celery"),
+    ],
+)
+def test_otherwise_a_log_alone_is_no_verdict(facts: dict[str, Any], others: tuple[ProbeResult, ...]) -> None:
+    """Lines that are old, few, errors, or beside a queue that says nothing."""
+    assert verdict(log(**{**LOGS, **facts}), *others).diagnosis.cause == "unknown"
+
+
 def test_a_rule_that_fails_costs_nothing() -> None:
     """A project's own probe under the name of ours says other things."""
     found = verdict(job(), log(), ProbeResult("nats", {"streams": [{"exists": True, "consumers": [{}]}]}))

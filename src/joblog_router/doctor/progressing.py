@@ -5,8 +5,13 @@ Each gives a diagnosis or None, from what the probes saw alone.
 
 from __future__ import annotations
 
+from typing import Final
+
 from .case import LIKELY, SURE, Case, Diagnosis, since, span
 from .figures import consumer_evidence, job_evidence, log_evidence, progress_of, time_to_go
+
+# One line is no getting on.
+_SOME: Final = 2
 
 
 def moving(case: Case) -> Diagnosis | None:
@@ -44,6 +49,26 @@ def moving(case: Case) -> Diagnosis | None:
         "Wait, or start more workers." if slow else "Nothing is to be done.",
         evidence,
         SURE if active else LIKELY,
+        False,
+    )
+
+
+def logging_on(case: Case) -> Diagnosis | None:
+    """It logs, and nothing else is looked at that could tell: no queue is configured, and no row that says more."""
+    if not case.is_open or "nats" in case.results or "celery" in case.results:
+        return None
+    last, calm = case.log.get("last"), case.calm_for
+    if calm is None or case.is_old(calm) or case.log.get("calm") != last or case.log.get("lines", 0) < _SOME:
+        return None
+    share = f" ({progress_of(case)})" if case.progress is not None else ""
+    return Diagnosis(
+        "healthy",
+        f"The job is healthy as far as its log tells{share}: {case.log['lines']:,} lines, the last {since(calm)}. "
+        "No queue was looked at, as none is configured.",
+        "Nothing is to be done. Say where its tasks wait by DOCTOR['NATS'] (or the variable NATS_URL) or "
+        "DOCTOR['CELERY'] to have that looked at, too.",
+        (*job_evidence(case), *log_evidence(case)),
+        LIKELY,
         False,
     )
 

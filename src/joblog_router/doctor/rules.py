@@ -59,4 +59,5 @@ RULES: Final[tuple[Callable[[Case], Diagnosis | None], ...]] = (
     servers.clocks_apart,
     progressing.moving,
     progressing.waiting,
+    progressing.logging_on,
 )

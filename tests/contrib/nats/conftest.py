@@ -18,7 +18,7 @@ from nats.js.api import StorageType
 
 from joblog_router import Entry, JobContextFilter, JobLogHandler, flush
 from joblog_router.contrib.nats import instrument, instrumentation, uninstrument
-from joblog_router.contrib.nats.state import State
+from joblog_router.contrib.nats.client.state import State
 from joblog_router.sinks.memory import MemorySink
 from tests.servers import NatsServer
 

@@ -15,12 +15,14 @@ from nats.js.api import ConsumerConfig
 from nats.js.errors import ServiceUnavailableError
 
 from joblog_router import job_context
-from joblog_router.contrib.nats import consumption, fetching, instrument
-from joblog_router.contrib.nats.consumption import Consumption, is_milestone
-from joblog_router.contrib.nats.exhaustion import task_of
+from joblog_router.contrib.nats import instrument
+from joblog_router.contrib.nats.client import consumption, fetching
+from joblog_router.contrib.nats.client.consumption import Consumption
+from joblog_router.contrib.nats.client.ownership import StreamKey
+from joblog_router.contrib.nats.client.shortage import explain
 from joblog_router.contrib.nats.naming import Job
-from joblog_router.contrib.nats.ownership import StreamKey
-from joblog_router.contrib.nats.shortage import explain
+from joblog_router.contrib.nats.pacing import is_milestone
+from joblog_router.contrib.nats.task_ids import task_of
 from tests.contrib.nats.conftest import Connect, JobLogs, answered, server_version, state
 from tests.servers import NatsServer
 
@@ -450,7 +452,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumption, "_MAX_KEPT", 3)
     taken = Consumption(Job("", "7"), StreamKey("", "job_7"), "c")
     for seq in range(10):
-        taken.add_redelivery(Delivery("job_7", "c", 2, seq, seq))
+        taken.add(Delivery("job_7", "c", 2, seq, seq))
     assert (taken.redelivered, len(taken.redeliveries)) == (10, 3)
     assert [count for count in range(2000) if is_milestone(count)] == [1, 10, 100, 1000]
 
@@ -467,8 +469,8 @@ async def test_bookkeeping_that_fails_leaves_fetching_alone(
     subscription = await queue(client.jetstream(), own, 2)
     for name in ("_by_job", "_taken", "_client_ends", "_failed"):
         monkeypatch.setattr(fetching, name, broken)
-    monkeypatch.setattr("joblog_router.contrib.nats.acks._answered", broken)
-    monkeypatch.setattr("joblog_router.contrib.nats.acks._failed", broken)
+    monkeypatch.setattr("joblog_router.contrib.nats.client.acks._answered", broken)
+    monkeypatch.setattr("joblog_router.contrib.nats.client.acks._failed", broken)
     messages = await subscription.fetch(2)
     assert [message.metadata.sequence.stream for message in messages] == [1, 2]
     await messages[0].ack()

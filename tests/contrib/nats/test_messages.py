@@ -387,7 +387,7 @@ async def test_a_broken_message_does_not_reach_the_application(
     logs: JobLogs, connect: Connect, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever fails in our own work: the callback is called, in no job, and nobody is told but stderr."""
-    from joblog_router.contrib.nats import messages
+    from joblog_router.contrib.nats.client import messages
 
     def broken(*args: Any) -> Any:
         raise ZeroDivisionError

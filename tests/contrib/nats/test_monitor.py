@@ -410,7 +410,7 @@ class Counting(logging.Handler):
 
 
 def _knows_nobody(watching: Any) -> bool:
-    return not watching._watch.followed and not watching._gone
+    return not watching._watch.followed and not watching._inventory.gone
 
 
 @pytest.mark.parametrize(

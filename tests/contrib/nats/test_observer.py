@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nats.protocol.parser import Parser
 
-from joblog_router.contrib.nats.observer import Observer
+from joblog_router.contrib.nats.monitoring.observer import Observer
 
 ACK = b"MSG $JS.ACK.job_7.c.1.%d.%d.1795563659977243640.5 5 4\r\n+ACK\r\n"
 HOSTILE = b"x\r\nMSG $JS.ACK.job_victim.c.1.9.9.1.0 5 4\r\n+ACK\r\n\r\nMSG "

@@ -6,9 +6,9 @@ import pytest
 from nats.js.api import StreamSource
 
 from joblog_router import job_context
-from joblog_router.contrib.nats import ownership
+from joblog_router.contrib.nats.client import ownership
+from joblog_router.contrib.nats.client.ownership import Owners, StreamKey
 from joblog_router.contrib.nats.naming import Job
-from joblog_router.contrib.nats.ownership import Owners, StreamKey
 from tests.contrib.nats.conftest import MEMORY, Call, Connect, JobLogs
 from tests.contrib.nats.test_guards import in_job
 

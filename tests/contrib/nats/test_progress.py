@@ -11,7 +11,7 @@ import pytest
 from nats.js.errors import NoStreamResponseError, ServiceUnavailableError
 
 from joblog_router import job_context
-from joblog_router.contrib.nats.sums import milestone_after
+from joblog_router.contrib.nats.client.sums import milestone_after
 from tests.contrib.nats.conftest import MEMORY, Connect, JobLogs
 from tests.contrib.nats.foreign_app import TaskQueueManager
 from tests.servers import NatsServer

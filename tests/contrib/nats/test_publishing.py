@@ -275,7 +275,7 @@ async def test_a_dispatcher_of_many_jobs_is_bounded(
     logs: JobLogs, connect: Connect, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond so many sums in one scope the oldest is told early, and none is lost."""
-    from joblog_router.contrib.nats import publishing
+    from joblog_router.contrib.nats.client import publishing
 
     monkeypatch.setattr(publishing, "_MAX_SUMS", 3)
     js = (await connect()).jetstream()
@@ -291,7 +291,7 @@ async def test_bookkeeping_that_fails_leaves_publishing_alone(
     logs: JobLogs, connect: Connect, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every step of ours broken, results and exceptions are the same, and the scope closes."""
-    from joblog_router.contrib.nats import management, publishing
+    from joblog_router.contrib.nats.client import management, publishing
 
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise ZeroDivisionError

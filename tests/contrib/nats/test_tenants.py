@@ -16,9 +16,9 @@ from nats.js.api import ConsumerConfig
 from joblog_router import Entry, job_context, stats
 from joblog_router.context import use_namespace
 from joblog_router.contrib.nats import instrument
-from joblog_router.contrib.nats.advisories import heard
+from joblog_router.contrib.nats.client.advisories import heard
+from joblog_router.contrib.nats.monitoring.watching import Watch
 from joblog_router.contrib.nats.naming import Job, NamePatterns
-from joblog_router.contrib.nats.watching import Watch
 from tests.contrib.nats.conftest import MEMORY, Call, Connect, JobLogs, answered, state
 from tests.servers import NatsServer
 

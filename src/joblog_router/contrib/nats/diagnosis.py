@@ -1,7 +1,8 @@
 """The doctor's look at NATS: a job's streams and consumers twice, and what is said about them in between.
 
-Runs on the event loop with a connection of its own, made by an untouched client: it leaves no line in the job's log.
-It fetches nothing and changes nothing. Raw JSON is read, as nats-py's objects leave out the server's time.
+Made by the doctor, which knows its dotted name; runs on its event loop with a connection of its own, made by an
+untouched client: it leaves no line in the job's log. It fetches nothing and changes nothing. Raw JSON is read, as
+nats-py's objects leave out the server's time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any, Final
 
 from ..._pipeline.dotted import load
 from ...doctor.probing import ProbeResult
-from .events import seconds, timestamp
+from .answers import ACK, IN_PROGRESS, NAK, TERM, kind_of
+from .events import filters_of, seconds, timestamp
 from .naming import DEFAULT_PATTERNS, NamePatterns, delivery_of_reply, stream_of_subject
 
 __all__ = ["NatsProbe"]
@@ -250,7 +252,7 @@ class _Taps:
         self._job = job_id
         self._patterns = patterns
         self._pulls: Counter[tuple[str, str]] = Counter()
-        self._acks: dict[tuple[str, str], list[tuple[int, int, bytes]]] = {}
+        self._acks: dict[tuple[str, str], list[tuple[int, int, str]]] = {}
         self._count = 0
 
     async def open(self, client: Any, streams: Sequence[str]) -> None:
@@ -271,9 +273,8 @@ class _Taps:
         if delivery is None or self._count >= _MAX_TAPPED:
             return
         self._count += 1
-        kind = bytes(message.data[:4])
         self._acks.setdefault((delivery.stream, delivery.consumer), []).append(
-            (delivery.stream_seq, delivery.attempt, kind)
+            (delivery.stream_seq, delivery.attempt, kind_of(bytes(message.data)))
         )
 
     def add_to(self, stream: dict[str, Any], earlier: Mapping[str, Any]) -> None:
@@ -282,7 +283,8 @@ class _Taps:
         for consumer in stream["consumers"]:
             key = (stream["name"], consumer["name"])
             heard = self._acks.get(key, [])
-            acks = [one for one in heard if not one[2].startswith((b"-NAK", b"+TER", b"+WPI"))]
+            kinds = Counter(kind for _, _, kind in heard)
+            acks = [one for one in heard if one[2] == ACK]
             times = Counter(seq for seq, _, _ in acks)
             before = first.get(consumer["name"], consumer)
             consumer.update(
@@ -290,9 +292,9 @@ class _Taps:
                 acks=len(acks),
                 acked_twice=sum(1 for count in times.values() if count > 1),
                 late_acks=sum(1 for _, attempt, _ in acks if attempt > 1),
-                naks=sum(1 for one in heard if one[2] == b"-NAK"),
-                terms=sum(1 for one in heard if one[2] == b"+TER"),
-                in_progress=sum(1 for one in heard if one[2] == b"+WPI"),
+                naks=kinds[NAK],
+                terms=kinds[TERM],
+                in_progress=kinds[IN_PROGRESS],
                 highest_attempt=max((attempt for _, attempt, _ in heard), default=0),
                 moved=consumer["ack_floor"] - before["ack_floor"],
                 newly_delivered=consumer["delivered"] - before["delivered"],
@@ -324,7 +326,6 @@ def _untouched() -> Any:
 def _consumer(info: Mapping[str, Any]) -> dict[str, Any]:
     config = info.get("config") or {}
     delivered, floor = info.get("delivered") or {}, info.get("ack_floor") or {}
-    filters = config.get("filter_subjects") or ([config["filter_subject"]] if config.get("filter_subject") else [])
     return {
         "name": info.get("name", ""),
         "num_pending": info.get("num_pending", 0),
@@ -340,7 +341,7 @@ def _consumer(info: Mapping[str, Any]) -> dict[str, Any]:
         "paused": bool(info.get("paused")),
         "push": bool(config.get("deliver_subject")),
         "push_bound": bool(info.get("push_bound")),
-        "filter_subjects": filters,
+        "filter_subjects": filters_of(config),
         "ack_policy": config.get("ack_policy"),
         "deliver_policy": config.get("deliver_policy"),
         "ack_wait": seconds(config.get("ack_wait")) or 30.0,

@@ -5,10 +5,35 @@ Called on the event loop by whoever got a reply of the JetStream API; no I/O, no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-_NANOSECONDS: Final = 1_000_000_000
+NANOSECONDS: Final = 1_000_000_000
+_UNAVAILABLE: Final = 503
+
+
+class Limits(NamedTuple):
+    """What a consumer's configuration says; 0 where it sets no limit. `ack_wait` is seconds, the longest of them."""
+
+    max_deliver: int
+    ack_wait: float
+    max_ack_pending: int
+
+
+def limits_of(config: dict[str, Any]) -> Limits:
+    """The limits in a consumer's configuration."""
+    waits = [config.get("ack_wait") or 0, *(config.get("backoff") or ())]
+    return Limits(
+        max(config.get("max_deliver") or 0, 0),
+        float(seconds(max(waits)) or 0),
+        max(config.get("max_ack_pending") or 0, 0),
+    )
+
+
+def filters_of(config: Mapping[str, Any]) -> list[str]:
+    """The subjects that a consumer takes; none: all of its stream."""
+    return [*(config.get("filter_subjects") or ()), *filter(None, [config.get("filter_subject")])]
 
 
 def stream_fields(reply: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +83,7 @@ def seconds(nanoseconds: Any) -> float | int | None:
     """A duration of the API in seconds; whole ones as int."""
     if not isinstance(nanoseconds, int):
         return None
-    value = nanoseconds / _NANOSECONDS
+    value = nanoseconds / NANOSECONDS
     return int(value) if value.is_integer() else value
 
 
@@ -70,3 +95,8 @@ def timestamp(value: Any) -> float | None:
         return datetime.fromisoformat(value).timestamp()
     except ValueError:
         return None
+
+
+def is_unavailable(reply: dict[str, Any]) -> bool:
+    """Whether an error of the API is no refusal: the cluster has no leader now."""
+    return bool((reply.get("error") or {}).get("code") == _UNAVAILABLE)

@@ -20,16 +20,16 @@ from typing import Any, Final
 from ..._pipeline.services import guard_services
 from ...exceptions import ConfigurationError, MissingExtraError
 from .._patching import Patches
-from .acks import acknowledging
-from .connections import connecting, losing, reconnecting
-from .drift import comparing
-from .fetching import closing, fetching
-from .management import requesting
-from .messages import masked, subscribing, waiting
+from .client.acks import acknowledging
+from .client.connections import connecting, losing, reconnecting
+from .client.drift import comparing
+from .client.fetching import closing, fetching
+from .client.management import requesting
+from .client.messages import masked, subscribing, waiting
+from .client.publishing import answering, publishing, publishing_async
+from .client.pushing import receiving
+from .client.state import Coroutine, Settings, State
 from .naming import NamePatterns
-from .publishing import answering, publishing, publishing_async
-from .pushing import receiving
-from .state import Coroutine, Settings, State
 
 __all__ = ["instrument", "uninstrument"]
 
@@ -148,35 +148,24 @@ def _code(owner: Any, name: str) -> CodeType | None:
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """The options as `Settings` takes them. Raises ConfigurationError."""
-    known = {"patterns", "header", "header_subjects", "events", "task_id_keys"}
-    unknown = sorted(set(options) - known)
+    known = sorted({"patterns", *_OPTIONS})
+    unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ConfigurationError(f"NATS: no option {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+        raise ConfigurationError(f"NATS: no option {unknown[0]!r}; there are: {', '.join(known)}")
     changes: dict[str, Any] = {}
-    if "patterns" in options:
-        changes["patterns"] = NamePatterns(options["patterns"])
-    if "header" in options:
-        header = options["header"]
-        if not isinstance(header, str) or not header.isprintable() or not header or set(header) & {" ", ":"}:
-            raise ConfigurationError(f"NATS: header must be the name of a message header, not {header!r}")
-        changes["header"] = header
-    if "header_subjects" in options:
-        subjects = options["header_subjects"]
-        if not isinstance(subjects, list | tuple) or not all(map(_is_pattern, subjects)):
-            raise ConfigurationError(
-                f"NATS: header_subjects must be a list of subjects such as 'survey.*.tasks', not {subjects!r}"
-            )
-        changes["header_subjects"] = tuple(subjects)
-    if "events" in options:
-        if not isinstance(options["events"], bool):
-            raise ConfigurationError(f"NATS: events must be True or False, not {options['events']!r}")
-        changes["events"] = options["events"]
-    if "task_id_keys" in options:
-        keys = options["task_id_keys"]
-        if not isinstance(keys, list | tuple) or not all(isinstance(key, str) and key for key in keys):
-            raise ConfigurationError(f"NATS: task_id_keys must be a list of the payload's keys, not {keys!r}")
-        changes["task_id_keys"] = tuple(keys)
+    for name, value in options.items():
+        if name == "patterns":
+            changes[name] = NamePatterns(value)
+            continue
+        is_right, what = _OPTIONS[name]
+        if not is_right(value):
+            raise ConfigurationError(f"NATS: {name} must be {what}, not {value!r}")
+        changes[name] = tuple(value) if isinstance(value, list) else value
     return changes
+
+
+def _is_header(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and bool(value) and not set(value) & {" ", ":"}
 
 
 def _is_pattern(subject: Any) -> bool:
@@ -185,3 +174,16 @@ def _is_pattern(subject: Any) -> bool:
         return False
     tokens = subject.split(".")
     return all(tokens) and ">" not in tokens[:-1]
+
+
+def _is_list_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(map(is_right, value))
+
+
+# Each option but the patterns, which check themselves: how it is known to be right, and what it must be.
+_OPTIONS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "header": (_is_header, "the name of a message header"),
+    "header_subjects": (_is_list_of(_is_pattern), "a list of subjects such as 'survey.*.tasks'"),
+    "events": (lambda value: isinstance(value, bool), "True or False"),
+    "task_id_keys": (_is_list_of(lambda key: isinstance(key, str) and bool(key)), "a list of the payload's keys"),
+}

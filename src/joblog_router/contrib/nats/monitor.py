@@ -2,7 +2,8 @@
 
 For workers that do not run this library, in whatever language. A connection of its own listens to the requests and
 answers that pass the server; nothing of the application is acknowledged, pulled or changed. Several monitors may run:
-one writes, the others wait. Runs on one event loop, as a coroutine (`monitor`) or an object (`Monitor`).
+one writes, the others wait. Called by the application or by `command`; runs on one event loop, as a coroutine
+(`monitor`) or an object (`Monitor`). Owns the connection, the lease and what outlasts a term.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from ... import aflush
 from ..._pipeline.report import report_once
 from ...context import detached
 from ...exceptions import ConfigurationError, MissingExtraError
-from .lease import Lease
-from .naming import DEFAULT_HEADER, Job, NamePatterns
-from .questions import Questions
-from .replicas import SUBJECTS, Replicas
-from .state import DEFAULT_TASK_ID_KEYS
-from .term import FLUSH, Settings, Term
-from .watching import Watch
+from .monitoring.lease import Lease
+from .monitoring.replicas import SUBJECTS, Replicas
+from .monitoring.server import Server
+from .monitoring.term import FLUSH, Settings, Term
+from .monitoring.watching import Watch
+from .naming import DEFAULT_HEADER, NamePatterns
+from .task_ids import DEFAULT_TASK_ID_KEYS
 
 if TYPE_CHECKING:
-    from .observer import Observer
+    from .monitoring.observer import Observer
 
 __all__ = ["Monitor", "monitor"]
 
@@ -102,13 +103,12 @@ class Monitor:
         self.is_leading = False
         self.is_recording = False
         self._term: Term | None = None
-        # Of the last term; what is known of the streams' leaders outlasts it.
-        self._watch = Watch(self._settings.patterns, self._settings.shared)
-        self._replicas = Replicas(self._job_of)
+        # What is known of the streams' leaders outlasts a term.
+        self._replicas = Replicas(Watch(self._settings.patterns, self._settings.shared))
 
     async def start(self) -> None:
         """Connect and watch, in a task of its own."""
-        from .observer import INBOX, Observer
+        from .monitoring.observer import INBOX, Observer
 
         self._client = Observer()
         self._stopping.clear()
@@ -175,11 +175,11 @@ class Monitor:
             await self._pause(min(self._settings.interval, lasting / 4))
 
     async def _lead(self, client: Observer, lease: Lease) -> None:
-        term = self._term = Term(self._settings, client, lease, self._replicas, self._know)
+        term = self._term = Term(self._settings, client, lease, self._replicas)
         keeping = asyncio.ensure_future(lease.keep())
         try:
             await term.begin()
-            self.is_leading, self.is_recording = True, term.recorder is not None
+            self.is_leading, self.is_recording = True, term.is_recording
             while await term.look():
                 if self._stopping.is_set():
                     await term.finish()
@@ -193,15 +193,9 @@ class Monitor:
     async def _look_on(self, client: Observer, lease: Lease) -> None:
         """Another monitor writes. Or nobody can: the lease has no leader itself, and the last who had it tells that."""
         if lease.is_orphaned:
-            await self._replicas.ask(client, Questions(), self._watch.consumers())
+            await self._replicas.ask(Server(client))
         if self._replicas.report(may_write=lease.is_orphaned):
             await aflush(FLUSH)
-
-    def _know(self, watch: Watch) -> None:
-        self._watch = watch
-
-    def _job_of(self, stream: str, consumer: str) -> Job | None:
-        return self._watch.job_of(stream, consumer)
 
     async def _unless_stopping(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether `work` ended before this monitor is to."""

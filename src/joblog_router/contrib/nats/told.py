@@ -193,9 +193,20 @@ def attempt_of(attempt: int, most: int) -> str:
     return f"attempt {attempt} of {most}" if most > 0 else f"attempt {attempt}"
 
 
-def so_far(count: int) -> str:
+def named(stream: str, consumer: str) -> str:
+    """A stream, or a consumer of it, at the beginning of a sentence."""
+    return f"Consumer {consumer} of NATS stream {stream}" if consumer else f"NATS stream {stream}"
+
+
+def failure(error: BaseException, words: str) -> str:
+    """An error by its name, and what it says, if anything."""
+    name = type(error).__name__
+    return f"{name} ({words})" if words else name
+
+
+def so_far(count: int, what: str = "") -> str:
     """How often by now, where that is more than once."""
-    return f", {count:,} so far" if count > 1 else ""
+    return f", {count:,}{what} so far" if count > 1 else ""
 
 
 def reason_of(payload: bytes | str) -> str:

@@ -5,7 +5,8 @@ lines say, they go into the log of the token's job, for the token's audience or 
 once they are stored, so that a worker may send a batch again until it gets one: `(origin, seq)` is stored once. The
 origin that is stored names the job, so that no token reaches, hides or finds out about a line of another job.
 
-Synchronous, for WSGI and ASGI. Never raises; what is refused is counted, see `counters`.
+Called by Django, on a request's thread, under WSGI and ASGI alike: synchronous. A part of Django's half, which it
+imports. Never raises; what is refused is counted, see `counters`.
 """
 
 from __future__ import annotations
@@ -128,18 +129,19 @@ def receive(request: HttpRequest) -> JsonResponse:
     try:
         return JsonResponse(_taken(request))
     except _Refusal as refusal:
-        _counts[refusal.reason].add()
-        answer = JsonResponse({"error": refusal.reason}, status=refusal.status)
-        if refusal.retry_after is not None:
-            answer["Retry-After"] = str(math.ceil(refusal.retry_after))
-        return answer
+        return _refused(refusal)
     except (SinkUnavailableError, ConfigurationError, DatabaseError, InterfaceError) as error:
-        _counts["unavailable"].add()
         advice = getattr(error, "advice", "")
         report_once(("receive", str(error)), f"lines of a worker could not be stored: {error}. {advice}".rstrip())
-        answer = JsonResponse({"error": "unavailable"}, status=503)
-        answer["Retry-After"] = "5"
-        return answer
+        return _refused(_Refusal("unavailable", 503, 5))
+
+
+def _refused(refusal: _Refusal) -> JsonResponse:
+    _counts[refusal.reason].add()
+    answer = JsonResponse({"error": refusal.reason}, status=refusal.status)
+    if refusal.retry_after is not None:
+        answer["Retry-After"] = str(math.ceil(refusal.retry_after))
+    return answer
 
 
 def _taken(request: HttpRequest) -> dict[str, int]:
@@ -286,18 +288,17 @@ def _entry(line: Any, grant: Grant, prefix: str, now: float, ahead: float) -> En
     if ahead:
         # The worker's clock is off: its lines are put where they belong, and say so.
         kept["clock_ahead"] = round(ahead, 1)
-    exception, logger, path = line.get("exception"), line.get("logger"), line.get("path")
     number = line.get("line")
     staff = grant.audience == rules.STAFF or line.get("audience") == rules.STAFF
     entry = Entry(
         grant.job_id,
         max(min(created - ahead, now), now - _OLDEST),
         min(level, 1_000),
-        clean(clip(logger, MAX_FIELD)) if isinstance(logger, str) else "",
-        clean(clip(message, MAX_MESSAGE)),
-        clean(clip(exception, MAX_MESSAGE)) if isinstance(exception, str) and exception else None,
+        _text(line.get("logger"), MAX_FIELD),
+        _text(message, MAX_MESSAGE),
+        _text(line.get("exception"), MAX_MESSAGE) or None,
         kept,
-        clean(clip(path, MAX_FIELD)) if isinstance(path, str) else "",
+        _text(line.get("path"), MAX_FIELD),
         number if _is_whole(number) else 0,
         prefix + origin,
         seq,
@@ -306,6 +307,10 @@ def _entry(line: Any, grant: Grant, prefix: str, now: float, ahead: float) -> En
         rules.STAFF if staff else rules.ALL,
     )
     return rules.Rules().finish(entry)
+
+
+def _text(value: Any, most: int) -> str:
+    return clean(clip(value, most)) if isinstance(value, str) else ""
 
 
 def _is_whole(value: Any) -> TypeGuard[int]:

@@ -195,11 +195,6 @@ def _begun(grant: _Grant, fields: Mapping[str, Any]) -> contextlib.AbstractConte
     return _open(grant, fields)
 
 
-def job_of(token: str) -> str:
-    """The id of the job a token is for. Anybody can read it; whether the token holds the server alone can tell."""
-    return _Grant(token).job_id
-
-
 def _alive() -> list[RemoteJobLogHandler]:
     while True:
         with contextlib.suppress(RuntimeError):  # one was made at this moment
@@ -269,9 +264,9 @@ class RemoteJobLogHandler(logging.Handler):
             self._recover(self._spool)
         _handlers.add(self)
         if hasattr(os, "register_at_fork"):
-            _register_at_fork(weakref.ref(self))
+            os.register_at_fork(after_in_child=_weakly(weakref.WeakMethod(self._begin_in_child)))
         # Before logging's own exit function, which may have gone when a thread still waits.
-        atexit.register(_close, weakref.ref(self))
+        atexit.register(_weakly(weakref.WeakMethod(self.close)))
 
     def _begin(self) -> None:
         self._origin = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -289,6 +284,14 @@ class RemoteJobLogHandler(logging.Handler):
         self._may_start = iter((True,))
         # One round at a time: the thread's, or that of a caller of `flush` where there is no thread.
         self._round_lock = threading.Lock()
+
+    def _begin_in_child(self) -> None:
+        lanes, spool = self._all(), self._spool
+        self._begin()
+        if spool is not None:
+            spool.abandon()
+        for lane in lanes:
+            lane.abandon()
 
     # --- on the thread that logs --------------------------------------------------------------------------------
 
@@ -335,16 +338,8 @@ class RemoteJobLogHandler(logging.Handler):
         if record.exc_info and record.exc_info[0] is not None:
             exception = "".join(traceback.format_exception(*record.exc_info))[-_MAX_TEXT:]
         extra = {key: value for key, value in record.__dict__.items() if key not in _BARE}
-        line: dict[str, Any] = {
-            "origin": self._origin,
-            "seq": self._seq(),
-            "created": record.created,
-            "level": record.levelno,
-            "logger": record.name,
-            "message": record.getMessage()[:_MAX_TEXT],
-            "path": record.pathname,
-            "line": record.lineno,
-        }
+        line = self._plain_line(record.created, record.levelno, record.name, record.getMessage()[:_MAX_TEXT])
+        line["path"], line["line"] = record.pathname, record.lineno
         if exception:
             line["exception"] = exception
         if fields or extra:
@@ -352,6 +347,16 @@ class RemoteJobLogHandler(logging.Handler):
         if getattr(record, "job_log", None) == "staff":
             line["audience"] = "staff"
         return line
+
+    def _plain_line(self, created: float, level: int, logger: str, message: str) -> dict[str, Any]:
+        return {
+            "origin": self._origin,
+            "seq": self._seq(),
+            "created": created,
+            "level": level,
+            "logger": logger,
+            "message": message,
+        }
 
     def _put(self, lane: _Lane, line: dict[str, Any]) -> None:
         if not lane.put(_encoded(line)):
@@ -374,7 +379,7 @@ class RemoteJobLogHandler(logging.Handler):
 
     def _new_lane(self, key: _Key) -> _Lane:
         if self._spool is None:
-            return _MemoryLane(key, self._capacity)
+            return _Lane(key, self._capacity)
         return _FileLane(key, self._spool, self._url, self._max_bytes)
 
     def _wake(self) -> None:
@@ -433,7 +438,7 @@ class RemoteJobLogHandler(logging.Handler):
 
     def flush(self, timeout: float = _EXIT_TIMEOUT) -> bool:  # type: ignore[override]
         """Wait until all lines are stored by the server; False if that did not happen in `timeout` seconds."""
-        if not any(lane.waiting() for lane in self._all()):
+        if not self._waits():
             return True
         if self._is_closed or self._thread is threading.current_thread():
             return False
@@ -444,7 +449,7 @@ class RemoteJobLogHandler(logging.Handler):
                     self._round(until)
                 finally:
                     self._round_lock.release()
-            return not any(lane.waiting() for lane in self._all())
+            return not self._waits()
         done = threading.Event()
         self._signals.put(done)
         return done.wait(timeout)
@@ -469,6 +474,9 @@ class RemoteJobLogHandler(logging.Handler):
     def _all(self) -> list[_Lane]:
         return [*list(self._left), *list(self._lanes.values())]
 
+    def _waits(self) -> bool:
+        return any(lane.waiting() for lane in self._all())
+
     def _run(self) -> None:
         waiting: list[threading.Event] = []
         while not self._is_closed:
@@ -479,7 +487,7 @@ class RemoteJobLogHandler(logging.Handler):
                 self._awake = False
                 with self._round_lock:
                     self._round(0.0, hurry=bool(waiting))
-                if not any(lane.waiting() for lane in self._all()):
+                if not self._waits():
                     for done in waiting:
                         done.set()
                     waiting.clear()
@@ -514,7 +522,7 @@ class RemoteJobLogHandler(logging.Handler):
                     if not self._send_some(lane):
                         break
             self._tidy()
-            if time.monotonic() >= until or not any(lane.waiting() for lane in self._all()):
+            if time.monotonic() >= until or not self._waits():
                 return
             time.sleep(0.1)
 
@@ -563,15 +571,15 @@ class RemoteJobLogHandler(logging.Handler):
             if count and lane.put(_encoded(self._notice(count))):  # else there is no room for it yet
                 lane.told += count
             return True
+        reason = str(answer.get("error") or status)
+        if status in (400, 413) and len(lines) > 1:
+            lane.at_most = len(lines) // 2
+            return True
         if status in (400, 413):
-            if len(lines) > 1:
-                lane.at_most = len(lines) // 2
-                return True
             lane.done(1)
             self._counts["refused"] += 1
             _say((status, lane.job_id), f"the server refused a line of job {lane.job_id!r} ({status}): it is dropped")
             return True
-        reason = str(answer.get("error") or status)
         if status == 401:
             lane.refuse(token)
             _say(
@@ -618,13 +626,9 @@ class RemoteJobLogHandler(logging.Handler):
             return 0, {"error": repr(error)}, 0.0
 
     def _notice(self, count: int) -> dict[str, Any]:
+        text = f"{count} lines were dropped on the worker: they could not be sent and there was no more room"
         return {
-            "origin": self._origin,
-            "seq": self._seq(),
-            "created": time.time(),
-            "level": logging.WARNING,
-            "logger": "joblog_router.remote",
-            "message": f"{count} lines were dropped on the worker: they could not be sent and there was no more room",
+            **self._plain_line(time.time(), logging.WARNING, "joblog_router.remote", text),
             "fields": {"dropped": count},
         }
 
@@ -661,9 +665,9 @@ _Key = tuple[str, str, bool]
 
 
 class _Lane:
-    """The lines of one job that wait, and the tokens to send them with."""
+    """The lines of one job that wait, here in memory, and the tokens to send them with."""
 
-    def __init__(self, key: _Key) -> None:
+    def __init__(self, key: _Key, capacity: int = 0) -> None:
         self.namespace, self.job_id, self.is_plain = key
         # By audience. Lines for staff say so themselves, so that the token for all is the one for all of them.
         self._tokens: dict[str, str] = {}
@@ -677,6 +681,8 @@ class _Lane:
         self.at_most = 1_000_000
         self.dropped = _Tally()
         self.told = 0
+        self._capacity = capacity
+        self._lines: deque[bytes] = deque()
 
     def fits(self, grant: _Grant, is_given: bool, is_only: bool) -> bool:
         """Whether a token is for these lines.
@@ -738,16 +744,23 @@ class _Lane:
                 del self._tokens[audience]
 
     def put(self, line: bytes) -> bool:
-        raise NotImplementedError
+        """Keep a line; False where there is no room."""
+        if len(self._lines) >= self._capacity:
+            return False
+        self._lines.append(line)
+        return True
 
     def waiting(self) -> int:
-        raise NotImplementedError
+        return len(self._lines)
 
     def peek(self, count: int) -> list[bytes]:
-        raise NotImplementedError
+        """The first lines, at most so many."""
+        return list(itertools.islice(self._lines.copy(), count))
 
     def done(self, count: int) -> None:
-        raise NotImplementedError
+        """The first of those that were shown last are stored, or given up."""
+        for _ in range(count):
+            self._lines.popleft()
 
     def is_told(self) -> bool:
         """Whether the job's log has the count of what was dropped."""
@@ -764,29 +777,6 @@ class _Lane:
 
     def abandon(self) -> None:
         """In the child of a fork: what is open belongs to the parent."""
-
-
-class _MemoryLane(_Lane):
-    def __init__(self, key: _Key, capacity: int) -> None:
-        super().__init__(key)
-        self._capacity = capacity
-        self._lines: deque[bytes] = deque()
-
-    def put(self, line: bytes) -> bool:
-        if len(self._lines) >= self._capacity:
-            return False
-        self._lines.append(line)
-        return True
-
-    def waiting(self) -> int:
-        return len(self._lines)
-
-    def peek(self, count: int) -> list[bytes]:
-        return list(itertools.islice(self._lines.copy(), count))
-
-    def done(self, count: int) -> None:
-        for _ in range(count):
-            self._lines.popleft()
 
 
 class _Spool:
@@ -850,20 +840,21 @@ class _Spool:
 
     def left_behind(self, url: str) -> Iterator[_FileLane]:
         """The lanes of files whose process is gone, which are this one's from now on."""
-        names = sorted(self._names())
         number = itertools.count(1).__next__
-        for origin in sorted({name.rsplit(".", 3)[0] for name in names} - {self.origin}):
+        files: dict[str, list[str]] = {}
+        for name in sorted(self._names()):
+            files.setdefault(name.rsplit(".", 3)[0], []).append(name)
+        for origin, names in files.items():
             gone = _Spool(self.directory, origin)
             try:
                 gone.take()
             except OSError:
-                continue
+                continue  # it lives
             for name in names:
-                if name.rsplit(".", 3)[0] == origin:
-                    with contextlib.suppress(Exception):
-                        lane = _FileLane.left_behind(name, self, url, number())
-                        if lane is not None:
-                            yield lane
+                with contextlib.suppress(Exception):
+                    lane = _FileLane.left_behind(name, self, url, number())
+                    if lane is not None:
+                        yield lane
             gone.let_go()
         with contextlib.suppress(OSError):
             for name in os.listdir(self.directory):
@@ -1162,24 +1153,15 @@ def _usable(directory: str | os.PathLike[str]) -> str | None:
     return path
 
 
-def _register_at_fork(reference: weakref.ref[RemoteJobLogHandler]) -> None:
-    def in_child() -> None:
-        handler = reference()
-        if handler is not None:
-            lanes, spool = handler._all(), handler._spool
-            handler._begin()
-            if spool is not None:
-                spool.abandon()
-            for lane in lanes:
-                lane.abandon()
+def _weakly(method: weakref.WeakMethod[Callable[[], None]]) -> Callable[[], None]:
+    """A function that calls the method of an object that is still there, and does not keep it."""
 
-    os.register_at_fork(after_in_child=in_child)
+    def call() -> None:
+        bound = method()
+        if bound is not None:
+            bound()
 
-
-def _close(reference: weakref.ref[RemoteJobLogHandler]) -> None:
-    handler = reference()
-    if handler is not None:
-        handler.close()
+    return call
 
 
 _said: set[Any] = set()

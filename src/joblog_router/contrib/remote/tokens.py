@@ -2,7 +2,7 @@
 
 A token is text signed with the project's SECRET_KEY (keys in SECRET_KEY_FALLBACKS are still taken). It holds one job,
 one namespace, one audience, an id and when it ends; none of that is secret, the signature is what counts. Revoked
-tokens stand in a table of the app.
+tokens stand in a table of the app. Called by the application, a command and `receive`, on their threads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from django.core import signing
 from django.db import DatabaseError, InterfaceError
 
+from ..._pipeline import rules
 from ..._pipeline.text import clean
 from ...context import current_namespace
 from ...exceptions import ConfigurationError, JobLogError, SinkUnavailableError
@@ -48,7 +49,9 @@ class Grant(NamedTuple):
     expires: float
 
 
-def issue_token(job_id: object, *, expires: float = DAY, audience: str = "all", namespace: str | None = None) -> str:
+def issue_token(
+    job_id: object, *, expires: float = DAY, audience: str = rules.ALL, namespace: str | None = None
+) -> str:
     """A token for the log of `job_id`, valid for `expires` seconds; hand it out with the task.
 
     `audience` "staff" makes every line written with it one for staff only. `namespace` None is the one in force here.
@@ -59,7 +62,7 @@ def issue_token(job_id: object, *, expires: float = DAY, audience: str = "all", 
         raise ConfigurationError("a job token needs a job that has an id: save the job first")
     if len(job) > _LONGEST_ID:
         raise ConfigurationError(f"job ids in tokens have at most {_LONGEST_ID} characters, this one has {len(job)}")
-    if audience not in ("all", "staff"):
+    if audience not in (rules.ALL, rules.STAFF):
         raise ConfigurationError(f"the audience of a job token is 'all' or 'staff', not {audience!r}")
     if isinstance(expires, bool) or not isinstance(expires, int | float) or not 0 < expires < 10 * 366 * DAY:
         raise ConfigurationError(f"a job token expires after a positive number of seconds, not {expires!r}")

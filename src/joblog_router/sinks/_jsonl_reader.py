@@ -238,7 +238,7 @@ def start_of_kept(file: io.FileIO, older_than: float, keep: int | None) -> int:
 
 
 def _entry(line: bytes) -> Entry | None:
-    """The entry of a line; None for what is none."""
+    """The entry of a line as `Entry.as_dict` makes it; None for what is none. The one place that reads that form."""
     try:
         found: Any = json.loads(line)
         name = found["level"]
@@ -248,20 +248,20 @@ def _entry(line: bytes) -> Entry | None:
         exception = found.get("exception")
         fields = found.get("fields")
         return Entry(
-            str(found["job_id"]),
-            float(found["created"]),
-            int(level),
-            str(found["logger"]),
-            str(found["message"]),
-            None if exception is None else str(exception),
-            fields if isinstance(fields, dict) else {},
-            str(found.get("path", "")),
-            int(found.get("line") or 0),
-            str(found["origin"]),
-            int(found["seq"]),
-            int(found.get("n") or 0),
-            str(found.get("namespace", "")),
-            str(found.get("audience", "all")),
+            job_id=str(found["job_id"]),
+            created=float(found["created"]),
+            level=int(level),
+            logger=str(found["logger"]),
+            message=str(found["message"]),
+            exception=None if exception is None else str(exception),
+            fields=fields if isinstance(fields, dict) else {},
+            path=str(found.get("path", "")),
+            line=int(found.get("line") or 0),
+            origin=str(found["origin"]),
+            seq=int(found["seq"]),
+            n=int(found.get("n") or 0),
+            namespace=str(found.get("namespace", "")),
+            audience=str(found.get("audience", "all")),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -19,7 +19,6 @@ from django.apps import apps
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import DatabaseError, connections, router
 from django.db.models import Model
-from django.utils import timezone
 
 from ..._pipeline.dotted import load
 from ...context import current_namespace
@@ -30,6 +29,7 @@ from ...doctor.probing import ProbeResult, in_thread
 from ...doctor.verdict import Verdict, examine_now
 from ...exceptions import ConfigurationError, JobLogError
 from . import conf
+from .times import seconds_of
 
 __all__ = ["JobProbe", "active_jobs", "configuration", "panel"]
 
@@ -204,8 +204,4 @@ def _sqlite_refuses(name: str) -> str:
 
 
 def _epoch(value: Any) -> float | None:
-    if not isinstance(value, dt.datetime):
-        return None
-    if timezone.is_naive(value):
-        value = timezone.make_aware(value, timezone.get_default_timezone())
-    return float(value.timestamp())
+    return seconds_of(value) if isinstance(value, dt.datetime) else None

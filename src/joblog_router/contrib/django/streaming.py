@@ -20,7 +20,8 @@ from django.utils.translation import gettext as _
 
 from ..._pipeline import reading
 from ...context import current_namespace
-from ...sinks.store import Selection, Store
+from ...sinks.opening import open_store
+from ...sinks.store import Selection
 from . import conf
 from .tailing import Hub, Viewer, event
 
@@ -164,10 +165,4 @@ def _most(request: HttpRequest, is_async: bool) -> int:
     return most
 
 
-def _store() -> Store:
-    from . import views
-
-    return views.store()
-
-
-hub: Final = Hub(_store)
+hub: Final = Hub(open_store)

@@ -289,20 +289,20 @@ def _entry(line: Any, grant: Grant, prefix: str, now: float, ahead: float) -> En
     number = line.get("line")
     staff = grant.audience == rules.STAFF or line.get("audience") == rules.STAFF
     entry = Entry(
-        grant.job_id,
-        max(min(created - ahead, now), now - _OLDEST),
-        min(level, 1_000),
-        clean(clip(logger, MAX_FIELD)) if isinstance(logger, str) else "",
-        clean(clip(message, MAX_MESSAGE)),
-        clean(clip(exception, MAX_MESSAGE)) if isinstance(exception, str) and exception else None,
-        kept,
-        clean(clip(path, MAX_FIELD)) if isinstance(path, str) else "",
-        number if _is_whole(number) else 0,
-        prefix + origin,
-        seq,
-        n,
-        grant.namespace,
-        rules.STAFF if staff else rules.ALL,
+        job_id=grant.job_id,
+        created=max(min(created - ahead, now), now - _OLDEST),
+        level=min(level, 1_000),
+        logger=clean(clip(logger, MAX_FIELD)) if isinstance(logger, str) else "",
+        message=clean(clip(message, MAX_MESSAGE)),
+        exception=clean(clip(exception, MAX_MESSAGE)) if isinstance(exception, str) and exception else None,
+        fields=kept,
+        path=clean(clip(path, MAX_FIELD)) if isinstance(path, str) else "",
+        line=number if _is_whole(number) else 0,
+        origin=prefix + origin,
+        seq=seq,
+        n=n,
+        namespace=grant.namespace,
+        audience=rules.STAFF if staff else rules.ALL,
     )
     return rules.Rules().finish(entry)
 

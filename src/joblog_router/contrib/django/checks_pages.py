@@ -5,7 +5,6 @@ Registered by the app's start; called by `manage.py check` and the commands that
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,7 +89,7 @@ def check_urls(**kwargs: Any) -> list[CheckMessage]:
 @register(Tags.database)
 def check_permission_exists(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """`joblog_router.W015`: nobody can be given the permission to see the page. Only in `check --database ALIAS`."""
-    if sys.argv[1:2] == ["migrate"] or conf.current().PERMISSION is not None:
+    if conf.is_migrating() or conf.current().PERMISSION is not None:
         return []
     if not _has_users() or not _our_namespaces():
         return []

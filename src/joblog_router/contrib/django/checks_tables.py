@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -121,7 +120,7 @@ def check_table(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
     """`joblog_router.W003`: the table is missing. Only in `check --database ALIAS`: it asks the database."""
     from .models import JobLogEntry
 
-    if sys.argv[1:2] == ["migrate"]:
+    if conf.is_migrating():
         return []  # that command runs this check before it makes the table
     found: list[CheckMessage] = []
     for alias in _aliases():

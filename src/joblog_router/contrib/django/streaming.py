@@ -15,8 +15,7 @@ from typing import Final
 
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
-from django.utils.translation import gettext as _
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from ..._pipeline import reading
 from ...context import current_namespace
@@ -136,13 +135,16 @@ class _AsyncStream(_Stream):
 
 
 def stream_of(request: HttpRequest, job_id: str, cursor: str, selection: Selection) -> HttpResponseBase:
-    """The answer that follows the log from `cursor`; 503 where too many do."""
+    """The answer that follows the log from `cursor`; 204 where too many do.
+
+    That is no error: browsers write those into the page's console, and the page asks for lines instead.
+    """
     is_async = isinstance(request, ASGIRequest)
     if request.method == "HEAD":
         return HttpResponse(content_type="text/event-stream")
     stream: _AsyncStream | _SyncStream = (_AsyncStream if is_async else _SyncStream)(current_namespace(), job_id)
     if not stream.open(cursor, selection, _most(request, is_async)):
-        response = JsonResponse({"error": _("Too many follow at the moment.")}, status=503)
+        response = HttpResponse(status=204)
         response["Retry-After"] = "10"
         return response
     # The thread that answered the request lives as long as the stream, and would keep what it asked who the user is.

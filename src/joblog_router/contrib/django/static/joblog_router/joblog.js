@@ -341,7 +341,8 @@ class JobLog {
   listen() {
     this.stop();
     if (document.visibilityState === "hidden") return;
-    this.status("connecting");
+    // Where lines are asked for they go on coming: that a stream is tried for is no news.
+    if (this.statusNode.dataset.state !== "polling") this.status("connecting");
     const source = new EventSource(this.url("stream", { after: this.cursor }));
     this.source = source;
     const note = (event) => {
@@ -362,8 +363,8 @@ class JobLog {
     });
     source.addEventListener("error", () => {
       if (source !== this.source) return;
-      this.status("connecting");
       if (source.readyState === EventSource.CLOSED) this.poll();
+      else this.status("connecting");
     });
   }
 
@@ -1256,7 +1257,13 @@ class JobLog {
       const list = element("dl");
       for (const [key, name] of [["e / E", "key_error"], ["/", "key_search"], ["n / N", "key_found"], ["f", "key_follow"], ["j / k, ↑ ↓", "key_move"], ["Enter", "key_open"], ["Home / End", "key_ends"], ["?", "keys"]])
         list.append(element("dt", "", element("kbd", "", key)), element("dd", "", this.t(name)));
-      this.helpBox.append(list, button(this.t("close"), () => this.helpBox.close()));
+      const signs = element("dl", "jl-signs");
+      for (const [kinds, sign, name] of [[["coming"], "●", "sign_live"], [["calm"], "●", "sign_calm"], [["error"], "▌", "sign_error"], [["warning"], "▌", "sign_warning"], [["origin-0", "origin-1", "origin-2"], "●", "sign_process"]]) {
+        const sample = element("dt", "", ...kinds.map((kind) => element("span", `jl-${kind}`, sign)));
+        sample.setAttribute("aria-hidden", "true");
+        signs.append(sample, element("dd", "", this.t(name)));
+      }
+      this.helpBox.append(list, element("h2", "", this.t("signs")), signs, button(this.t("close"), () => this.helpBox.close()));
       this.root.append(this.helpBox);
     }
     if (this.helpBox.open) this.helpBox.close();
@@ -1344,7 +1351,7 @@ class JobLog {
 
   onKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
-    if (event.target.closest && event.target.closest("input, select, textarea, dialog, [contenteditable]")) return;
+    if (event.target.closest && event.target.closest("input, select, textarea, dialog[open], [contenteditable]")) return;
     // Where nothing has the focus the log is what keys are for; letters mean nothing to a button either.
     if (event.target === document.body || event.key === "j" || event.key === "k") this.moveKey(event);
     if (event.defaultPrevented) return;

@@ -69,7 +69,7 @@ class JobLogConfig(AppConfig):
 
 
 def _begin_recovery(app: AppConfig) -> None:
-    """Have what dead processes left stored. In `migrate` not before the table is there: it would be said to be missing."""
+    """Have what dead processes left stored. In `migrate` only once the table is there: it would be called missing."""
     if conf.is_migrating():
         post_migrate.connect(_on_migrated, sender=app, dispatch_uid="joblog_router.recovery")
     else:

@@ -9,13 +9,15 @@ import difflib
 import importlib.util
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning, register  # noqa: A004 - Django's name
 
+from ..._pipeline.audit import audit_logging
 from ..._pipeline.dotted import load
 from ...handlers import JobLogHandler
 from .levels import level_named
@@ -39,6 +41,35 @@ def check_logging(**kwargs: Any) -> list[CheckMessage]:
             id="joblog_router.W001",
         )
     ]
+
+
+@register
+def check_kept_apart(**kwargs: Any) -> list[CheckMessage]:
+    """`joblog_router.W016`: code keeps a logger of the project from the job handler; LOGGING does not say so.
+
+    Of other people's loggers nothing is said: packages keep their own apart on purpose.
+    """
+    named = (settings.LOGGING or {}).get("loggers") or {}
+    found: list[CheckMessage] = []
+    for finding in audit_logging():
+        if finding.kind == "propagate" and finding.logger not in named and _is_of_project(finding.logger, named):
+            problem, _, advice = finding.text.partition(". ")
+            found.append(
+                Warning(
+                    f"{problem}.",
+                    hint=f"Code does that, not LOGGING. {advice} If this is wanted: "
+                    "SILENCED_SYSTEM_CHECKS = ['joblog_router.W016'].",
+                    id="joblog_router.W016",
+                )
+            )
+    return found
+
+
+def _is_of_project(logger: str, named: Iterable[str]) -> bool:
+    """Whether a logger is below one of those in LOGGING, or of an app that was not installed as a package."""
+    packages = {"site-packages", "dist-packages"}
+    own = [app.name for app in apps.get_app_configs() if packages.isdisjoint(Path(app.path).parts)]
+    return any(f"{logger}.".startswith(f"{name}.") for name in (*own, *named) if name)
 
 
 @register

@@ -31,7 +31,7 @@ from ...exceptions import ConfigurationError, JobLogError
 from . import conf
 from .times import seconds_of
 
-__all__ = ["JobProbe", "active_jobs", "configuration", "panel"]
+__all__ = ["JobProbe", "active_jobs", "configuration", "panel", "phase_in_row"]
 
 _LEAST_ROOM: Final = 64 * 1024
 _PANEL_AGE: Final = 10.0
@@ -92,6 +92,18 @@ class JobProbe:
         facts.setdefault("phase", phase_of(facts["status"], self._statuses))
         return facts
 
+    def phase(self, job_id: str) -> str:
+        """What the status in the row of a job means; "unknown" where there is neither. On the caller's connection."""
+        places = self._places["status"]
+        named = {path.partition(".")[0] for path in places} & {one.name for one in self._model._meta.concrete_fields}
+        rows = self._model._default_manager.only("pk", *named) if named else self._model._default_manager
+        try:
+            row = rows.get(pk=job_id)
+        except (ObjectDoesNotExist, ValueError, OverflowError, ValidationError):
+            return "unknown"
+        status = facts_from(row, {"status": places}, _epoch, str)["status"]
+        return phase_of(status, self._statuses)
+
     def active(self, limit: int) -> list[str]:
         """The ids of jobs that are neither done nor given up, the newest first."""
         field = self._places["status"][0] if len(self._places["status"]) == 1 else None
@@ -121,6 +133,12 @@ def configuration() -> Configuration:
     if isinstance(found.NATS, Mapping) and isinstance(given.NATS, Mapping) and "patterns" in given.NATS:
         found = replace(found, NATS={"patterns": given.NATS["patterns"], **found.NATS})
     return found
+
+
+def phase_in_row(job_id: str) -> str:
+    """The phase of a job by its row in JOB_MODEL, or "unknown": one query, on the caller's connection."""
+    found = configuration().JOB
+    return JobProbe(**(found if isinstance(found, Mapping) else {})).phase(job_id) if found else "unknown"
 
 
 def active_jobs(limit: int = 100) -> list[str]:

@@ -1089,8 +1089,11 @@ class JobLog {
     let name = this.statusNode.dataset.state || "connecting";
     const { job = null, last = null } = this.figures || {};
     const newest = Math.max(last || 0, this.recent.at(-1)?.created || 0, (this.atEnd && this.lines.at(-1)?.created) || 0);
-    const isCalm = (name === "live" || name === "polling") && (job ? job.done || job.failed : newest > 0 && Date.now() / 1000 - newest > FRESH);
-    if (isCalm) name = job ? "finished" : "quiet";
+    const isOver = Boolean(job && (job.done || job.failed));
+    const isSaidToRun = Boolean(job && (job.status || job.progress !== null || job.stages.length));
+    const isOld = !isSaidToRun && newest > 0 && Date.now() / 1000 - newest > FRESH;
+    const isCalm = (name === "live" || name === "polling") && (isOver || isOld);
+    if (isCalm) name = isOver ? "finished" : "quiet";
     this.statusNode.toggleAttribute("data-calm", isCalm);
     if (this.statusNode.textContent !== this.t(name)) this.statusNode.textContent = this.t(name);
   }

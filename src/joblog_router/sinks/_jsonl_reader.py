@@ -2,6 +2,7 @@
 
 A cursor is an offset behind a newline and a digest of the bytes before it. Where they do not agree (the file was
 pruned, or deleted and begun anew) the place is looked for; if it is gone, all that is there came later.
+Called by readers on their own threads; `start_of_kept` and the like by the sink, which holds the file's lock.
 """
 
 from __future__ import annotations

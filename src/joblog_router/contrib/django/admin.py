@@ -1,6 +1,7 @@
 """Job logs in Django's admin: read-only, without a count or a sort over the table; and a link for the project's jobs.
 
-The list without a job looks at the newest rows only, whatever else it is filtered by: no index serves that.
+The list without a job looks at the newest rows only, whatever else it is filtered by: no index serves that. Called by
+Django's admin, on the thread of a request.
 """
 
 from __future__ import annotations

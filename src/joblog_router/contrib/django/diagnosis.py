@@ -1,6 +1,7 @@
 """The doctor's look at the job's own row, and what the project's settings say to the doctor.
 
-Reads in a thread that nothing waits for, with database connections of its own that are closed again.
+Reads in a thread that nothing waits for, with database connections of its own that are closed again; `phase_in_row` for
+the head of the page, in the reader's thread and connection.
 """
 
 from __future__ import annotations

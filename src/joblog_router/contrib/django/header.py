@@ -1,6 +1,7 @@
-"""What the project tells of a job for the head of its page: status, progress, stages, a verdict.
+"""What the project tells of a job for the head of its page: status, progress, stages, a verdict; or its row alone.
 
-Called by the views, after the permission; whatever the project's function does or gives, the page is shown.
+Called by the views on their threads, after the permission; whatever the project's function does or gives, the page is
+shown.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 The answer's iterator is synchronous or asynchronous as the request is: the other kind never sends a byte. Every stream
 ends by itself, so that servers can end too and slots come back; browsers then go on from the last event.
+Called by the views; what is sent comes from the hub's thread (`tailing`).
 """
 
 from __future__ import annotations

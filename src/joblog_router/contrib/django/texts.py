@@ -1,4 +1,4 @@
-"""What the page's script says, in the reader's language."""
+"""What the page's script says, in the reader's language. Called by the view of the page, on its thread."""
 
 from __future__ import annotations
 

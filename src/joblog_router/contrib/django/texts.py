@@ -67,8 +67,6 @@ def _texts(language: str | None) -> str:
             "signs": _("Signs"),
             "sign_live": _("lines come as they are logged"),
             "sign_calm": _("none come now: finished, paused, or no new lines"),
-            "sign_error": _("a line of level ERROR or above"),
-            "sign_warning": _("a line of level WARNING"),
             "sign_process": _("which process logged a line, where there are several"),
             "close": _("Close"),
             "details": _("Details"),

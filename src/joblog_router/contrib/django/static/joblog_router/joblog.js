@@ -1261,10 +1261,17 @@ class JobLog {
       for (const [key, name] of [["e / E", "key_error"], ["/", "key_search"], ["n / N", "key_found"], ["f", "key_follow"], ["j / k, ↑ ↓", "key_move"], ["Enter", "key_open"], ["Home / End", "key_ends"], ["?", "keys"]])
         list.append(element("dt", "", element("kbd", "", key)), element("dd", "", this.t(name)));
       const signs = element("dl", "jl-signs");
-      for (const [kinds, sign, name] of [[["coming"], "●", "sign_live"], [["calm"], "●", "sign_calm"], [["error"], "▌", "sign_error"], [["warning"], "▌", "sign_warning"], [["origin-0", "origin-1", "origin-2"], "●", "sign_process"]]) {
+      const meanings = [
+        [["coming"], "●", this.t("sign_live")],
+        [["calm"], "●", this.t("sign_calm")],
+        [["error"], "▌", this.t("above", { level: "ERROR" })],
+        [["warning"], "▌", "WARNING"],
+        [["origin-0", "origin-1", "origin-2"], "●", this.t("sign_process")],
+      ];
+      for (const [kinds, sign, text] of meanings) {
         const sample = element("dt", "", ...kinds.map((kind) => element("span", `jl-${kind}`, sign)));
         sample.setAttribute("aria-hidden", "true");
-        signs.append(sample, element("dd", "", this.t(name)));
+        signs.append(sample, element("dd", "", text));
       }
       this.helpBox.append(list, element("h2", "", this.t("signs")), signs, button(this.t("close"), () => this.helpBox.close()));
       this.root.append(this.helpBox);

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from ...entry import Entry
 from .times import MICROSECONDS
 
-__all__ = ["Row"]
+__all__ = ["StoredRow"]
 
 
-class Row(NamedTuple):
-    """A row as `values_list(*Row._fields)` gives it; whose it is, is known to who asked for it."""
+class StoredRow(NamedTuple):
+    """A row as `values_list(*StoredRow._fields)` gives it; whose it is, is known to who asked for it."""
 
     id: int
     created: int

@@ -30,7 +30,7 @@ from .connection import PrivateConnection
 from .keys import stored_key
 from .models import JobLogEntry, JobLogQuerySet, JobLogSum, forget_sums, has_sums
 from .ordering import settled_floor
-from .rows import Row
+from .rows import StoredRow
 from .sink import _unavailable
 from .times import MICROSECONDS
 
@@ -232,7 +232,7 @@ class _Log:
         """From when on lines are shown, in microseconds."""
         return max(0, round(reading.shown_since(self.job_id, self.namespace) * MICROSECONDS))
 
-    def add_up(self, audience: str) -> tuple[reading.Counting, int | None, Row | None]:
+    def add_up(self, audience: str) -> tuple[reading.Counting, int | None, StoredRow | None]:
         counting = reading.Counting(self.job_id)
         error_id = sums.add_up(self.place, counting, audience, self.since())
         errors = [] if error_id is None else read_rows(self.rows.filter(pk=error_id), 1)
@@ -280,13 +280,13 @@ class _Log:
             if len(found) <= limit:
                 return
 
-    def entry_of(self, row: Row) -> Entry:
+    def entry_of(self, row: StoredRow) -> Entry:
         return row.entry(self.job_id, self.namespace)
 
 
-def read_rows(rows: JobLogQuerySet, most: int) -> list[Row]:
+def read_rows(rows: JobLogQuerySet, most: int) -> list[StoredRow]:
     """The first `most` of `rows`, in their order."""
-    return list(map(Row._make, rows.values_list(*Row._fields)[:most]))
+    return list(map(StoredRow._make, rows.values_list(*StoredRow._fields)[:most]))
 
 
 def _has_old_snapshot(connection: BaseDatabaseWrapper) -> bool:

@@ -248,21 +248,22 @@ def _entry(line: bytes) -> Entry | None:
             level = int(_NAMELESS.fullmatch(name)[1])  # type: ignore[index]
         exception = found.get("exception")
         fields = found.get("fields")
+        # By position: by name it would take twice as long.
         return Entry(
-            job_id=str(found["job_id"]),
-            created=float(found["created"]),
-            level=int(level),
-            logger=str(found["logger"]),
-            message=str(found["message"]),
-            exception=None if exception is None else str(exception),
-            fields=fields if isinstance(fields, dict) else {},
-            path=str(found.get("path", "")),
-            line=int(found.get("line") or 0),
-            origin=str(found["origin"]),
-            seq=int(found["seq"]),
-            n=int(found.get("n") or 0),
-            namespace=str(found.get("namespace", "")),
-            audience=str(found.get("audience", "all")),
+            str(found["job_id"]),
+            float(found["created"]),
+            int(level),
+            str(found["logger"]),
+            str(found["message"]),
+            None if exception is None else str(exception),
+            fields if isinstance(fields, dict) else {},
+            str(found.get("path", "")),
+            int(found.get("line") or 0),
+            str(found["origin"]),
+            int(found["seq"]),
+            int(found.get("n") or 0),
+            str(found.get("namespace", "")),
+            str(found.get("audience", "all")),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -30,7 +30,7 @@ from .connection import PrivateConnection
 from .keys import stored_key
 from .models import JobLogEntry, JobLogQuerySet, JobLogSum, forget_sums, has_sums
 from .ordering import settled_floor
-from .rows import StoredRow
+from .rows import READ_COLUMNS, StoredRow, entry_of, place_of
 from .sink import _unavailable
 from .times import MICROSECONDS
 
@@ -106,14 +106,15 @@ class DjangoStore:
             if more:
                 # Rows behind this page may be below the floor of now.
                 found.pop()
-                floor = max(seen.floor, min(floor, found[-1].id))
+                floor = max(seen.floor, min(floor, place_of(found[-1])[0]))
             marks = {origin: last for origin, last in seen.marks.items() if last > floor}
             entries = []
             for row in found:
-                if row.id > floor:
-                    if row.origin not in marks and len(marks) >= _MAX_MARKS:
+                row_id, _, origin = place_of(row)
+                if row_id > floor:
+                    if origin not in marks and len(marks) >= _MAX_MARKS:
                         continue
-                    marks[row.origin] = row.id
+                    marks[origin] = row_id
                 entries.append(log.entry_of(row))
             return Page(reading.in_order(entries), _encoded(_Seen(floor, marks)), None, more)
 
@@ -273,20 +274,21 @@ class _Log:
             part = rows if end is None else rows.filter(created__lte=end[0]).exclude(created=end[0], id__gte=end[1])
             found = read_rows(part, limit + 1)
             for row in found:
-                end = (row.created, row.id)
+                row_id, created, origin = place_of(row)
+                end = (created, row_id)
                 # Not asked of the database: with it in the query SQLite takes an index in another order, and sorts.
-                if seen.has(row.id, row.origin):
+                if seen.has(row_id, origin):
                     yield end, self.entry_of(row)
             if len(found) <= limit:
                 return
 
     def entry_of(self, row: StoredRow) -> Entry:
-        return row.entry(self.job_id, self.namespace)
+        return entry_of(row, self.job_id, self.namespace)
 
 
 def read_rows(rows: JobLogQuerySet, most: int) -> list[StoredRow]:
     """The first `most` of `rows`, in their order."""
-    return list(map(StoredRow._make, rows.values_list(*StoredRow._fields)[:most]))
+    return list(rows.values_list(*READ_COLUMNS)[:most])
 
 
 def _has_old_snapshot(connection: BaseDatabaseWrapper) -> bool:

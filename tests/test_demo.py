@@ -145,7 +145,7 @@ def test_a_users_log_tells_the_story_in_order(demo: Demo) -> None:
         "NR-0031.jpg cannot be read and is skipped",
         "Traceback (most recent call last)",
         "CorruptPictureError: NR/NR-0031.jpg is cut off",
-        "job 1: saved 60 results",
+        "job 1: saved 58 results (60 of 60 are in",
         "job 1: done, 58 pictures, 2 skipped",
         "Deleting consumer job-1-consumer",
         "Deleted consumer job-1-consumer",

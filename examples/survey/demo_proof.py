@@ -130,6 +130,7 @@ def findings(job: Job, entries: Sequence[Line], written: Counter[str], owner_of_
     named = [
         owners(f"{entry.message} {entry.exception} {json.dumps(entry.fields)}", owner_of_site) for entry in entries
     ]
+    skipped = total(texts, r"is (skipped)(?:: the model cannot take it| <- .*CorruptPictureError)")
     pictures = SourceImage.objects.filter(site=job.site)
     job.refresh_from_db()
     return Findings(
@@ -143,9 +144,9 @@ def findings(job: Job, entries: Sequence[Line], written: Counter[str], owner_of_
         nobody=sum(not it for it in named),
         said=[
             total(texts, r"queued batch \d+/\d+ \((\d+) pictures\)"),
-            total(texts, r"saved (\d+) results"),
+            total(texts, r"saved (\d+) results") + skipped,
             total(texts, r"is (blurry)"),
-            total(texts, r"is (skipped)(?:: the model cannot take it| <- .*CorruptPictureError)"),
+            skipped,
         ],
         true=[
             job.images_total,

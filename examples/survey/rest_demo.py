@@ -190,7 +190,9 @@ def check(jobs: list[Job], consoles: list[Path], pictures: int, out: Console) ->
         if job is jobs[-1]:
             is_complete = job.status == Job.Status.REVOKED and kept == 1
         else:
-            is_complete = job.status == Job.Status.SUCCESS and saved == pictures <= reserved and not kept
+            is_complete = (
+                job.status == Job.Status.SUCCESS and saved + job.images_failed == pictures <= reserved and not kept
+            )
         is_fine = is_complete and not missing and not foreign
         is_right = is_right and is_fine
         out.print(

@@ -117,7 +117,10 @@ def test_keys_go_from_error_to_error(site: Site, tab: Tab) -> None:
     tab.until(lambda: tab.log()["current"].endswith(":4500"))
     page.keyboard.press("?")
     page.get_by_role("heading", name="Keys", exact=True).wait_for()
+    page.get_by_role("heading", name="Signs", exact=True).wait_for()
+    page.get_by_text("lines come as they are logged").wait_for()
     page.keyboard.press("Escape")
+    page.get_by_role("heading", name="Keys", exact=True).wait_for(state="hidden")
     page.keyboard.press("f")
     tab.until(lambda: "Processed image 5999 of 6000" in tab.shown())
 
@@ -377,7 +380,7 @@ def test_a_restarted_server_costs_no_line(chromium: Any, tmp_path: Path) -> None
 
 
 def test_without_streams_the_page_asks(chromium: Any, tmp_path: Path) -> None:
-    """Where no stream can be had, lines come all the same."""
+    """Where no stream can be had lines come all the same, the page says so, and the console has nothing to say."""
     site = Site(tmp_path, JOBLOG_TEST_STREAMS="0")
     tab = Tab(chromium)
     try:
@@ -386,9 +389,32 @@ def test_without_streams_the_page_asks(chromium: Any, tmp_path: Path) -> None:
         tab.page.locator('.jl-status[data-state="polling"]').wait_for()
         site.say("7", "line 1", level=30)
         tab.until(lambda: tab.log()["messages"] == ["line 0", "line 1"])
+        assert tab.page.locator(".jl-status").text_content() == "live, every 2 seconds"
+        assert tab.complaints == []
     finally:
         tab.context.close()
         site.stop()
+
+
+@pytest.mark.parametrize(("job", "heights"), [("low", (500, 350)), ("failed", (500,))])
+def test_a_low_window_shows_the_newest_line(site: Site, chromium: Any, job: str, heights: tuple[int, ...]) -> None:
+    """The log ends where the window does, whatever stands above it."""
+    site.say(job, "broke", level=40)
+    site.say(job, *(f"line {n}" for n in range(100)), level=30)
+    for height in heights:
+        tab = Tab(chromium, viewport={"width": 1000, "height": height})
+        try:
+            page = tab.visit(site, job)
+            if job == "failed":  # it opens at its first error
+                tab.until(lambda tab=tab: tab.log()["current"])
+            page.keyboard.press("End")
+            tab.until(lambda tab=tab: tab.shown()[-1:] == ["line 99"])
+            assert page.evaluate("document.documentElement.scrollHeight") == height
+            bottoms = [page.locator(name).last.bounding_box() for name in (".jl-row", ".jl-view")]
+            row, view = (box["y"] + box["height"] for box in bottoms if box)
+            assert row <= view <= height
+        finally:
+            tab.context.close()
 
 
 def test_lines_that_are_too_many_to_be_sent_are_fetched(chromium: Any, tmp_path: Path) -> None:

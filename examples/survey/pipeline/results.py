@@ -87,9 +87,9 @@ def save_batch(results: Results) -> None:
     results.moths += stored.moths
     Job.objects.filter(pk=results.job_id).update(images_done=results.saved, images_failed=results.skipped)
     logger.info(
-        "job %s: saved %d results (%d of %d, %d moths)",
+        "job %s: saved %d results (%d of %d are in, %d moths)",
         results.job_id,
-        len(batch),
+        stored.saved,
         results.received,
         results.expected,
         results.moths,

@@ -48,7 +48,7 @@ def save_results(job_id: int, results: list[dict[str, Any]]) -> None:
             logger.warning("job %s: %s is blurry, its species are guesses", job.pk, result["image"])
     stored = store(job.pk, results)
     left = progress.finish(fresh, failed=stored.skipped)
-    logger.info("job %s: saved %d results (%d of %d left)", job.pk, len(results), left.remaining, left.total)
+    logger.info("job %s: saved %d results (%d of %d left)", job.pk, stored.saved, left.remaining, left.total)
     if job.status in (Job.Status.CANCELING, Job.Status.REVOKED):
         logger.info("job %s: these came after it was cancelled, and are kept", job.pk)
         return

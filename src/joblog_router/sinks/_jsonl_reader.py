@@ -2,6 +2,7 @@
 
 A cursor is an offset behind a newline and a digest of the bytes before it. Where they do not agree (the file was
 pruned, or deleted and begun anew) the place is looked for; if it is gone, all that is there came later.
+Called by readers on their own threads; `start_of_kept` and the like by the sink, which holds the file's lock.
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ def start_of_kept(file: io.FileIO, older_than: float, keep: int | None) -> int:
 
 
 def _entry(line: bytes) -> Entry | None:
-    """The entry of a line; None for what is none."""
+    """The entry of a line as `Entry.as_dict` makes it; None for what is none. The one place that reads that form."""
     try:
         found: Any = json.loads(line)
         name = found["level"]
@@ -247,6 +248,7 @@ def _entry(line: bytes) -> Entry | None:
             level = int(_NAMELESS.fullmatch(name)[1])  # type: ignore[index]
         exception = found.get("exception")
         fields = found.get("fields")
+        # By position: by name it would take twice as long.
         return Entry(
             str(found["job_id"]),
             float(found["created"]),

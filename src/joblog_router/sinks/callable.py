@@ -1,4 +1,4 @@
-"""Entries to a function of the application."""
+"""Entries to a function of the application, which is called on the writer thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""One file per job, a line of JSON per entry."""
+"""One file per job, a line of JSON per entry. Here is the writing and cutting; `_jsonl_reader` reads.
+
+`write`, `not_stored` and `close` are called by the writer, one at a time; `delete` and `prune` by readers on their own
+threads, of other processes, too: a lock on the file keeps them apart.
+"""
 
 from __future__ import annotations
 

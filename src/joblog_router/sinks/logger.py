@@ -1,4 +1,4 @@
-"""Entries to a named logger: for whatever handlers an application has there."""
+"""Entries to a named logger, on the writer thread: for whatever handlers an application has there."""
 
 from __future__ import annotations
 

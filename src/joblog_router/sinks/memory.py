@@ -1,4 +1,4 @@
-"""Entries in a list of this process: for tests and demonstrations."""
+"""Entries in a list of this process: for tests and demonstrations. Written by the writer, read on any thread."""
 
 from __future__ import annotations
 

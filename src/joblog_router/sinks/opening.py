@@ -1,4 +1,7 @@
-"""Which store readers read: one function for the endpoint, the page, the commands and the deletion of jobs."""
+"""Which store readers read: one function for the endpoint, the page, the commands and the deletion of jobs.
+
+Called on the threads of readers. Imports the router only where it is asked: that one imports sinks.
+"""
 
 from __future__ import annotations
 

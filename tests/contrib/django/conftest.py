@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 
 from joblog_router import Entry
-from joblog_router.contrib.django import figures, views
+from joblog_router.contrib.django import figures, streaming, views
 from joblog_router.contrib.django.models import JobLogEntry
 from joblog_router.contrib.django.sink import DjangoSink, _insert
 from joblog_router.contrib.django.store import DjangoStore
@@ -119,6 +119,7 @@ def make_entry() -> Callable[..., Entry]:
 def log(db: None, make_entry: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Entry]:
     """Store one line of a job's log, inside the test's transaction, from where the views read."""
     monkeypatch.setattr(views, "store", DjangoStore)
+    monkeypatch.setattr(streaming.hub, "_store", DjangoStore)
     figures._found.clear()  # sums of another test's job of that id
 
     def write(job_id: str, message: str = "packed", **more: Any) -> Entry:

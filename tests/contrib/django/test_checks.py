@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from tests.contrib.django.project import Project
+from tests.contrib.django.project import MODELS, Project
 
 
 def test_a_right_configuration_has_no_finding(project: Project) -> None:
@@ -155,6 +155,31 @@ def test_w006_a_logger_that_keeps_its_lines(
     assert ("(joblog_router.W006)" in result.stderr) is is_found
     assert "'django'" not in result.stderr
     assert not is_found or "LOGGING['loggers']['shop']['handlers']" in result.stderr
+
+
+def test_w016_a_logger_that_code_keeps_apart(bare_project: Project) -> None:
+    """Found where it is the project's own or below one that LOGGING names; what packages do with theirs is not."""
+    bare_project.settings('LOGGING["loggers"] = {"ledger": {"level": "INFO"}}')
+    (bare_project.root / "shop" / "models.py").write_text(
+        MODELS
+        + """
+import logging
+
+for name in ("shop.slow", "ledger.books", "parcels.client", "uvicorn.access", "django.server"):
+    logger = logging.getLogger(name)
+    logger.addHandler(logging.StreamHandler())
+    logger.propagate = False
+logging.getLogger("shop.fast").addHandler(logging.StreamHandler())
+"""
+    )
+    found = bare_project.manage("check").stderr
+    assert found.count("(joblog_router.W016)") == 2
+    assert "The logger 'shop.slow' has propagate=False and no job handler" in found
+    assert "The logger 'ledger.books' has propagate=False" in found
+    assert "HINT: Code does that, not LOGGING. Let it propagate, or add the job handler to it." in found
+    bare_project.settings('LOGGING["loggers"] = {"shop.slow": {"propagate": False, "handlers": []}}')
+    found = bare_project.manage("check").stderr
+    assert ("W006" in found, "W016" in found) == (True, False)
 
 
 def test_w013_a_handler_on_a_logger_of_nobody(bare_project: Project) -> None:

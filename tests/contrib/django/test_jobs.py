@@ -51,6 +51,45 @@ def job_project(any_project: Project) -> Project:
     return any_project
 
 
+def test_a_finished_job_is_not_called_live(bare_project: Project) -> None:
+    """Without HEADER the page is told by the status in the job's row, in the words of DOCTOR, and shows no more."""
+    (bare_project.root / "shop" / "models.py").write_text(MODELS + "    status = models.CharField(max_length=20)\n")
+    bare_project.settings(
+        """
+        JOBLOG_ROUTER |= {
+            "JOB_MODEL": "shop.Job",
+            "PERMISSION": "shop.urls.everybody",
+            "DOCTOR": {"JOB": {"statuses": {"ZU": "done"}}},
+        }
+        ROOT_URLCONF = "shop.urls"
+        ALLOWED_HOSTS = ["*"]
+        """
+    )
+    (bare_project.root / "shop" / "urls.py").write_text(
+        "from django.urls import include, path\n"
+        "everybody = lambda request, job_id: True\n"
+        "urlpatterns = [path('jobs/', include('joblog_router.contrib.django.urls'))]\n"
+    )
+    bare_project.migrate()
+    bare_project.run(
+        """
+        from django.test import Client
+        from shop.models import Job
+
+        def said(job):
+            return Client().get(f"/jobs/{job}/summary/").json()["job"]
+
+        for status, done in [("RUNNING", False), ("SUCCESS", True), ("Failed", True), ("revoked", True), ("ZU", True)]:
+            found = said(Job.objects.create(status=status).pk)
+            assert found["done"] is done, (status, found)
+            assert not (found["failed"] or found["status"] or found["stages"] or found["verdict"]), found
+        assert said(Job.objects.create(status="odd").pk) is None
+        assert said(10**30) is None
+        assert said("x") is None
+        """
+    )
+
+
 def test_deleting_a_job_deletes_its_log_after_the_commit(job_project: Project) -> None:
     """One job, many at once, through a proxy; not where the transaction or a savepoint is rolled back."""
     job_project.run(

@@ -116,7 +116,7 @@ assert [e.message for e in rest.entries] == ["more 3", "more 4"] and not rest.mo
 last = store.newest(key, limit=3)
 assert [e.message for e in store.before(key, last.earlier, limit=2).entries] == ["more 0", "more 1"]
 # Delivered again, as after a crash between commit and acknowledgement: by a sink that never saw the origin.
-again = type(store)("shop.Line", store._fields)
+again = type(store)("shop.Line", store.columns.fields)
 again.write([*rest.entries, rest.entries[0]._replace(seq=10**6, message="new")])
 assert sorted(messages(job)) == sorted(["first 1", failed.message, "for us", *(f"more {n}" for n in range(5)), "new"])
 assert store.delete(key) == 9 and store.newest(key).entries == []
@@ -215,7 +215,7 @@ from django.db import connection
 from joblog_router import Entry, EntryRefusedError, SinkUnavailableError
 from joblog_router.contrib.django import model_store
 model_store._LOOK = 60
-columns = dict(store._fields)
+columns = dict(store.columns.fields)
 del columns["context"]
 plain = type(store)("shop.Line", columns)
 def entry(seq, job, audience="all"):
@@ -256,7 +256,7 @@ with job_context(77):
         logger.info("similar %d", number)
 flush(10)
 until = time.monotonic() + 10
-while store.held_from(next(iter(store._parked.values()))[1][0].origin) is None:
+while store.held_from(next(iter(store._parked._parked.values()))[1][0].origin) is None:
     assert time.monotonic() < until
 with job_context(job.pk):
     for number in range(1_200):

@@ -28,6 +28,10 @@ with job_context(7):
     logging.getLogger("shop.billing").info("margin")
     os.kill(os.getpid(), 9)
 """
+WAITING = """
+with job_context(7):
+    logger.info("waits for its table")
+"""
 
 
 @pytest.mark.parametrize("in_settings", [False, True])
@@ -61,3 +65,14 @@ def test_recovery_goes_on_by_itself_once_the_settings_are_known(project: Project
         """
     )
     assert len(project.rows()) == 22
+
+
+def test_migrate_does_not_speak_of_the_table_that_it_makes(bare_project: Project) -> None:
+    """What waits in the spool for the table is left alone until it is there, and then it is stored."""
+    bare_project.settings(SETTINGS)
+    assert "the table of the job logs is missing" in bare_project.run(WAITING).stderr
+    assert bare_project.manage("migrate", "--verbosity=0").stderr == ""
+    made = bare_project.manage("migrate", "--database=joblog", "--verbosity=0").stderr
+    assert "missing" not in made
+    bare_project.run("from joblog_router._pipeline.router import router\nassert router.recovery.run(10)")
+    assert bare_project.rows() == ["waits for its table"]

@@ -15,7 +15,7 @@ from django.db import connections, transaction
 
 from joblog_router import Entry, SinkUnavailableError
 from joblog_router._pipeline.reading import encode
-from joblog_router.contrib.django import model_store
+from joblog_router.contrib.django import model_reader
 from joblog_router.contrib.django import store as store_module
 from joblog_router.contrib.django.models import JobLogEntry
 from joblog_router.contrib.django.ordering import MARK_WRITER
@@ -279,7 +279,7 @@ def test_a_foreign_cursor_is_a_value_error(store: Any, make_entry: Make) -> None
 
 def test_a_cursor_names_its_store() -> None:
     """No two stores make cursors of one kind: what one takes, no other does."""
-    kinds = [module._KIND for module in (memory, _jsonl_reader, store_module, model_store)]
+    kinds = [module._KIND for module in (memory, _jsonl_reader, store_module, model_reader)]
     assert len(set(kinds)) == len(kinds), kinds
 
 

@@ -19,7 +19,7 @@ from joblog_router.contrib.django import store as stores
 from joblog_router.contrib.django import sums, windows
 from joblog_router.contrib.django.models import JobLogEntry, JobLogQuerySet, JobLogSum
 from joblog_router.contrib.django.sink import DjangoSink
-from joblog_router.contrib.django.store import DjangoStore
+from joblog_router.contrib.django.store import DjangoStore, read_rows
 from joblog_router.sinks.store import Selection
 from tests.postgres import PostgresServer
 
@@ -75,8 +75,7 @@ def stored(job_id: str = "7") -> list[Entry]:
     store = DjangoStore()
     with store._log(job_id, None) as log:
         rows = log.selected(Selection(audience="staff")).order_by("created", "id")
-        names = ("id", "created", "level", "logger", "message", "exception", "fields", "path", "line", "origin")
-        return [log.entry_of(row) for row in rows.values_list(*names, "seq", "n", "audience")]
+        return [log.entry_of(row) for row in read_rows(rows, 1_000_000)]
 
 
 def is_right(job_id: str = "7") -> bool:

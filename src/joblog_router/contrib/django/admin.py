@@ -1,6 +1,7 @@
 """Job logs in Django's admin: read-only, without a count or a sort over the table; and a link for the project's jobs.
 
-The list without a job looks at the newest rows only, whatever else it is filtered by: no index serves that.
+The list without a job looks at the newest rows only, whatever else it is filtered by: no index serves that. Called by
+Django's admin, on the thread of a request.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from ..._pipeline.text import clean
 from ...context import current_namespace
 from . import conf
 from .keys import stored_key
+from .levels import STANDARD
 from .models import JobLogEntry
 from .rendering import day_and_time, visible
+from .times import MICROSECONDS
 
 __all__ = ["JobLogAdminMixin", "JobLogEntryAdmin"]
 
@@ -57,7 +60,6 @@ _FIELDS: Final = (
     "seq",
     "n",
 )
-_LEVELS: Final = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
 
 class _TextFilter(admin.SimpleListFilter):
@@ -103,7 +105,7 @@ class _LevelFilter(admin.SimpleListFilter):
     parameter_name = "level"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [(str(level), _("%s and above") % logging.getLevelName(level)) for level in _LEVELS]
+        return [(str(level), _("%s and above") % logging.getLevelName(level)) for level in STANDARD]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()
@@ -199,7 +201,7 @@ class JobLogEntryAdmin(_AdminBase):
     @admin.display(description=_("time"))
     def time(self, entry: JobLogEntry) -> str:
         """When, in the active time zone."""
-        return day_and_time(entry.created / 1_000_000)
+        return day_and_time(entry.created / MICROSECONDS)
 
     @admin.display(description=_("level"))
     def level_shown(self, entry: JobLogEntry) -> str:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 
 from ..._pipeline.dotted import load
@@ -55,16 +56,29 @@ class JobLogConfig(AppConfig):
 
     def ready(self) -> None:
         """Raise ConfigurationError for a wrong JOBLOG_ROUTER, MissingExtraError for a package it asks for."""
-        from . import checks, checks_spool, jobs  # noqa: F401 - importing it registers the checks
+        from . import checks_functions, checks_logging, checks_pages, checks_spool, checks_tables, jobs  # noqa: F401 - registers
 
         conf.apply()
         register_project_secrets()
-        router.recovery.settle_project()  # after the secrets: they are masked in what dead processes left, too
+        _begin_recovery(self)  # after the secrets: they are masked in what dead processes left, too
         jobs.apply()
         for contrib in _CONTRIBS:
             _instrument(contrib, getattr(conf.current(), contrib.setting))
         if conf.current().THREADS:
             load("joblog_router.contrib.threads.instrument_threads")()
+
+
+def _begin_recovery(app: AppConfig) -> None:
+    """Have what dead processes left stored. In `migrate` only once the table is there: it would be called missing."""
+    if conf.is_migrating():
+        post_migrate.connect(_on_migrated, sender=app, dispatch_uid="joblog_router.recovery")
+    else:
+        router.recovery.settle_project()
+
+
+def _on_migrated(using: str, **kwargs: Any) -> None:
+    if using == conf.database_alias():
+        router.recovery.settle_project()
 
 
 def _instrument(contrib: _Contrib, choice: conf.Choice) -> None:

@@ -7,7 +7,6 @@ new.
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import logging
 import re
@@ -17,7 +16,6 @@ from typing import Any, Final, NamedTuple
 
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist
-from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from ..._pipeline import rules
@@ -27,8 +25,10 @@ from ...context import current_namespace
 from ...entry import Entry
 from ...exceptions import ConfigurationError
 from ...sinks.opening import readable_sinks
+from .levels import level_named
 from .model_store import ModelStore
 from .sink import DjangoSink
+from .times import seconds_of
 
 __all__ = ["Found", "backfill"]
 
@@ -89,7 +89,7 @@ def _sink() -> DjangoSink:
     """A sink object of our own: the handler's belongs to the writer thread."""
     for sink in readable_sinks():
         if isinstance(sink, ModelStore):
-            return ModelStore(sink._model_name, sink._fields, database=sink._database, tests=sink._tests)
+            return sink.anew()
     return DjangoSink()
 
 
@@ -108,19 +108,19 @@ def _entries(job_id: str, found: list[Any], prefix: str) -> Iterator[Entry]:
     for at, (own, level, message, fields) in enumerate(parsed, 1):
         created = created if own is None else own
         entry = Entry(
-            clean(job_id),
-            created,
-            level,
-            "backfill",
-            clean(clip(message, MAX_MESSAGE)),
-            None,
-            fields,
-            "",
-            0,
-            origin,
-            at,
-            0,
-            current_namespace(),
+            job_id=clean(job_id),
+            created=created,
+            level=level,
+            logger="backfill",
+            message=clean(clip(message, MAX_MESSAGE)),
+            exception=None,
+            fields=fields,
+            path="",
+            line=0,
+            origin=origin,
+            seq=at,
+            n=0,
+            namespace=current_namespace(),
         )
         yield rules.Rules().finish(entry)
 
@@ -142,7 +142,7 @@ def _parsed(line: Any) -> tuple[float | None, int, str, dict[str, Any]]:
 def _level(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return min(max(value, 0), 1_000)
-    return logging.getLevelNamesMapping().get(str(value).upper(), logging.INFO)
+    return logging.INFO if (named := level_named(value)) is None else named
 
 
 def _time(value: Any) -> float | None:
@@ -150,10 +150,6 @@ def _time(value: Any) -> float | None:
         return float(value) if 0 <= value < 1e11 else None
     try:
         found = parse_datetime(value) if isinstance(value, str) else None
-        if found is None:
-            return None
-        if timezone.is_naive(found):
-            found = timezone.make_aware(found, timezone.get_default_timezone())
-        return (found - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)).total_seconds()
+        return None if found is None else seconds_of(found)
     except (ValueError, OverflowError):
         return None

@@ -1,4 +1,7 @@
-"""The system check about the spool: whether it can be used, and with `check --deploy` where it is."""
+"""The system check about the spool: whether it can be used, and with `check --deploy` where it is.
+
+Registered by the app's start; called by `manage.py check` and the commands that run the checks, on their thread.
+"""
 
 from __future__ import annotations
 

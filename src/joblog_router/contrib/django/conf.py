@@ -33,7 +33,16 @@ from ...exceptions import ConfigurationError
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-__all__ = ["ALIAS", "SETTING", "JobLogSettings", "current", "database_alias", "loaded", "migrate_command"]
+__all__ = [
+    "ALIAS",
+    "SETTING",
+    "JobLogSettings",
+    "current",
+    "database_alias",
+    "is_migrating",
+    "loaded",
+    "migrate_command",
+]
 
 SETTING: Final = "JOBLOG_ROUTER"
 ALIAS: Final = "joblog"
@@ -273,6 +282,11 @@ def database_alias() -> str:
 def migrate_command(alias: str) -> str:
     """The command that makes the table in the database `alias`."""
     return "manage.py migrate" if alias == "default" else f"manage.py migrate --database {alias}"
+
+
+def is_migrating() -> bool:
+    """Whether this process is the command that makes tables: that one is missing is no news in it."""
+    return sys.argv[1:2] == ["migrate"]
 
 
 def spool_directory() -> Path | None:

@@ -1,4 +1,7 @@
-"""A sink that is a store through another object: wherever its lines are at the moment."""
+"""A sink that is a store through another object: wherever its lines are at the moment.
+
+Called by readers on their own threads. Imports the protocol of stores alone.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The doctor's look at the job's own row, and what the project's settings say to the doctor.
 
-Reads in a thread that nothing waits for, with database connections of its own that are closed again.
+Reads in a thread that nothing waits for, with database connections of its own that are closed again; `phase_in_row` for
+the head of the page, in the reader's thread and connection.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from django.apps import apps
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import DatabaseError, connections, router
 from django.db.models import Model
-from django.utils import timezone
 
 from ..._pipeline.dotted import load
 from ...context import current_namespace
@@ -30,8 +30,9 @@ from ...doctor.probing import ProbeResult, in_thread
 from ...doctor.verdict import Verdict, examine_now
 from ...exceptions import ConfigurationError, JobLogError
 from . import conf
+from .times import seconds_of
 
-__all__ = ["JobProbe", "active_jobs", "configuration", "panel"]
+__all__ = ["JobProbe", "active_jobs", "configuration", "panel", "phase_in_row"]
 
 _LEAST_ROOM: Final = 64 * 1024
 _PANEL_AGE: Final = 10.0
@@ -92,6 +93,18 @@ class JobProbe:
         facts.setdefault("phase", phase_of(facts["status"], self._statuses))
         return facts
 
+    def phase(self, job_id: str) -> str:
+        """What the status in the row of a job means; "unknown" where there is neither. On the caller's connection."""
+        places = self._places["status"]
+        named = {path.partition(".")[0] for path in places} & {one.name for one in self._model._meta.concrete_fields}
+        rows = self._model._default_manager.only("pk", *named) if named else self._model._default_manager
+        try:
+            row = rows.get(pk=job_id)
+        except (ObjectDoesNotExist, ValueError, OverflowError, ValidationError):
+            return "unknown"
+        status = facts_from(row, {"status": places}, _epoch, str)["status"]
+        return phase_of(status, self._statuses)
+
     def active(self, limit: int) -> list[str]:
         """The ids of jobs that are neither done nor given up, the newest first."""
         field = self._places["status"][0] if len(self._places["status"]) == 1 else None
@@ -121,6 +134,12 @@ def configuration() -> Configuration:
     if isinstance(found.NATS, Mapping) and isinstance(given.NATS, Mapping) and "patterns" in given.NATS:
         found = replace(found, NATS={"patterns": given.NATS["patterns"], **found.NATS})
     return found
+
+
+def phase_in_row(job_id: str) -> str:
+    """The phase of a job by its row in JOB_MODEL, or "unknown": one query, on the caller's connection."""
+    found = configuration().JOB
+    return JobProbe(**(found if isinstance(found, Mapping) else {})).phase(job_id) if found else "unknown"
 
 
 def active_jobs(limit: int = 100) -> list[str]:
@@ -204,8 +223,4 @@ def _sqlite_refuses(name: str) -> str:
 
 
 def _epoch(value: Any) -> float | None:
-    if not isinstance(value, dt.datetime):
-        return None
-    if timezone.is_naive(value):
-        value = timezone.make_aware(value, timezone.get_default_timezone())
-    return float(value.timestamp())
+    return seconds_of(value) if isinstance(value, dt.datetime) else None

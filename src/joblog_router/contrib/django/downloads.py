@@ -1,4 +1,7 @@
-"""A whole log as a file, read page by page while it is sent: texts whole, no control characters in a text file."""
+"""A whole log as a file, read page by page while it is sent: texts whole, no control characters in a text file.
+
+Called by the views. The server asks for the parts, on a thread of its own or in its event loop: then a thread reads.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Sums over a job's log, kept for a moment: many viewers of one job ask for them, and a long log takes seconds.
 
 What is kept is of the log as long as its first line and its first error are there: an id may be another job's by now.
+Called by the views, on their threads: what is kept is behind a lock.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from django.core.signals import setting_changed
 from django.db import DatabaseError, InterfaceError, connections, router, transaction
 from django.db.models import DateTimeField, Model
 from django.db.models.signals import post_delete
-from django.utils import timezone
 
 from ..._pipeline import reading
 from ..._pipeline.report import report_once
@@ -26,6 +25,7 @@ from ...exceptions import ConfigurationError, SinkUnavailableError
 from ...sinks.opening import open_store, readable_sinks
 from ...sinks.store import Selection, Store
 from . import conf
+from .times import seconds_of
 
 __all__ = ["prune_orphans"]
 
@@ -121,11 +121,7 @@ def _since(job_id: str, namespace: str) -> float:
             f"the row of job {job_id!r} in {model._meta.label} cannot be read: {error}",
             f"without {conf.SETTING}['JOB_MODEL'] it is not asked for",
         ) from error
-    if not isinstance(created, dt.datetime):
-        return 0.0
-    if timezone.is_naive(created):
-        created = timezone.make_aware(created, timezone.get_default_timezone())
-    return created.timestamp()
+    return seconds_of(created) if isinstance(created, dt.datetime) else 0.0
 
 
 # --- deletion ------------------------------------------------------------------------------------------------

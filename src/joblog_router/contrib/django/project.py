@@ -1,4 +1,7 @@
-"""For commands that run outside manage.py: make a project's settings and apps ready."""
+"""For commands that run outside manage.py: make a project's settings and apps ready.
+
+Called by the command line, on the main thread, before any app is loaded: this module imports none.
+"""
 
 from __future__ import annotations
 

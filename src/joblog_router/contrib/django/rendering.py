@@ -16,9 +16,10 @@ from django.utils import timezone
 
 from ..._pipeline.reading import fold_of
 from ..._pipeline.text import UNPRINTABLE
-from ...entry import Entry
+from ...entry import TALLY_FIELDS, Entry
+from .levels import level_class
 
-__all__ = ["Row", "as_json", "day_and_time", "level_class", "level_number", "rows", "visible"]
+__all__ = ["Row", "as_json", "day_and_time", "rows", "visible"]
 
 # One answer holds about so many characters of log text; a line beyond that only its beginning.
 _BUDGET: Final = 4_000_000
@@ -26,7 +27,6 @@ _LONG: Final = 20_000
 _SHORT: Final = 500
 
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;:]*m")
-_CLASSES: Final = ((50, "critical"), (40, "error"), (30, "warning"), (20, "info"))
 
 
 class _Budget:
@@ -59,7 +59,7 @@ def as_json(entries: Iterable[Entry], audience: str) -> list[dict[str, Any]]:
         }
         fields = json.dumps(line["fields"], default=str)
         if budget.cut(fields) != fields:
-            line["fields"] = {name: line["fields"][name] for name in _TALLY if name in line["fields"]}
+            line["fields"] = {name: line["fields"][name] for name in TALLY_FIELDS if name in line["fields"]}
         if budget.is_cut:
             line["cut"] = True
         if audience == "staff":
@@ -79,9 +79,6 @@ def as_streams(entries: Iterable[Entry]) -> dict[str, list[str]]:
         text = f"[{moment:%Y-%m-%d %H:%M:%S}] {entry.level_name} {budget.cut(entry.message)}"
         found["stderr" if entry.level >= logging.ERROR else "stdout"].append(text)
     return found
-
-
-_TALLY: Final = ("fold", "folded", "first", "last")
 
 
 class Row(NamedTuple):
@@ -127,7 +124,7 @@ def _row(entry: Entry, moment: dt.datetime, budget: _Budget, with_offset: bool) 
 
 
 def _fields(entry: Entry, budget: _Budget) -> list[tuple[str, str]]:
-    hidden = _TALLY if fold_of(entry) else ()
+    hidden = TALLY_FIELDS if fold_of(entry) else ()
     shown = {name: value for name, value in entry.fields.items() if name not in hidden}
     return [(visible(budget.cut(name)), visible(budget.cut(_text(value)))) for name, value in shown.items()]
 
@@ -146,11 +143,6 @@ def _text_of(moment: dt.datetime, with_offset: bool) -> str:
     return f"{text} {moment:%z}" if with_offset else text
 
 
-def level_class(level: int) -> str:
-    """The name of a level's appearance, also for levels of the project's own."""
-    return next((name for least, name in _CLASSES if level >= least), "debug")
-
-
 def visible(text: str) -> str:
     """`text` without colour codes; what a terminal must not obey is shown here, too. joblog.js does the same."""
     if text.isascii() and text.isprintable():
@@ -165,13 +157,3 @@ def _shown(match: re.Match[str]) -> str:
     if code > 0xFFFF:
         return f"\\U{code:08x}"
     return "\u2421" if code == 0x7F else f"\\u{code:04x}"
-
-
-def level_number(text: str) -> int:
-    """A level by name or number. Raises ValueError."""
-    if text.isdecimal() and len(text) < 6:
-        return int(text)
-    known = logging.getLevelNamesMapping()
-    if text.upper() not in known:
-        raise ValueError(f"level must be a number or one of {', '.join(sorted(known, key=known.__getitem__))}")
-    return known[text.upper()]

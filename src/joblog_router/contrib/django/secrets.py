@@ -1,4 +1,4 @@
-"""The project's own secrets, told to redaction when the app starts."""
+"""The project's own secrets, told to redaction when the app starts. Called once, by that start; reads settings only."""
 
 from __future__ import annotations
 

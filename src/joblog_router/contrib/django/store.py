@@ -30,7 +30,9 @@ from .connection import PrivateConnection
 from .keys import stored_key
 from .models import JobLogEntry, JobLogQuerySet, JobLogSum, forget_sums, has_sums
 from .ordering import settled_floor
+from .rows import READ_COLUMNS, StoredRow, entry_of, place_of
 from .sink import _unavailable
+from .times import MICROSECONDS
 
 __all__ = ["DjangoStore"]
 
@@ -39,22 +41,6 @@ _KIND: Final = "d1"
 _CHUNK: Final = 5_000
 # Origins in a cursor, whose length this bounds. What more of them write at one moment is given a little later.
 _MAX_MARKS: Final = 100
-_MICROSECONDS: Final = 1_000_000
-_COLUMNS: Final = (
-    "id",
-    "created",
-    "level",
-    "logger",
-    "message",
-    "exception",
-    "fields",
-    "path",
-    "line",
-    "origin",
-    "seq",
-    "n",
-    "audience",
-)
 
 
 class _Seen(NamedTuple):
@@ -115,21 +101,21 @@ class DjangoStore:
                 for origin, last in seen.marks.items():
                     given |= Q(origin=origin, id__lte=last)
                 rows = rows.exclude(given)
-            found = list(rows.order_by("id").values_list(*_COLUMNS)[: limit + 1])
+            found = read_rows(rows.order_by("id"), limit + 1)
             more = len(found) > limit
             if more:
                 # Rows behind this page may be below the floor of now.
                 found.pop()
-                floor = max(seen.floor, min(floor, found[-1][0]))
+                floor = max(seen.floor, min(floor, place_of(found[-1])[0]))
             marks = {origin: last for origin, last in seen.marks.items() if last > floor}
             entries = []
             for row in found:
-                entry = log.entry_of(row)
-                if row[0] > floor:
-                    if entry.origin not in marks and len(marks) >= _MAX_MARKS:
+                row_id, _, origin = place_of(row)
+                if row_id > floor:
+                    if origin not in marks and len(marks) >= _MAX_MARKS:
                         continue
-                    marks[entry.origin] = row[0]
-                entries.append(entry)
+                    marks[origin] = row_id
+                entries.append(log.entry_of(row))
             return Page(reading.in_order(entries), _encoded(_Seen(floor, marks)), None, more)
 
     def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
@@ -161,7 +147,7 @@ class DjangoStore:
         self, older_than: float, keep: int | None = None, dry_run: bool = False, namespace: str | None = None
     ) -> int:
         """See Store."""
-        until = round(older_than * _MICROSECONDS)
+        until = round(older_than * MICROSECONDS)
         space = context.current_namespace() if namespace is None else namespace
         with self._reading() as all_rows:
             rows = all_rows.filter(namespace=stored_key(space))
@@ -245,13 +231,13 @@ class _Log:
 
     def since(self) -> int:
         """From when on lines are shown, in microseconds."""
-        return max(0, round(reading.shown_since(self.job_id, self.namespace) * _MICROSECONDS))
+        return max(0, round(reading.shown_since(self.job_id, self.namespace) * MICROSECONDS))
 
-    def add_up(self, audience: str) -> tuple[reading.Counting, int | None, tuple[Any, ...] | None]:
+    def add_up(self, audience: str) -> tuple[reading.Counting, int | None, StoredRow | None]:
         counting = reading.Counting(self.job_id)
         error_id = sums.add_up(self.place, counting, audience, self.since())
-        error = None if error_id is None else self.rows.filter(pk=error_id).values_list(*_COLUMNS).first()
-        return counting, error_id, error
+        errors = [] if error_id is None else read_rows(self.rows.filter(pk=error_id), 1)
+        return counting, error_id, errors[0] if errors else None
 
     def selected(self, selection: Selection) -> JobLogQuerySet:
         rows = self.rows
@@ -282,37 +268,27 @@ class _Log:
     def _downwards(
         self, selection: Selection, limit: int, seen: _Seen, end: tuple[int, int] | None
     ) -> Iterator[tuple[tuple[int, int], Entry]]:
-        rows = self.selected(selection).order_by("-created", "-id").values_list(*_COLUMNS)
+        rows = self.selected(selection).order_by("-created", "-id")
         while True:
             # Two conditions, of which the first is a range of the index.
             part = rows if end is None else rows.filter(created__lte=end[0]).exclude(created=end[0], id__gte=end[1])
-            found = list(part[: limit + 1])
+            found = read_rows(part, limit + 1)
             for row in found:
-                end = (row[1], row[0])
+                row_id, created, origin = place_of(row)
+                end = (created, row_id)
                 # Not asked of the database: with it in the query SQLite takes an index in another order, and sorts.
-                if seen.has(row[0], row[9]):
+                if seen.has(row_id, origin):
                     yield end, self.entry_of(row)
             if len(found) <= limit:
                 return
 
-    def entry_of(self, row: tuple[Any, ...]) -> Entry:
-        _, created, level, logger, message, exception, fields, path, line, origin, seq, n, audience = row
-        return Entry(
-            self.job_id,
-            created / _MICROSECONDS,
-            level,
-            logger,
-            message,
-            exception or None,
-            fields if isinstance(fields, dict) else {},
-            path,
-            line,
-            origin,
-            seq,
-            n,
-            self.namespace,
-            audience,
-        )
+    def entry_of(self, row: StoredRow) -> Entry:
+        return entry_of(row, self.job_id, self.namespace)
+
+
+def read_rows(rows: JobLogQuerySet, most: int) -> list[StoredRow]:
+    """The first `most` of `rows`, in their order."""
+    return list(rows.values_list(*READ_COLUMNS)[:most])
 
 
 def _has_old_snapshot(connection: BaseDatabaseWrapper) -> bool:

@@ -2,6 +2,7 @@
 
 The answer's iterator is synchronous or asynchronous as the request is: the other kind never sends a byte. Every stream
 ends by itself, so that servers can end too and slots come back; browsers then go on from the last event.
+Called by the views; what is sent comes from the hub's thread (`tailing`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Final
 
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
-from django.utils.translation import gettext as _
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from ..._pipeline import reading
 from ...context import current_namespace
-from ...sinks.store import Selection, Store
+from ...sinks.opening import open_store
+from ...sinks.store import Selection
 from . import conf
 from .tailing import Hub, Viewer, event
 
@@ -135,13 +136,16 @@ class _AsyncStream(_Stream):
 
 
 def stream_of(request: HttpRequest, job_id: str, cursor: str, selection: Selection) -> HttpResponseBase:
-    """The answer that follows the log from `cursor`; 503 where too many do."""
+    """The answer that follows the log from `cursor`; 204 where too many do.
+
+    That is no error: browsers write those into the page's console, and the page asks for lines instead.
+    """
     is_async = isinstance(request, ASGIRequest)
     if request.method == "HEAD":
         return HttpResponse(content_type="text/event-stream")
     stream: _AsyncStream | _SyncStream = (_AsyncStream if is_async else _SyncStream)(current_namespace(), job_id)
     if not stream.open(cursor, selection, _most(request, is_async)):
-        response = JsonResponse({"error": _("Too many follow at the moment.")}, status=503)
+        response = HttpResponse(status=204)
         response["Retry-After"] = "10"
         return response
     # The thread that answered the request lives as long as the stream, and would keep what it asked who the user is.
@@ -164,10 +168,4 @@ def _most(request: HttpRequest, is_async: bool) -> int:
     return most
 
 
-def _store() -> Store:
-    from . import views
-
-    return views.store()
-
-
-hub: Final = Hub(_store)
+hub: Final = Hub(open_store)

@@ -22,13 +22,13 @@ from django.db.models import Count, Exists, ExpressionWrapper, F, IntegerField, 
 from ..._pipeline import reading
 from .models import JobLogEntry, JobLogQuerySet, JobLogSum, forget_sums, has_sums, lock_sums
 from .ordering import settled_floor
+from .times import MICROSECONDS
 
 __all__ = ["ROWS", "Block", "Gap", "Log", "add_up", "check", "count_by_time", "extend", "known"]
 
 ROWS: Final = 10_000
 """Rows of a block."""
 
-_MICROSECONDS: Final = 1_000_000
 # Parts of a block's time by which its rows are counted, for the chart.
 _PARTS: Final = 32
 # What one call adds: some tens of milliseconds each.
@@ -125,7 +125,7 @@ def add_up(log: Log, counting: reading.Counting, audience: str, since: int = 0) 
     for block in blocks:
         for level, is_for_all, origin, count, first, last in block.sums["counts"]:
             if is_for_all or audience == "staff":
-                counting.add_many(level, origin, count, first / _MICROSECONDS, last / _MICROSECONDS)
+                counting.add_many(level, origin, count, first / MICROSECONDS, last / MICROSECONDS)
         _add_tallies(counting, block.sums["tallies"], audience)
         error = block.sums["errors"]["staff" if audience == "staff" else "all"]
         errors += [tuple(error)] if error else []
@@ -133,7 +133,7 @@ def add_up(log: Log, counting: reading.Counting, audience: str, since: int = 0) 
         part = gap.of(wanted)
         has_errors = False
         for level, _, origin, count, first, last in _counts(part):
-            counting.add_many(level, origin, count, first / _MICROSECONDS, last / _MICROSECONDS)
+            counting.add_many(level, origin, count, first / MICROSECONDS, last / MICROSECONDS)
             has_errors = has_errors or level >= logging.ERROR
         _add_tallies(counting, _tallies(part), audience)
         if has_errors:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, Final
-
-from django.core import checks
+from typing import Final
 
 from ..._pipeline.report import report_once
 
-__all__ = ["is_test_run"]
+__all__ = ["is_test_run", "say_so", "sign"]
 
 _COMMAND: Final = "django.core.management.commands.test"
 # Imported by pytest where it starts; the variables are those of a run, of 8.2 and of any version.
@@ -30,6 +28,11 @@ def is_test_run() -> bool:
     if not _sign:
         _sign = _look()
     return bool(_sign)
+
+
+def sign() -> str:
+    """What says that this is a test run; empty where it is none."""
+    return _sign if is_test_run() else ""
 
 
 def _look() -> str:
@@ -55,20 +58,3 @@ def say_so(tests: str) -> None:
 def _what_it_means(tests: str) -> str:
     place = "go to test databases only" if tests == "database" else "stay in memory"
     return f"this is a test run ({_sign}): job log lines {place}, and there is no spool but one that a handler names"
-
-
-@checks.register
-def check_test_run(**kwargs: Any) -> list[checks.CheckMessage]:
-    """`joblog_router.I021`: this process counts as a test run."""
-    from .sink import sinks
-
-    kept = [sink for sink in sinks() if sink.is_in_memory()]
-    if not kept:
-        return []
-    return [
-        checks.Info(
-            f"Job log lines stay in memory: this is a test run ({_sign}).",
-            hint="The option tests='database' of the handler's sink has them stored in test databases.",
-            id="joblog_router.I021",
-        )
-    ]

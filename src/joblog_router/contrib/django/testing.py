@@ -19,6 +19,7 @@ from ..._pipeline.report import report_once
 from ...entry import Entry
 from ...handlers import JobLogHandler
 from . import conf
+from .rows import READ_COLUMNS, entry_of
 from .sink import DjangoSink, _insert
 
 __all__ = ["inline_handler", "rows", "thread_handler"]
@@ -44,25 +45,8 @@ def rows(job_id: object = None) -> list[Entry]:
 
     found = JobLogEntry.objects.using(conf.database_alias())
     ordered = found.order_by("created", "origin", "seq") if job_id is None else found.for_job(job_id)
-    return [
-        Entry(
-            row.job_id,
-            row.created / 1_000_000,
-            row.level,
-            row.logger,
-            row.message,
-            row.exception or None,
-            row.fields,
-            row.path,
-            row.line,
-            row.origin,
-            row.seq,
-            row.n,
-            row.namespace,
-            row.audience,
-        )
-        for row in ordered
-    ]
+    whose = ordered.values_list("job_id", "namespace", *READ_COLUMNS)
+    return [entry_of(tuple(row), job, namespace) for job, namespace, *row in whose]
 
 
 class InlineSink:

@@ -1,4 +1,4 @@
-"""What the page's script says, in the reader's language."""
+"""What the page's script says, in the reader's language. Called by the view of the page, on its thread."""
 
 from __future__ import annotations
 
@@ -64,6 +64,10 @@ def _texts(language: str | None) -> str:
             "key_move": _("next or previous line"),
             "key_open": _("open or close a line"),
             "key_ends": _("first line, or newest line and follow"),
+            "signs": _("Signs"),
+            "sign_live": _("lines come as they are logged"),
+            "sign_calm": _("none come now: finished, paused, or no new lines"),
+            "sign_process": _("which process logged a line, where there are several"),
             "close": _("Close"),
             "details": _("Details"),
             "traceback": _("traceback"),

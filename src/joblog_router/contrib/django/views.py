@@ -28,12 +28,12 @@ from ...exceptions import ConfigurationError, SinkUnavailableError
 from ...sinks.account import account_of
 from ...sinks.opening import open_store
 from ...sinks.store import Page, Selection, Store, Summary
-from . import conf, figures, windows
+from . import conf, figures, levels, windows
 from .diagnosis import panel
 from .downloads import FORMATS, download_of
 from .header import header_of
 from .permissions import Access, access_to
-from .rendering import as_json, as_streams, day_and_time, level_class, level_number, rows, visible
+from .rendering import as_json, as_streams, day_and_time, rows, visible
 from .streaming import stream_of
 from .texts import texts_as_json
 
@@ -183,7 +183,7 @@ def page(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
             "last": day_and_time(sums.last) if sums and sums.last is not None else None,
             "origins": sums.origins if sums else (),
             "chosen": {name: request.GET.get(name, "") for name in ("level", "logger", "text", "origin")},
-            "level_names": _LEVEL_NAMES,
+            "level_names": [logging.getLevelName(level) for level in levels.STANDARD],
             "job": header_of(request, job_id),
             "texts": texts_as_json(),
             "zone": timezone.get_current_timezone_name(),
@@ -201,18 +201,17 @@ def page(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
 
 # Lines that are looked through one by one in a moment.
 _FEW: Final = 20_000
-_LEVEL_NAMES: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 def _levels(sums: Summary) -> list[dict[str, Any]]:
     return [
-        {"name": visible(logging.getLevelName(level)), "css": level_class(level), "count": sums.levels[level]}
+        {"name": visible(logging.getLevelName(level)), "css": levels.level_class(level), "count": sums.levels[level]}
         for level in sorted(sums.levels, reverse=True)
     ]
 
 
-def _by_name(levels: Mapping[int, int]) -> dict[str, int]:
-    return {logging.getLevelName(level): levels[level] for level in sorted(levels)}
+def _by_name(counts: Mapping[int, int]) -> dict[str, int]:
+    return {logging.getLevelName(level): counts[level] for level in sorted(counts)}
 
 
 def _is_filtered(parameters: QueryDict) -> bool:
@@ -275,7 +274,7 @@ def selection_of(parameters: QueryDict, audience: str) -> Selection:
             raise BadParameterError(f"{name} must not contain NUL")
     level = parameters.get("level", "").strip()
     try:
-        return Selection(level_number(level) if level else 0, audience=audience, **texts)
+        return Selection(levels.level_number(level) if level else 0, audience=audience, **texts)
     except ValueError as error:
         raise BadParameterError(str(error)) from error
 

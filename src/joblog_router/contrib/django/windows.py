@@ -14,11 +14,11 @@ from ...entry import Entry
 from ...sinks.store import Selection, Store
 from . import sums
 from .delegation import StoreByDelegation
-from .store import _COLUMNS, DjangoStore
+from .store import DjangoStore, read_rows
+from .times import MICROSECONDS
 
 __all__ = ["Window", "histogram", "since", "table_of", "until"]
 
-_MICROSECONDS: Final = 1_000_000
 _PAGE: Final = 1000
 # Of a store that is no table: how many of its newest lines are looked through.
 _FAR: Final = 200_000
@@ -43,7 +43,7 @@ def until(store: Store, job_id: str, moment: float, selection: Selection, limit:
                     break
         found.reverse()
         return Window(reading.in_order(found[-limit:]), len(found) > limit)
-    at = math.ceil(moment * _MICROSECONDS)
+    at = math.ceil(moment * MICROSECONDS)
     with table._log(job_id, None) as log:
         rows = log.selected(selection).filter(created__lte=at).order_by("-created", "-id")
         return _window(log, rows, limit)
@@ -60,14 +60,14 @@ def since(store: Store, job_id: str, moment: float, selection: Selection, limit:
             found.append(entry)
         found = reading.in_order(found)
         return Window(found[:limit], len(found) > limit)
-    at = math.floor(moment * _MICROSECONDS)
+    at = math.floor(moment * MICROSECONDS)
     with table._log(job_id, None) as log:
         rows = log.selected(selection).filter(created__gte=at).order_by("created", "id")
         return _window(log, rows, limit)
 
 
 def _window(log: Any, rows: Any, limit: int) -> Window:
-    found = list(rows.values_list(*_COLUMNS)[: limit + 1])
+    found = read_rows(rows, limit + 1)
     folds = reading.Folds()
     entries = reading.in_order(log.entry_of(row) for row in found[:limit])
     shown = [entry for entry in reversed(entries) if folds.shows(entry)]
@@ -99,12 +99,12 @@ def histogram(
     """
     first, last = span
     found: list[dict[int, int]] = [{} for _ in range(buckets)]
-    start = math.floor(first * _MICROSECONDS)
-    width = max(1, math.ceil((last - first) * _MICROSECONDS / buckets + 1))
+    start = math.floor(first * MICROSECONDS)
+    width = max(1, math.ceil((last - first) * MICROSECONDS / buckets + 1))
     table = table_of(store)
     if table is None:
         for entry in _downwards(store, job_id, Selection(audience=audience)):
-            part = min(buckets - 1, max(0, round(entry.created * _MICROSECONDS) - start) // width)
+            part = min(buckets - 1, max(0, round(entry.created * MICROSECONDS) - start) // width)
             found[part][entry.level] = found[part].get(entry.level, 0) + 1
         return found
     with table._log(job_id, None) as log:

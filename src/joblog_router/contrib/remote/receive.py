@@ -291,20 +291,20 @@ def _entry(line: Any, grant: Grant, prefix: str, now: float, ahead: float) -> En
     number = line.get("line")
     staff = grant.audience == rules.STAFF or line.get("audience") == rules.STAFF
     entry = Entry(
-        grant.job_id,
-        max(min(created - ahead, now), now - _OLDEST),
-        min(level, 1_000),
-        _text(line.get("logger"), MAX_FIELD),
-        _text(message, MAX_MESSAGE),
-        _text(line.get("exception"), MAX_MESSAGE) or None,
-        kept,
-        _text(line.get("path"), MAX_FIELD),
-        number if _is_whole(number) else 0,
-        prefix + origin,
-        seq,
-        n,
-        grant.namespace,
-        rules.STAFF if staff else rules.ALL,
+        job_id=grant.job_id,
+        created=max(min(created - ahead, now), now - _OLDEST),
+        level=min(level, 1_000),
+        logger=_text(line.get("logger"), MAX_FIELD),
+        message=_text(message, MAX_MESSAGE),
+        exception=_text(line.get("exception"), MAX_MESSAGE) or None,
+        fields=kept,
+        path=_text(line.get("path"), MAX_FIELD),
+        line=number if _is_whole(number) else 0,
+        origin=prefix + origin,
+        seq=seq,
+        n=n,
+        namespace=grant.namespace,
+        audience=rules.STAFF if staff else rules.ALL,
     )
     return rules.Rules().finish(entry)
 

@@ -21,6 +21,7 @@ from ...context import current_namespace
 from ...exceptions import ConfigurationError, JobLogError, SinkUnavailableError
 from ..django import conf
 from ..django.keys import stored_key
+from ..django.times import MICROSECONDS
 
 __all__ = ["BadTokenError", "Grant", "issue_token", "read_token", "revoke_job", "revoke_token"]
 
@@ -110,7 +111,7 @@ def check_revoked(grant: Grant) -> None:
             f"the table of revoked job tokens cannot be read: {error}", f"Run: {conf.migrate_command(alias)}"
         ) from error
     for token_id, revoked in found:
-        if token_id == grant.token_id or (not token_id and round(grant.issued * 1_000_000) <= revoked):
+        if token_id == grant.token_id or (not token_id and round(grant.issued * MICROSECONDS) <= revoked):
             raise BadTokenError("revoked")
 
 
@@ -133,5 +134,5 @@ def _revoke(job_id: str, namespace: str, token_id: str) -> None:
         namespace=stored_key(namespace),
         job_id=stored_key(job_id),
         token_id=token_id,
-        revoked=round(time.time() * 1_000_000),
+        revoked=round(time.time() * MICROSECONDS),
     )

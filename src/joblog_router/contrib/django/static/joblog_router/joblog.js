@@ -341,7 +341,8 @@ class JobLog {
   listen() {
     this.stop();
     if (document.visibilityState === "hidden") return;
-    this.status("connecting");
+    // Where lines are asked for they go on coming: that a stream is tried for is no news.
+    if (this.statusNode.dataset.state !== "polling") this.status("connecting");
     const source = new EventSource(this.url("stream", { after: this.cursor }));
     this.source = source;
     const note = (event) => {
@@ -362,8 +363,8 @@ class JobLog {
     });
     source.addEventListener("error", () => {
       if (source !== this.source) return;
-      this.status("connecting");
       if (source.readyState === EventSource.CLOSED) this.poll();
+      else this.status("connecting");
     });
   }
 
@@ -1088,8 +1089,11 @@ class JobLog {
     let name = this.statusNode.dataset.state || "connecting";
     const { job = null, last = null } = this.figures || {};
     const newest = Math.max(last || 0, this.recent.at(-1)?.created || 0, (this.atEnd && this.lines.at(-1)?.created) || 0);
-    const isCalm = (name === "live" || name === "polling") && (job ? job.done || job.failed : newest > 0 && Date.now() / 1000 - newest > FRESH);
-    if (isCalm) name = job ? "finished" : "quiet";
+    const isOver = Boolean(job && (job.done || job.failed));
+    const isSaidToRun = Boolean(job && (job.status || job.progress !== null || job.stages.length));
+    const isOld = !isSaidToRun && newest > 0 && Date.now() / 1000 - newest > FRESH;
+    const isCalm = (name === "live" || name === "polling") && (isOver || isOld);
+    if (isCalm) name = isOver ? "finished" : "quiet";
     this.statusNode.toggleAttribute("data-calm", isCalm);
     if (this.statusNode.textContent !== this.t(name)) this.statusNode.textContent = this.t(name);
   }
@@ -1256,7 +1260,20 @@ class JobLog {
       const list = element("dl");
       for (const [key, name] of [["e / E", "key_error"], ["/", "key_search"], ["n / N", "key_found"], ["f", "key_follow"], ["j / k, ↑ ↓", "key_move"], ["Enter", "key_open"], ["Home / End", "key_ends"], ["?", "keys"]])
         list.append(element("dt", "", element("kbd", "", key)), element("dd", "", this.t(name)));
-      this.helpBox.append(list, button(this.t("close"), () => this.helpBox.close()));
+      const signs = element("dl", "jl-signs");
+      const meanings = [
+        [["coming"], "●", this.t("sign_live")],
+        [["calm"], "●", this.t("sign_calm")],
+        [["error"], "▌", this.t("above", { level: "ERROR" })],
+        [["warning"], "▌", "WARNING"],
+        [["origin-0", "origin-1", "origin-2"], "●", this.t("sign_process")],
+      ];
+      for (const [kinds, sign, text] of meanings) {
+        const sample = element("dt", "", ...kinds.map((kind) => element("span", `jl-${kind}`, sign)));
+        sample.setAttribute("aria-hidden", "true");
+        signs.append(sample, element("dd", "", text));
+      }
+      this.helpBox.append(list, element("h2", "", this.t("signs")), signs, button(this.t("close"), () => this.helpBox.close()));
       this.root.append(this.helpBox);
     }
     if (this.helpBox.open) this.helpBox.close();
@@ -1344,7 +1361,7 @@ class JobLog {
 
   onKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
-    if (event.target.closest && event.target.closest("input, select, textarea, dialog, [contenteditable]")) return;
+    if (event.target.closest && event.target.closest("input, select, textarea, dialog[open], [contenteditable]")) return;
     // Where nothing has the focus the log is what keys are for; letters mean nothing to a button either.
     if (event.target === document.body || event.key === "j" || event.key === "k") this.moveKey(event);
     if (event.defaultPrevented) return;

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import contextlib
 import io
 import json
@@ -69,6 +70,9 @@ def main() -> int:
     out = make_console(options.color)
     ended_by = end_as_by_ctrl_c()
     folder = Path(tempfile.mkdtemp(prefix="joblog-survey-"))
+    if not options.keep:
+        # Exit functions run last in, first out: after the library's own, which stores what still waits.
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
         with contextlib.ExitStack() as stack:
             return demo(options, folder, stack, out)
@@ -82,8 +86,6 @@ def main() -> int:
     finally:
         if options.keep:
             print(f"kept: {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def end_as_by_ctrl_c() -> list[int]:

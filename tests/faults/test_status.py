@@ -62,7 +62,12 @@ async def test_state_elsewhere_is_on_the_screen(
     lab: Laboratory, api: Api, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counters in Redis, Celery's queue, the REST interface, the tasks endpoint, workers, probes of the project."""
-    api.answer = (200, '{"status": "RUNNING", "progress": 0.25, "tasks": [1, 2]}')
+    stages = [
+        {"key": "scan", "total": 10, "remaining": 4, "status": "BUSY"},
+        {"name": "pack", "progress": 0.5},
+        {"total": True, "processed": "many"},
+    ]
+    api.answer = (200, json.dumps({"status": "RUNNING", "progress": 0.25, "stages": stages, "tasks": [1, 2]}))
     lab.configuration["REST"] = {"url": f"{api.url}/jobs/{{job_id}}/"}
     lab.configuration["TASKS"] = {"url": f"{api.url}/{{job_id}}/tasks/", "peek": f"{api.url}/{{job_id}}/tasks/?peek=1"}
     lab.configuration["PROBES"] = {"stock": Stock, "silent": Silent}
@@ -74,6 +79,9 @@ async def test_state_elsewhere_is_on_the_screen(
         await lab.row(total=9, done=3)
         out = await screen_of(lab, monkeypatch)
     app.close()
+    assert "            scan         [############........]  60.0 %  6 of 10  BUSY" in out
+    assert "            pack         [##########..........]  50.0 %" in out
+    assert "            stage        [....................]   0.0 %" in out
     assert "  nats      no stream" in out
     assert "  redis     process 2, results 3, total 9" in out
     assert "  celery    0 workers answer, 0 tasks in work (0 of this job), waiting: celery 1" in out

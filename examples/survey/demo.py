@@ -166,14 +166,18 @@ def demo(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack,
         jobs = make_jobs(options.jobs, options.images)
         workers = stack.enter_context(contextlib.ExitStack())
         worker_logs = start_workers(folder, url, jobs[0].site, workers)
-        out.print(
-            f"{len(jobs)} jobs, {options.images} pictures each, one NATS connection, {where}; "
-            f"ready after {time.perf_counter() - started:.1f} s",
-            style="dim",
-        )
+        ready = f"ready after {time.perf_counter() - started:.1f} s"
+
+        async def run() -> None:
+            # Said from the loop: whoever presses Ctrl-C from here on does not meet it half made.
+            out.print(
+                f"{len(jobs)} jobs, {options.images} pictures each, one NATS connection, {where}; {ready}", style="dim"
+            )
+            await asyncio.wait_for(run_jobs(jobs), RUN_TIMEOUT)
+
         started = time.perf_counter()
         try:
-            asyncio.run(asyncio.wait_for(run_jobs(jobs), RUN_TIMEOUT))
+            asyncio.run(run())
         except TimeoutError:
             raise DemoError(f"the jobs did not end.\n{tail(console_log)}\n{tail(worker_logs[-1])}") from None
         seconds = time.perf_counter() - started

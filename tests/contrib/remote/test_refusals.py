@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -133,12 +134,9 @@ def test_a_body_that_is_too_long_or_breaks_off_is_not_read(shelf: Shelf) -> None
     with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=10):
         assert post(line(1, "a")) == (413, {"error": "too_large"})
 
-    class Broken:
-        def read(self, *size: int) -> bytes:
+    class Broken(io.BytesIO):
+        def read(self, *size: Any) -> bytes:
             raise OSError("the connection was reset")
-
-        def close(self) -> None:
-            pass
 
     broken = request(line(1, "a"))
     broken._stream = Broken()  # type: ignore[attr-defined]

@@ -3,7 +3,8 @@
 #
 #   sh dev.sh demo  [arguments of examples/survey/demo.py; --serve shows the logs in the browser]
 #   sh dev.sh rest-demo  [arguments of examples/survey/rest_demo.py]
-#   sh dev.sh test  [arguments of pytest]
+#   sh dev.sh test  [arguments of pytest; without any the suite runs in several processes side by side]
+#   sh dev.sh coverage  [arguments of pytest]
 #   sh dev.sh bench [arguments of benchmarks/hot_path.py]
 #
 # Needs Python 3.11 or newer, and pip 22.3 or newer (or uv). Everything else comes from the package index.
@@ -16,6 +17,10 @@ cd -- "$root"
 venv=${JOBLOG_VENV:-.venv}
 case $venv in /*) ;; *) venv=$root/$venv ;; esac
 log=
+# One more than there are processors, as tests wait a lot for servers; the tests of a file share some.
+side_by_side=$(($(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1))
+# The tests start hundreds of interpreters, which do not compile everything anew if they may keep what they compiled.
+unset PYTHONDONTWRITEBYTECODE
 
 say() { printf 'dev.sh: %s\n' "$*" >&2; }
 
@@ -123,7 +128,20 @@ case $command in
         ;;
     test)
         prepare dev
+        [ $# -gt 0 ] || set -- -q -n "$side_by_side" --dist loadfile
         exec "$venv/bin/python" -m pytest "$@"
+        ;;
+    coverage)
+        prepare dev
+        wanted=0
+        [ $# -gt 0 ] || { set -- -q -n "$side_by_side" --dist loadfile; wanted=95; }
+        "$venv/bin/coverage" erase
+        status=0
+        "$venv/bin/coverage" run -m pytest "$@" || status=$?
+        # Processes that were killed in the middle of writing leave a file that is none.
+        "$venv/bin/coverage" combine --quiet 2>/dev/null || true
+        "$venv/bin/coverage" report --fail-under="$wanted" || [ "$status" != 0 ] || status=$?
+        exit "$status"
         ;;
     bench)
         prepare dev

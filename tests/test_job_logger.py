@@ -106,3 +106,32 @@ def test_levels_are_followed_and_an_unsaved_job_has_none() -> None:
     assert messages("7") == ["yes"]
     assert messages("8") == ["unsaved"]
     assert isinstance(Job.logger, JobLogger)
+
+
+def test_a_level_and_a_handler_of_its_own_count() -> None:
+    """A logger kept by the job may be set up like any other; `emit` called past `handle` captures, too."""
+    handler = configure("WARNING")
+    kept = Job(7).logger
+    assert (kept.getEffectiveLevel(), kept.isEnabledFor(logging.INFO), kept.hasHandlers()) == (30, False, True)
+    kept.setLevel(logging.INFO)
+    assert (kept.getEffectiveLevel(), kept.isEnabledFor(logging.INFO), kept.isEnabledFor(logging.DEBUG)) == (
+        20,
+        True,
+        False,
+    )
+    seen: list[str] = []
+
+    class Own(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+
+    own = Own(logging.ERROR)
+    kept.addHandler(own)
+    kept.info("low")
+    kept.error("high")
+    kept.disabled = True
+    kept.error("never")
+    assert seen == ["high"]
+    record = logging.getLogger("x").makeRecord("x", 40, "f", 1, "past handle", (), None, extra={"job_log_id": "7"})
+    handler.emit(record)
+    assert messages("7") == ["low", "high", "past handle"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import contextlib
 import io
 import json
@@ -69,6 +70,9 @@ def main() -> int:
     out = make_console(options.color)
     ended_by = end_as_by_ctrl_c()
     folder = Path(tempfile.mkdtemp(prefix="joblog-survey-"))
+    if not options.keep:
+        # Exit functions run last in, first out: after the library's own, which stores what still waits.
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
         with contextlib.ExitStack() as stack:
             return demo(options, folder, stack, out)
@@ -82,8 +86,6 @@ def main() -> int:
     finally:
         if options.keep:
             print(f"kept: {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def end_as_by_ctrl_c() -> list[int]:
@@ -164,14 +166,18 @@ def demo(options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack,
         jobs = make_jobs(options.jobs, options.images)
         workers = stack.enter_context(contextlib.ExitStack())
         worker_logs = start_workers(folder, url, jobs[0].site, workers)
-        out.print(
-            f"{len(jobs)} jobs, {options.images} pictures each, one NATS connection, {where}; "
-            f"ready after {time.perf_counter() - started:.1f} s",
-            style="dim",
-        )
+        ready = f"ready after {time.perf_counter() - started:.1f} s"
+
+        async def run() -> None:
+            # Said from the loop: whoever presses Ctrl-C from here on does not meet it half made.
+            out.print(
+                f"{len(jobs)} jobs, {options.images} pictures each, one NATS connection, {where}; {ready}", style="dim"
+            )
+            await asyncio.wait_for(run_jobs(jobs), RUN_TIMEOUT)
+
         started = time.perf_counter()
         try:
-            asyncio.run(asyncio.wait_for(run_jobs(jobs), RUN_TIMEOUT))
+            asyncio.run(run())
         except TimeoutError:
             raise DemoError(f"the jobs did not end.\n{tail(console_log)}\n{tail(worker_logs[-1])}") from None
         seconds = time.perf_counter() - started

@@ -9,6 +9,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -459,3 +460,18 @@ async def test_workers_elsewhere_were_last_seen(lab: Laboratory) -> None:
     (worker,) = verdict.results["workers"].facts["remote"]
     assert worker["worker"] == "cam-3"
     assert any("cam-3: last line received: Finished batch 84" in one.text for one in verdict.diagnosis.evidence)
+
+
+async def test_settings_that_cannot_be_had_are_a_line_of_the_answer(
+    lab: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No number in the environment, a path that leads nowhere, a value that is none; times may be timedeltas."""
+    monkeypatch.setenv("LAB_TTR", "soon")
+    await lab.row(total=7)
+    lab.configuration["SETTINGS"] = {"ttr": {"env": "LAB_TTR"}, "max_deliver": {"code": "tests.faults.nowhere"}}
+    failure = (await lab.examine()).failures["settings"]
+    assert "ack_wait: the environment's LAB_TTR is no number" in failure
+    assert "max_deliver: " in failure
+    lab.configuration["SETTINGS"] = {"ttr": {"code": timedelta(seconds=12)}, "max_age": {"env": "LAB_UNSET"}}
+    settings = (await lab.examine()).settings
+    assert [(one.name, one.value) for one in settings] == [("ack_wait", 12.0)]

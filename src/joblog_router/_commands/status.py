@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -60,10 +61,9 @@ def jobs_of(options: argparse.Namespace) -> list[str]:
     """The jobs named, and with `--all-active` the unfinished ones. Raises ConfigurationError where there are none."""
     jobs = list(options.jobs)
     if options.all_active:
-        try:
-            jobs += [job for job in load(_ACTIVE)() if job not in jobs]
-        except ImportError as error:
-            raise ConfigurationError("--all-active needs a Django project: run manage.py joblog status") from error
+        if not os.environ.get("DJANGO_SETTINGS_MODULE"):
+            raise ConfigurationError("--all-active asks JOB_MODEL which jobs there are: run manage.py joblog status")
+        jobs += [job for job in load(_ACTIVE)() if job not in jobs]
     elif not jobs:
         raise ConfigurationError("name a job, or say --all-active")
     return jobs

@@ -13,7 +13,7 @@ from .report import report_once
 from .scopes import JobScope, still_open
 
 
-def report_outliving(scope: JobScope) -> None:
+def report_outliving(scope: JobScope) -> None:  # pragma: no cover - Python 3.12
     """Report the tasks whose context still holds `scope`, once per coroutine function. Never raises."""
     try:
         if asyncio._get_running_loop() is not None and still_open(scope) is None:
@@ -24,7 +24,7 @@ def report_outliving(scope: JobScope) -> None:
         report_once(("report-tasks", repr(error)), f"tasks that outlive their job could not be listed: {error!r}")
 
 
-def _was_born_in(task: Any, scope: JobScope) -> bool:
+def _was_born_in(task: Any, scope: JobScope) -> bool:  # pragma: no cover - Python 3.12
     held = task.get_context().get(scopes.variable)
     while held is not None:
         if held is scope:
@@ -35,7 +35,7 @@ def _was_born_in(task: Any, scope: JobScope) -> bool:
     return False
 
 
-def _report(task: Any, scope: JobScope) -> None:
+def _report(task: Any, scope: JobScope) -> None:  # pragma: no cover - Python 3.12
     coroutine = task.get_coro()
     name = getattr(coroutine, "__qualname__", repr(coroutine))
     code = getattr(coroutine, "cr_code", None)

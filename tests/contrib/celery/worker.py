@@ -33,6 +33,12 @@ def until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> 
     return found
 
 
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """What is in a file, but for a line that is being written."""
+    whole, _, _ = path.read_text().rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
 def store_at(url: str) -> redis.Redis:
     """A client of the database that `ValkeyServer.database()` names."""
     path, _, database = url.removeprefix("redis+socket://").partition("?virtual_host=")
@@ -143,7 +149,7 @@ class Worker:
     def lines(self, job: object) -> list[dict[str, Any]]:
         """What is in the job's log now."""
         path = self.directory / f"{escape_job_id(str(job))}.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return _whole_lines(path) if path.exists() else []
 
     def messages(self, job: object, logger: str = "shop") -> list[str]:
         """The texts in the job's log now, of loggers below `logger`."""
@@ -174,7 +180,7 @@ class Worker:
 
     def all_lines(self) -> list[dict[str, Any]]:
         """The lines of all jobs."""
-        return [json.loads(line) for path in self.directory.glob("*.jsonl") for line in path.read_text().splitlines()]
+        return [line for path in self.directory.glob("*.jsonl") for line in _whole_lines(path)]
 
     def stop(self, timeout: float = TIMEOUT) -> str:
         """End the worker as its operator does, and give what it printed."""

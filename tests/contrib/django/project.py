@@ -64,6 +64,10 @@ logger = logging.getLogger("shop.work")
 """
 
 
+# The files of projects whose tables were made in this run, by their settings and models.
+_migrated: dict[tuple[str, str], dict[str, bytes]] = {}
+
+
 class Server(Protocol):
     """A PostgreSQL server or what stands before it."""
 
@@ -133,10 +137,19 @@ class Project:
         return self.finish(self.start("-m", "django", *arguments), status)
 
     def migrate(self) -> None:
-        """Make all tables, the log's in its own file where there are files."""
+        """Make all tables, the log's in its own file where there are files; once for all projects that are alike."""
         if self.server is not None:
             self.manage("migrate", "--run-syncdb", "--verbosity=0")
             return
+        alike = (self.root / "settings.py").read_text(), (self.root / "shop" / "models.py").read_text()
+        if alike not in _migrated:
+            self._make_tables()
+            files = self.root.glob("*.sqlite3*")
+            _migrated[alike] = {path.name: path.read_bytes() for path in files}
+        for name, data in _migrated[alike].items():
+            (self.root / name).write_bytes(data)
+
+    def _make_tables(self) -> None:
         self.run(
             """
             from django.core.management import call_command

@@ -378,3 +378,23 @@ def test_w015_is_about_pages_by_permission(bare_project: Project, settings: str,
     """Without the URLs, or with a rule of the project's own, no permission is needed."""
     web(bare_project, settings, urls)
     assert "W015" not in bare_project.manage("check", "--database", "default").stderr
+
+
+def test_w020_a_spool_that_cannot_be_used(bare_project: Project) -> None:
+    """Lines would not survive a killed process: said with the place and why; and not where there is none on purpose."""
+    (bare_project.root / "spool").write_text("no folder")
+    bare_project.settings("JOBLOG_ROUTER['SPOOL'] = BASE_DIR / 'spool'")
+    result = bare_project.manage("check")
+    assert "(joblog_router.W020) The spool of the job logs, " in result.stderr
+    assert "cannot be used: Not a directory" in result.stderr
+    assert "HINT: Set JOBLOG_ROUTER['SPOOL'] to a directory of the user that runs the project" in result.stderr
+    bare_project.settings("JOBLOG_ROUTER['SPOOL'] = None")
+    assert bare_project.manage("check").stderr == ""
+
+
+def test_i020_a_spool_in_the_temporary_directory(bare_project: Project) -> None:
+    """Where it is going to production: a container that is replaced loses it."""
+    result = bare_project.manage("check", "--deploy", "--tag", "security")
+    assert "joblog_router.I020" not in result.stderr
+    result = bare_project.manage("check", "--deploy")
+    assert "(joblog_router.I020) Job log lines that are not stored yet are in " in result.stderr

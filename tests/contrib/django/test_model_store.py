@@ -57,9 +57,7 @@ def make(root: Path, server: PostgresServer | None = None, name: str = "") -> Pr
     project = Project(root, server, name)
     (root / "shop" / "models.py").write_text(MODELS + LINES)
     project.settings(SETTINGS)
-    project.run(
-        "from django.core.management import call_command; call_command('migrate', run_syncdb=True, verbosity=0)"
-    )
+    project.migrate()
     return project
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -83,10 +85,10 @@ class Receiver:
         self._port = int(line)
 
     def stop(self) -> None:
-        """Kill the server."""
+        """End the server, which has no part in it: nothing handles the signal."""
         if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
+            self._process.terminate()
+            self._process.communicate(timeout=20)
             self._process = None
 
     def token(self, job: object, **options: Any) -> str:
@@ -147,6 +149,16 @@ def receiver(tmp_path: Path, migrated_files: Path) -> Iterator[Receiver]:
         made.stop()
 
 
+# Where coverage is measured: it starts with the site-packages, which these workers do not have otherwise.
+MEASURING = f"""
+import sys
+sys.path.append({sysconfig.get_path("purelib")!r})
+import coverage
+coverage.process_startup()
+sys.path.pop()
+"""
+
+
 class Worker:
     """A folder with a copy of `send.py` and nothing else: workers there have the standard library only."""
 
@@ -154,11 +166,17 @@ class Worker:
         root.mkdir(exist_ok=True)
         self.root = root
         self._python = python or (sys.executable,)
-        shutil.copy(str(send.__file__), root / "joblog_send.py")
+        self._is_measured = "COVERAGE_PROCESS_CONFIG" in os.environ and not python
+        if self._is_measured:
+            (root / "joblog_send.py").symlink_to(str(send.__file__))  # what runs there counts for that file
+        else:
+            shutil.copy(str(send.__file__), root / "joblog_send.py")
 
     def start(self, code: str, *arguments: str) -> subprocess.Popen[str]:
         """Run `code` without site-packages, with `joblog_send` to import."""
         preamble = "import logging, sys, time\nsys.path.insert(0, '.')\nimport joblog_send\nlog = logging.getLogger()\n"
+        if self._is_measured:
+            preamble = MEASURING + preamble
         return subprocess.Popen(
             [*self._python, "-I", "-S", "-c", preamble + code, *arguments],
             cwd=self.root,

@@ -128,8 +128,8 @@ class Columns:
             value: Any = f"{entry.message}\n{entry.exception}" if entry.exception else entry.message
         else:
             value = getattr(entry, source)
-        if source == "job_id" and isinstance(field, models.ForeignKey):
-            return field.target_field.to_python(value)
+        if source == "job_id" and not isinstance(field, models.CharField):
+            return (field.target_field if isinstance(field, models.ForeignKey) else field).to_python(value)
         if source == "exception" and value is None and not field.null:
             return ""
         if isinstance(value, str) and field.max_length and len(value) > field.max_length:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from joblog_router import ConfigurationError, JobLogError, JobLogHandler, job_context
+from joblog_router import ConfigurationError, JobContextFilter, JobLogError, JobLogHandler, job_context
 from tests.helpers import configure, messages, run_python
 
 
@@ -88,6 +88,18 @@ def test_loggers_and_exclude_match_whole_dotted_segments() -> None:
         for name in ("shop", "shop.cart", "shopping", "shop.noisy", "shop.noisy.x", "shop.noisyx", "other", "nats.aio"):
             logging.getLogger(name).info(name)
     assert messages() == ["shop", "shop.cart", "shop.noisyx", "nats.aio"]
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_filter_beside_the_job_filter_is_honoured(last: bool) -> None:
+    """Before or behind it: what it keeps away is in no job's log."""
+    handler = configure()
+    for each in (JobContextFilter(), logging.Filter("a"))[:: 1 if last else -1]:
+        handler.addFilter(each)
+    with job_context(1):
+        for name in ("a", "b"):
+            logging.getLogger(name).info("of %s", name)
+    assert messages() == ["of a"]
 
 
 def test_the_handlers_level_and_filters_are_honoured() -> None:

@@ -229,6 +229,32 @@ async def test_a_wrapped_async_stream_keeps_them_apart_too() -> None:
     assert messages() == ["made 0", "made 1"]
 
 
+async def test_the_job_of_a_stream_is_over_with_its_last_item() -> None:
+    """What its source started and left behind is in the job until then, and late afterwards."""
+    configure()
+    over = asyncio.Event()
+    left: list[asyncio.Task[None]] = []
+
+    async def behind() -> None:
+        log.info("while it runs")
+        await over.wait()
+        log.info("afterwards")
+
+    async def pages() -> AsyncIterator[int]:
+        left.append(asyncio.create_task(behind()))
+        for number in range(2):
+            await asyncio.sleep(0)
+            yield number
+
+    late = stats()["late"]
+    assert [number async for number in wrap_stream("producer", pages())] == [0, 1]
+    over.set()
+    await left[0]
+    await aflush()
+    assert messages() == ["while it runs"]
+    assert stats()["late"] == late + 1
+
+
 def test_the_filter_behind_a_queue_knows_the_job_of_the_call() -> None:
     """A QueueHandler with the filter: the listener's thread routes by the stamp, long after the scope has closed."""
     waiting: queue.Queue[logging.LogRecord] = queue.Queue()
@@ -411,8 +437,10 @@ def test_scopes_closed_in_another_order_leave_nothing_behind() -> None:
     first.__exit__(None, None, None)
     log.info("of b")
     second.__exit__(None, None, None)
+    late = stats()["late"]
     log.info("of nobody")
     assert current_job() is None
+    assert stats()["late"] == late, "the scope that closed first was in force again"
     assert [(entry.job_id, entry.message) for entry in entries()] == [("b", "of b")]
     last = job_context("x")
     last.__enter__()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from joblog_router import ConfigurationError, Entry, JobLogHandler, flush, job_context, stats
+from joblog_router import ConfigurationError, Entry, JobLogHandler, completeness, flush, job_context, stats
 from joblog_router._pipeline import capping
 from joblog_router._pipeline.capping import Cap
 from joblog_router._pipeline.rules import Rules
@@ -46,6 +46,8 @@ def test_head_marker_and_tail() -> None:
     assert marker.level == logging.INFO
     after = {key: value - before[key] for key, value in stats().items()}
     assert (after["captured"], after["stored"], after["folded"], after["waiting"]) == (10_000, 1000, 9000, 0)
+    (counts,) = completeness(1).values()
+    assert (counts["emitted"], counts["stored"], counts["folded"]) == (10_000, 1000, 9000)
     assert len({(row.origin, row.seq) for row in entries(1)}) == len(entries(1))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import logging.handlers
 import pickle
 import queue
 import random
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,6 +27,7 @@ from joblog_router import (
     stats,
     wrap_stream,
 )
+from joblog_router.context import JobScope
 from tests.helpers import configure, entries, job_handler, messages
 
 log = logging.getLogger("third_party.module")
@@ -107,6 +110,21 @@ def test_plain_threads_belong_to_no_job_unless_carried() -> None:
             thread.start()
             thread.join()
     assert messages() == ["carried"]
+
+
+def test_what_was_carried_from_outside_any_job_is_in_none_where_a_generator_calls_it() -> None:
+    """Nor in one without a name; the generator's own lines stay in its job."""
+    configure()
+    carried = carry(lambda: log.info("of nobody"))
+
+    def pages() -> Iterator[int]:
+        with job_context("g"):
+            carried()
+            log.info("of g")
+            yield 1
+
+    assert list(pages()) == [1]
+    assert [(entry.job_id, entry.message) for entry in entries()] == [("g", "of g")]
 
 
 def test_carry_binds_the_submitting_jobs_scope_in_a_shared_pool() -> None:
@@ -518,6 +536,39 @@ def test_a_context_object_may_be_used_again_and_inside_itself() -> None:
         ("three", 3, "x"),
         ("four", 4, "x"),
     ]
+
+
+def test_a_context_object_that_is_used_for_ever_keeps_nothing_of_it() -> None:
+    """Ten or a thousand times, and inside itself: the scopes of earlier blocks are gone."""
+    context = job_context("a")
+
+    def scopes() -> int:
+        gc.collect()
+        return sum(isinstance(each, JobScope) for each in gc.get_objects())
+
+    def use(times: int) -> int:
+        for _ in range(times):
+            with context, context:
+                pass
+        return scopes()
+
+    assert use(1000) - use(10) < 10
+
+
+def test_a_generator_that_held_a_job_is_not_kept_alive() -> None:
+    """Neither it nor what its local variables held, once it has ended."""
+
+    class Page:
+        pass
+
+    def pages() -> Iterator[weakref.ref[Page]]:
+        page = Page()
+        with job_context("g"):
+            yield weakref.ref(page)
+
+    (kept,) = list(pages())
+    gc.collect()
+    assert kept() is None
 
 
 def test_n_counts_lines_of_a_scope_without_gaps() -> None:

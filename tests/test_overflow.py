@@ -159,6 +159,14 @@ def test_the_end_of_a_scope_tells_what_is_missing_and_only_then(gate: Gate) -> N
     assert told.message == (
         f"{counts['dropped'] + 1:,} of 301 lines are not in this log: dropped {counts['dropped']:,}, quarantined 1"
     )
+    with job_context(1):
+        log.info("more")
+    with job_context(3):
+        log.info("poison")
+    assert flush(10)
+    # What was told is not told again, and a single line is told of.
+    (again,) = [entry for entry in gate.written if "missing" in entry.fields and entry is not told]
+    assert (again.job_id, again.message) == ("3", "1 of 1 lines are not in this log: quarantined 1")
 
 
 def test_the_end_of_a_scope_is_told_without_a_flush(gate: Gate) -> None:

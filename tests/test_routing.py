@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
 import logging.handlers
@@ -27,7 +28,7 @@ from joblog_router import (
     stats,
     wrap_stream,
 )
-from joblog_router.context import JobScope
+from joblog_router.context import JobScope, before_close
 from tests.helpers import configure, entries, job_handler, messages
 
 log = logging.getLogger("third_party.module")
@@ -113,17 +114,23 @@ def test_plain_threads_belong_to_no_job_unless_carried() -> None:
 
 
 def test_what_was_carried_from_outside_any_job_is_in_none_where_a_generator_calls_it() -> None:
-    """Nor in one without a name; the generator's own lines stay in its job."""
+    """Nor what it started and is there when the generator has ended; the generator's own lines stay in its job."""
     configure()
-    carried = carry(lambda: log.info("of nobody"))
 
-    def pages() -> Iterator[int]:
+    def work() -> contextvars.Context:
+        log.info("of nobody")
+        return contextvars.copy_context()
+
+    carried = carry(work)
+
+    def pages() -> Iterator[contextvars.Context]:
         with job_context("g"):
-            carried()
+            started = carried()
             log.info("of g")
-            yield 1
+            yield started
 
-    assert list(pages()) == [1]
+    (started,) = list(pages())
+    started.run(log.info, "of nobody either")
     assert [(entry.job_id, entry.message) for entry in entries()] == [("g", "of g")]
 
 
@@ -552,7 +559,31 @@ def test_a_context_object_that_is_used_for_ever_keeps_nothing_of_it() -> None:
                 pass
         return scopes()
 
-    assert use(1000) - use(10) < 10
+    before = use(10)
+    assert use(1000) - before < 10
+
+
+def test_what_is_to_be_done_before_a_scope_closes_is_done_in_it_and_a_failure_is_told(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Each callback once, while the scope is open; one that fails stops neither the others nor the block."""
+    configure()
+    seen: list[tuple[str, bool]] = []
+
+    def broken(scope: JobScope) -> None:
+        raise RuntimeError("broken callback")
+
+    def fine(scope: JobScope) -> None:
+        seen.append((scope.job_id, scope.closed))
+        log.info("closing")
+
+    with job_context("a") as scope:
+        before_close(scope, broken)
+        before_close(scope, fine)
+    assert (seen, scope.closed) == ([("a", False)], True)
+    assert messages("a") == ["closing"]
+    assert "closing job 'a'" in (told := capfd.readouterr().err)
+    assert "broken callback" in told
 
 
 def test_a_generator_that_held_a_job_is_not_kept_alive() -> None:

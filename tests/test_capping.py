@@ -30,7 +30,7 @@ def in_order(rows: list[Entry]) -> list[Entry]:
 
 def test_head_marker_and_tail() -> None:
     """Ten thousand lines: the first five hundred, one row that counts, the last five hundred, in this order."""
-    configure(max_lines=1000)
+    handler = configure(max_lines=1000)
     before = stats()
     with job_context(1):
         for number in range(10_000):
@@ -46,6 +46,8 @@ def test_head_marker_and_tail() -> None:
     assert marker.level == logging.INFO
     after = {key: value - before[key] for key, value in stats().items()}
     assert (after["captured"], after["stored"], after["folded"], after["waiting"]) == (10_000, 1000, 9000, 0)
+    counts = handler._channel.completeness("", "1")
+    assert (counts["emitted"], counts["stored"], counts["folded"]) == (10_000, 1000, 9000)
     assert len({(row.origin, row.seq) for row in entries(1)}) == len(entries(1))
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from joblog_router import ConfigurationError, JobLogError, JobLogHandler, job_context
+from joblog_router import ConfigurationError, Entry, JobContextFilter, JobLogError, JobLogHandler, job_context
+from joblog_router._pipeline.dotted import load
+from joblog_router.sinks import Sink
 from tests.helpers import configure, messages, run_python
 
 
@@ -95,6 +98,38 @@ def test_loggers_and_exclude_match_whole_dotted_segments() -> None:
         for name in ("shop", "shop.cart", "shopping", "shop.noisy", "shop.noisy.x", "shop.noisyx", "other", "nats.aio"):
             logging.getLogger(name).info(name)
     assert messages() == ["shop", "shop.cart", "shop.noisyx", "nats.aio"]
+
+
+def test_a_dotted_name_may_be_nested_and_an_error_inside_its_module_is_that_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where the module itself is missing the name is wrong; what it lacks is told as it is."""
+    (tmp_path / "in_need.py").write_text("import nowhere_at_all\n")
+    (tmp_path / "nameless.py").write_text("raise ModuleNotFoundError('not on this system')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load("joblog_router.sinks.base.Sink.write") is Sink.write
+    assert load("joblog_router.Entry") is Entry
+    for path, says in (
+        ("in_need.Sink", "No module named 'nowhere_at_all'"),
+        ("nameless.Sink", "not on this system"),
+        ("nowhere.at.all.Sink", "there is no such module"),
+        ("joblog_router.sinks.base.Sink.wirte", "joblog_router.sinks.base has no 'Sink.wirte'"),
+        ("joblog_router.nothing.Sink", "joblog_router has no 'nothing.Sink'"),
+    ):
+        with pytest.raises(ImportError, match=re.escape(says)):
+            load(path)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_filter_beside_the_job_filter_is_honoured(last: bool) -> None:
+    """Before or behind it: what it keeps away is in no job's log."""
+    handler = configure()
+    for each in (JobContextFilter(), logging.Filter("a"))[:: 1 if last else -1]:
+        handler.addFilter(each)
+    with job_context(1):
+        for name in ("a", "b"):
+            logging.getLogger(name).info("of %s", name)
+    assert messages() == ["of a"]
 
 
 def test_the_handlers_level_and_filters_are_honoured() -> None:

@@ -36,6 +36,8 @@ def test_ten_thousand_similar_lines_are_a_dozen_rows_with_an_exact_tally() -> No
     assert tally.fields["first"] == f"Published task for image {KEPT} to 'stream', sequence {KEPT + 1}"
     assert tally.fields["last"] == tally.message == "Published task for image 9999 to 'stream', sequence 10000"
     assert tally.fields["k"] == 9999
+    told = [row.fields["folded"] for row in entries(1) if "fold" in row.fields]
+    assert {10, 100, 1000} <= set(told), "the count is told whenever it is ten times as high"
     assert len(entries(1)) < 15
     after = {key: value - before[key] for key, value in stats().items()}
     assert (after["captured"], after["stored"], after["folded"]) == (10_000, KEPT, 10_000 - KEPT)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from joblog_router import current_job, flush, job_context, wrap_stream
-from joblog_router.context import current_namespace, use_namespace
+from joblog_router.context import current_namespace, known_namespace, namespace_varies, use_namespace
 from tests.helpers import configure, entries, job_handler
 
 logger = logging.getLogger("shop")
@@ -42,6 +42,18 @@ def test_a_scope_keeps_the_namespace_it_was_opened_in() -> None:
         logger.info("x")
         assert current_namespace() == "b"
     assert found() == [("a", "1", "x")]
+
+
+def test_who_reads_knows_whether_there_are_several_and_which_is_in_force() -> None:
+    """A function has several, and maybe no answer; a name is one, and none is the nameless one."""
+    use_namespace(lambda: Tenant.name)
+    assert (namespace_varies(), known_namespace(), current_namespace()) == (True, "a", "a")
+    Tenant.name = None
+    assert (known_namespace(), current_namespace()) == (None, "")
+    use_namespace("fixed")
+    assert (namespace_varies(), known_namespace(), current_namespace()) == (False, "fixed", "fixed")
+    use_namespace("")
+    assert (namespace_varies(), known_namespace(), current_namespace()) == (False, "", "")
 
 
 def test_a_scope_opened_again_stays_in_it() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from joblog_router import Entry, JobLogHandler, SinkUnavailableError, completeness, flush, job_context, stats
+from joblog_router._pipeline.text import MAX_MESSAGE
 from joblog_router.cli import main
 from tests import spool_trials
 from tests.helpers import run_python
@@ -80,6 +81,7 @@ def test_debug_goes_first_then_info_and_warnings_last(gate: Gate) -> None:
     kept = [entry.level for entry in gate.written if entry.logger == "app"]
     assert kept.count(logging.WARNING) >= 20
     assert kept.count(logging.DEBUG) <= 80
+    assert kept.count(logging.INFO) > 0
     assert kept.count(logging.WARNING) > kept.count(logging.INFO)
     assert len(kept) <= 130
 
@@ -115,6 +117,32 @@ def test_the_jobs_own_log_tells_how_many_lines_were_dropped(gate: Gate) -> None:
     assert stats()["dropped"] - before == total
 
 
+def test_a_marker_names_the_times_of_the_first_and_the_last_line_it_stands_for(gate: Gate) -> None:
+    """Also where older lines give way to more important ones after newer ones were dropped already."""
+    add(gate, capacity=100)
+    with job_context(1):
+        start = time.time()
+        for number in range(150):
+            log.info("%d", number)
+        assert not flush(0.05)
+        for number in range(100):
+            log.warning("%d", number)
+            if number % 10 == 0:
+                flush(0.01)
+        end = time.time()
+    gate.is_open = True
+    assert flush(10)
+    markers = [entry for entry in gate.written if "dropped" in entry.fields]
+    assert markers
+    for marker in markers:
+        assert start <= marker.fields["first"] <= marker.fields["last"] <= end
+    kept = {int(entry.message) for entry in gate.written if entry.level == logging.INFO}
+    assert 0 not in kept, "the oldest gave way"
+    assert min(marker.fields["first"] for marker in markers) < min(
+        entry.created for entry in gate.written if entry.logger == "app"
+    )
+
+
 def test_the_end_of_a_scope_tells_what_is_missing_and_only_then(gate: Gate) -> None:
     """One line with exact counts once the scope has closed; none for a job whose lines are all there."""
     gate.refuses = "poison"
@@ -140,6 +168,14 @@ def test_the_end_of_a_scope_tells_what_is_missing_and_only_then(gate: Gate) -> N
     assert told.message == (
         f"{counts['dropped'] + 1:,} of 301 lines are not in this log: dropped {counts['dropped']:,}, quarantined 1"
     )
+    with job_context(1):
+        log.info("more")
+    with job_context(3):
+        log.info("poison")
+    assert flush(10)
+    # What was told is not told again, and a single line is told of.
+    (again,) = [entry for entry in gate.written if "missing" in entry.fields and entry is not told]
+    assert (again.job_id, again.message) == ("3", "1 of 1 lines are not in this log: quarantined 1")
 
 
 def test_the_end_of_a_scope_is_told_without_a_flush(gate: Gate) -> None:
@@ -184,6 +220,19 @@ def test_what_becomes_of_a_jobs_lines_adds_up(gate: Gate) -> None:
     assert done["dropped"] > 0
     assert done["waiting"] == 0
     assert done["stored"] == sum(entry.logger == "app" and "fold" not in entry.fields for entry in sink.written)
+
+
+def test_a_text_that_is_too_long_is_cut_and_is_a_line_like_any_other(gate: Gate) -> None:
+    """It says that it was cut; nothing tells of an error."""
+    add(gate)
+    gate.is_open = True
+    with job_context(1):
+        log.info("a%sz", "b" * 2 * MAX_MESSAGE)
+    assert flush(10)
+    (entry,) = gate.written
+    assert len(entry.message) <= MAX_MESSAGE + 50
+    assert entry.message.startswith("abb")
+    assert not entry.fields
 
 
 def test_long_texts_are_bounded_by_bytes(gate: Gate) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import random
@@ -193,13 +194,47 @@ def test_a_registered_secret_is_masked_from_then_on() -> None:
     assert messages(1) == ["rotating to swordfish-77", f"rotated to {MASK}, {MASK}!"]
 
 
+@pytest.mark.parametrize(
+    ("secret", "written"),
+    [
+        ("two words here", "two+words+here"),
+        ("two words here", "two%20words%20here"),
+        ("käse/brot", "k%C3%A4se%2Fbrot"),
+        ("käse/brot", "k%c3%a4se/brot"),
+        ("käse/brot", r"k\u00e4se/brot"),
+        ('with "quotes"', r"with \"quotes\""),
+        ('with "quotes"', r'with \\"quotes\\"'),
+        ('with "quotes"', r"with \\\"quotes\\\""),
+        ("it's 1\ttab", r"it's 1\ttab"),
+    ],
+)
+def test_a_registered_secret_is_found_as_others_write_it(secret: str, written: str) -> None:
+    """In a URL, a form, JSON, a repr, and escaped twice."""
+    assert register_secret(secret)
+    assert STANDARD.text(f"a {secret} b") == f"a {MASK} b"
+    assert STANDARD.text(f"a={written}&b") == f"a={MASK}&b"
+
+
+@pytest.mark.parametrize("secret", ["swordfish-78", "swordfish-789", "swordfish-7890", "?>?>?>?>?>"])
+@pytest.mark.parametrize("before", [b"", b"u", b"us", b"use"])
+@pytest.mark.parametrize("behind", [b"", b"~", b"~~"])
+def test_a_registered_secret_is_found_in_base64(secret: str, before: bytes, behind: bytes) -> None:
+    """Whatever stands around it: all of the characters that are of it alone are masked, in both alphabets."""
+    assert register_secret(secret)
+    raw = before + secret.encode() + behind
+    begin, end = -(-len(before) * 8 // 6), (len(before) + len(secret)) * 8 // 6
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        text = encode(raw).decode()
+        assert STANDARD.text(f"got {text}") == f"got {text[:begin]}{MASK}{text[end:]}"
+
+
 def test_a_value_that_cannot_be_a_secret_is_refused_with_a_reason(capfd: pytest.CaptureFixture[str]) -> None:
     """Too short, too long, no text: told once, never raised, and the value itself is not shown."""
     configure()
     assert not register_secret("abcde")
     assert not register_secret("  ab  ")
-    assert not register_secret("x" * 20_000)
-    assert not register_secret(None)  # type: ignore[arg-type]
+    assert register_secret("x" * 20_000) is False
+    assert register_secret(None) is False  # type: ignore[arg-type]
     assert register_secret(b"bytes-are-fine")
     flush(10)
     report.print_waiting()
@@ -207,6 +242,7 @@ def test_a_value_that_cannot_be_a_secret_is_refused_with_a_reason(capfd: pytest.
     assert "a value of 5 characters" in told
     assert "abcde" not in told
     assert "not NoneType" in told
+    assert "a value of 20000 characters" in told
     assert STANDARD.text("so bytes-are-fine") == f"so {MASK}"
     assert STANDARD.text("abcde") == "abcde"
 
@@ -337,8 +373,10 @@ def test_own_patterns_see_long_texts_in_pieces() -> None:
     """A match at any place of a long text is found, except across a border where there is no white space."""
     redactor = make_redactor([r"PAT-\d+"], "redact")
     assert redactor is not None
-    text = "line PAT-123 " * (PIECE // 4)
-    assert "123" not in redactor.text(text)
+    for space in (" ", "\n"):
+        assert redactor.text(f"line{space}PAT-123{space}" * (PIECE // 4)) == f"line{space}{MASK}{space}" * (PIECE // 4)
+    for whole in ("nothing " * PIECE, "-" * (3 * PIECE + 5)):
+        assert redactor.text(whole) == whole
 
 
 # --- properties -----------------------------------------------------------------------------------------------------

@@ -212,6 +212,18 @@ def test_evidence_is_compared_by_its_text_and_never_raises() -> None:
     assert messages() == ["equal"]
 
 
+def test_an_owner_that_is_not_known_yet_is_no_evidence() -> None:
+    """None and an empty text name nobody; 0 is an id like any other."""
+    configure()
+    conflicts = stats()["conflicts"]
+    with job_context(7):
+        log.info("none", extra={"job_id": None})
+        log.info("empty", extra={"job_id": ""})
+        log.info("zero", extra={"job_id": 0})
+    assert messages() == ["none", "empty"]
+    assert stats()["conflicts"] == conflicts + 1
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_the_job_filter_on_the_job_handler_stamps_and_adds_nothing_to_the_entry(alone: bool) -> None:
     """Alone or beside another filter: the record carries the job, the entry the scope's fields and the call's extra."""

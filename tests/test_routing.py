@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import logging
 import logging.handlers
 import pickle
 import queue
 import random
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,6 +28,7 @@ from joblog_router import (
     stats,
     wrap_stream,
 )
+from joblog_router.context import JobScope, before_close
 from tests.helpers import configure, entries, job_handler, messages
 
 log = logging.getLogger("third_party.module")
@@ -107,6 +111,27 @@ def test_plain_threads_belong_to_no_job_unless_carried() -> None:
             thread.start()
             thread.join()
     assert messages() == ["carried"]
+
+
+def test_what_was_carried_from_outside_any_job_is_in_none_where_a_generator_calls_it() -> None:
+    """Nor what it started and is there when the generator has ended; the generator's own lines stay in its job."""
+    configure()
+
+    def work() -> contextvars.Context:
+        log.info("of nobody")
+        return contextvars.copy_context()
+
+    carried = carry(work)
+
+    def pages() -> Iterator[contextvars.Context]:
+        with job_context("g"):
+            started = carried()
+            log.info("of g")
+            yield started
+
+    (started,) = list(pages())
+    started.run(log.info, "of nobody either")
+    assert [(entry.job_id, entry.message) for entry in entries()] == [("g", "of g")]
 
 
 def test_carry_binds_the_submitting_jobs_scope_in_a_shared_pool() -> None:
@@ -227,6 +252,32 @@ async def test_a_wrapped_async_stream_keeps_them_apart_too() -> None:
         assert current_job() is None
     await aflush()
     assert messages() == ["made 0", "made 1"]
+
+
+async def test_the_job_of_a_stream_is_over_with_its_last_item() -> None:
+    """What its source started and left behind is in the job until then, and late afterwards."""
+    configure()
+    over = asyncio.Event()
+    left: list[asyncio.Task[None]] = []
+
+    async def behind() -> None:
+        log.info("while it runs")
+        await over.wait()
+        log.info("afterwards")
+
+    async def pages() -> AsyncIterator[int]:
+        left.append(asyncio.create_task(behind()))
+        for number in range(2):
+            await asyncio.sleep(0)
+            yield number
+
+    late = stats()["late"]
+    assert [number async for number in wrap_stream("producer", pages())] == [0, 1]
+    over.set()
+    await left[0]
+    await aflush()
+    assert messages() == ["while it runs"]
+    assert stats()["late"] == late + 1
 
 
 def test_the_filter_behind_a_queue_knows_the_job_of_the_call() -> None:
@@ -411,8 +462,10 @@ def test_scopes_closed_in_another_order_leave_nothing_behind() -> None:
     first.__exit__(None, None, None)
     log.info("of b")
     second.__exit__(None, None, None)
+    late = stats()["late"]
     log.info("of nobody")
     assert current_job() is None
+    assert stats()["late"] == late, "the scope that closed first was in force again"
     assert [(entry.job_id, entry.message) for entry in entries()] == [("b", "of b")]
     last = job_context("x")
     last.__enter__()
@@ -490,6 +543,63 @@ def test_a_context_object_may_be_used_again_and_inside_itself() -> None:
         ("three", 3, "x"),
         ("four", 4, "x"),
     ]
+
+
+def test_a_context_object_that_is_used_for_ever_keeps_nothing_of_it() -> None:
+    """Ten or a thousand times, and inside itself: the scopes of earlier blocks are gone."""
+    context = job_context("a")
+
+    def scopes() -> int:
+        gc.collect()
+        return sum(isinstance(each, JobScope) for each in gc.get_objects())
+
+    def use(times: int) -> int:
+        for _ in range(times):
+            with context, context:
+                pass
+        return scopes()
+
+    before = use(10)
+    assert use(1000) - before < 10
+
+
+def test_what_is_to_be_done_before_a_scope_closes_is_done_in_it_and_a_failure_is_told(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Each callback once, while the scope is open; one that fails stops neither the others nor the block."""
+    configure()
+    seen: list[tuple[str, bool]] = []
+
+    def broken(scope: JobScope) -> None:
+        raise RuntimeError("broken callback")
+
+    def fine(scope: JobScope) -> None:
+        seen.append((scope.job_id, scope.closed))
+        log.info("closing")
+
+    with job_context("a") as scope:
+        before_close(scope, broken)
+        before_close(scope, fine)
+    assert (seen, scope.closed) == ([("a", False)], True)
+    assert messages("a") == ["closing"]
+    assert "closing job 'a'" in (told := capfd.readouterr().err)
+    assert "broken callback" in told
+
+
+def test_a_generator_that_held_a_job_is_not_kept_alive() -> None:
+    """Neither it nor what its local variables held, once it has ended."""
+
+    class Page:
+        pass
+
+    def pages() -> Iterator[weakref.ref[Page]]:
+        page = Page()
+        with job_context("g"):
+            yield weakref.ref(page)
+
+    (kept,) = list(pages())
+    gc.collect()
+    assert kept() is None
 
 
 def test_n_counts_lines_of_a_scope_without_gaps() -> None:

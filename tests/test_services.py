@@ -52,6 +52,27 @@ async def test_a_decorated_coroutine_function_serves_everybody() -> None:
     assert _lines() == [("B", "for B"), ("B", "child for B"), ("A", "of A")]
 
 
+async def test_a_service_gives_its_result_and_raises_its_error() -> None:
+    """A decorated function answers as before, a coroutine function too."""
+
+    @serves_everybody
+    def divide(dividend: int, *, divisor: int) -> int:
+        assert current_job() is None
+        return dividend // divisor
+
+    @serves_everybody
+    async def divide_later(dividend: int, *, divisor: int) -> int:
+        return divide(dividend, divisor=divisor)
+
+    with job_context("A") as scope:
+        assert (divide(6, divisor=2), await divide_later(6, divisor=3)) == (3, 2)
+        with pytest.raises(ZeroDivisionError):
+            divide(1, divisor=0)
+        with pytest.raises(ZeroDivisionError):
+            await divide_later(1, divisor=0)
+        assert current_job() is scope
+
+
 async def test_awaiting_a_service_gives_the_job_back() -> None:
     """Called in the job's own task, it is without a job only while it runs."""
     configure()

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
 import io
+import logging
 import sys
 import unicodedata
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
+from joblog_router import job_context
 from joblog_router._pipeline import report
 from joblog_router._pipeline.text import CUT, clip, printable
+from tests.helpers import configure, entries
+
+log = logging.getLogger("app")
 
 
 @pytest.mark.parametrize(
@@ -59,3 +69,57 @@ def test_where_a_text_was_cut_is_found_again() -> None:
     """The note of `clip`, and nothing that only resembles it."""
     assert CUT.sub("|", clip("abc def", 4) + clip("ghi", 1)) == "abc |g|"
     assert not CUT.search("abc… [x more characters] [5 more characters]")
+
+
+class Colour(enum.Enum):
+    """A value of the application's own."""
+
+    RED = "red"
+
+
+class Count(int):
+    """The same, and a number."""
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (1.5, 1.5),
+        ([1.5, float("nan"), float("-inf")], [1.5, "nan", "-inf"]),
+        (float("inf"), "inf"),
+        (True, True),
+        (10**300, "<huge int>"),
+        ([-(10**300), 10**300 - 1], ["<huge int>", 10**300 - 1]),
+        (Colour.RED, "red"),
+        (Count(5), 5),
+        (Fraction(1, 4), 0.25),
+        (Decimal("1.10"), "1.10"),
+        (datetime.timedelta(minutes=1), 60.0),
+        (datetime.date(2024, 2, 29), "2024-02-29"),
+        (object(), "<object>"),
+        (Path, "<type>"),
+        ({"a": (1, None), 2: {"b"}}, {"a": [1, None], "2": ["b"]}),
+        ([[[[[1]]]]], [[[["<list>"]]]]),
+        (list(range(100)), list(range(100))),
+        (list(range(103)), [*range(100), "… 3 more"]),
+        ({str(number): number for number in range(101)}, {**{str(n): n for n in range(100)}, "…": "1 more"}),
+    ],
+)
+def test_what_a_field_holds_is_kept_as_json_can_have_it(value: object, kept: object) -> None:
+    """Numbers, text, dates and containers of them; of anything else its type, and of what is long how much is left."""
+    configure()
+    with job_context(1):
+        log.info("x", extra={"value": value})
+    (entry,) = entries(1)
+    assert entry.fields["value"] == kept
+    assert type(entry.fields["value"]) is type(kept)
+
+
+def test_a_field_holds_a_thousand_values_in_all() -> None:
+    """However they are nested."""
+    configure()
+    with job_context(1):
+        log.info("x", extra={"value": [[number] * 100 for number in range(100)]})
+    lists = [each for each in entries(1)[0].fields["value"] if isinstance(each, list)]
+    assert sum(len([item for item in each if isinstance(item, int)]) for each in lists) == 900
+    assert lists[9] == ["… 100 more"]

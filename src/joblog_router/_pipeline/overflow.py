@@ -116,7 +116,11 @@ class Overflow:
                 return  # counted in all, if not by job
             drop = self._drops.setdefault(key, _Drop(created))
         drop.add()
-        drop.last = created
+        # Lines that give way to others were logged before some that were dropped at once.
+        if created > drop.last:
+            drop.last = created
+        elif created < drop.first:
+            drop.first = created
         self._owes = True
         if len(message) >= LONG:
             self._lighten(len(message))

@@ -105,7 +105,9 @@ def _encodings(value: str) -> set[str]:
     found = {quote(raw), quote(raw, safe=""), quote_plus(raw), json.dumps(value)[1:-1], repr(value)[1:-1]}
     found.add(json.dumps(value, ensure_ascii=False)[1:-1])
     found |= {_lower_hex(text) for text in found if "%" in text}
-    found |= {text.replace("\\", "\\\\") for text in found}  # escaped twice: JSON in a repr
+    # Escaped twice: JSON in a repr, and in JSON.
+    in_json = {json.dumps(text, ensure_ascii=False)[1:-1] for text in found}
+    found |= {text.replace("\\", "\\\\") for text in found} | in_json
     return found
 
 

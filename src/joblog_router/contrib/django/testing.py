@@ -19,7 +19,8 @@ from ..._pipeline.report import report_once
 from ...entry import Entry
 from ...handlers import JobLogHandler
 from . import conf
-from .sink import DjangoSink, _insert
+from .columns import rows_of
+from .sink import DjangoSink, add_objects
 
 __all__ = ["inline_handler", "rows", "thread_handler"]
 
@@ -113,7 +114,7 @@ class InlineHandler(JobLogHandler):
             alias = conf.database_alias()
             entries = list(self._inline.waiting)
             with _uncounted(connections[alias]), transaction.atomic(using=alias):
-                _insert(alias, JobLogEntry, entries)
+                add_objects(alias, JobLogEntry, rows_of(entries))
             for _ in entries:
                 self._inline.waiting.popleft()
         except (DatabaseError, RuntimeError) as error:

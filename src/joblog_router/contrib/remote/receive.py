@@ -304,7 +304,7 @@ def _entry(line: Any, grant: Grant, prefix: str, now: float, ahead: float) -> En
         grant.namespace,
         rules.STAFF if staff else rules.ALL,
     )
-    return rules.Rules().finish(entry)
+    return rules.Rules().finish([entry])[0]
 
 
 def _is_whole(value: Any) -> TypeGuard[int]:

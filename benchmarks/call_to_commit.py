@@ -90,7 +90,7 @@ def log_lines(logger: logging.Logger, count: int) -> None:
 
 def reference(count: int, run: int) -> float:
     """Seconds until `count` lines are committed."""
-    from joblog_router.contrib.django import sink as django_sink
+    from joblog_router.contrib.django import columns
     from joblog_router.contrib.django.connection import PrivateConnection
     from joblog_router.contrib.django.models import JobLogEntry
 
@@ -107,8 +107,8 @@ def reference(count: int, run: int) -> float:
         connection = PrivateConnection("joblog")
         written = 0
         with connection.in_place() as own:
-            names = ", ".join(f'"{name}"' for name in django_sink._COLUMNS)
-            places = ", ".join(["%s"] * len(django_sink._COLUMNS))
+            names = ", ".join(f'"{name}"' for name in columns.COLUMNS)
+            places = ", ".join(["%s"] * len(columns.COLUMNS))
             sql = f'INSERT INTO "{JobLogEntry._meta.db_table}" ({names}) VALUES ({places}) ON CONFLICT DO NOTHING'
             copy = f'COPY "{JobLogEntry._meta.db_table}" ({names}) FROM STDIN'
             from django.db import transaction

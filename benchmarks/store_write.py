@@ -68,13 +68,13 @@ def measure() -> dict[str, list[tuple[float, float]]]:
 
     from joblog_router import Entry
     from joblog_router.contrib.django import postgresql
+    from joblog_router.contrib.django.columns import COLUMNS, UNIQUE, rows_of
     from joblog_router.contrib.django.models import JobLogEntry
-    from joblog_router.contrib.django.sink import _COLUMNS, _UNIQUE, _json, _values
 
     table = JobLogEntry._meta.db_table
-    names = ", ".join(f'"{name}"' for name in _COLUMNS)
+    names = ", ".join(f'"{name}"' for name in COLUMNS)
     target = f'"{table}" ({names})'
-    places = "(" + ", ".join(["%s"] * len(_COLUMNS)) + ")"
+    places = "(" + ", ".join(["%s"] * len(COLUMNS)) + ")"
     passing = "ON CONFLICT (origin, seq) DO NOTHING"
     seq = 0
 
@@ -100,13 +100,13 @@ def measure() -> dict[str, list[tuple[float, float]]]:
         ]
 
     def rows(some: Sequence[Entry]) -> Rows:
-        return [_values(entry, _json(entry.fields)) for entry in some]
+        return rows_of(some)
 
     def copy(some: list[Entry]) -> None:
-        postgresql.add_rows(connection, table, _COLUMNS, _UNIQUE, rows(some))
+        postgresql.add_rows(connection, table, COLUMNS, UNIQUE, rows(some), are_plain=True)
 
     def copy_with_one_there(some: list[Entry]) -> None:
-        postgresql.add_rows(connection, table, _COLUMNS, _UNIQUE, rows([*some, some[0]]))
+        postgresql.add_rows(connection, table, COLUMNS, UNIQUE, rows([*some, some[0]]))
 
     def one_insert(some: list[Entry]) -> None:
         with postgresql._transaction(connection, table) as cursor:
@@ -126,7 +126,7 @@ def measure() -> dict[str, list[tuple[float, float]]]:
     def copied_twice(some: list[Entry]) -> None:
         with postgresql._transaction(connection, table) as cursor:
             cursor.execute(f"CREATE TEMP TABLE incoming ON COMMIT DROP AS SELECT {names} FROM {table} LIMIT 0")
-            postgresql._copy(connection, cursor, f"incoming ({names})", rows(some))
+            postgresql._copy(connection, cursor, f"incoming ({names})", rows(some), True)
             cursor.execute(f"INSERT INTO {target} SELECT {names} FROM incoming {passing}")
 
     def executemany(some: list[Entry]) -> None:
@@ -134,10 +134,10 @@ def measure() -> dict[str, list[tuple[float, float]]]:
             cursor.executemany(f"INSERT INTO {target} VALUES {places} {passing}", rows(some))
 
     def bulk_create(some: list[Entry]) -> None:
-        made = [
-            JobLogEntry(**dict(zip(_COLUMNS, _values(entry, json.loads(_json(entry.fields))), strict=True)))
-            for entry in some
-        ]
+        made = []
+        for row in rows(some):
+            values = dict(zip(COLUMNS, row, strict=True))
+            made.append(JobLogEntry(**{**values, "fields": json.loads(values["fields"])}))
         JobLogEntry._base_manager.bulk_create(made, ignore_conflicts=True)
 
     def one_by_one(some: list[Entry]) -> None:

@@ -5,7 +5,8 @@ Kept by the writer for the jobs that this process logged for last; read on any t
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
 from ..entry import Entry
@@ -37,6 +38,11 @@ class JobCounts:
     def of(self, entry: Entry) -> Counts:
         """The counts of `entry`'s job, to be raised. On the writer thread."""
         return self.at((entry.namespace, entry.job_id))
+
+    def stored(self, entries: Iterable[Entry]) -> None:
+        """These are in the store. On the writer thread."""
+        for key, count in Counter([(entry.namespace, entry.job_id) for entry in entries]).items():
+            self.at(key).stored += count
 
     def at(self, key: Key) -> Counts:
         """The counts of the job `key`, to be raised. On the writer thread."""

@@ -11,9 +11,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..entry import Entry
 from .completeness import JobCounts
@@ -127,11 +127,10 @@ class Overflow:
 
     # --- on the writer thread ---
 
-    def converted(self, messages: Iterable[str]) -> None:
+    def converted(self, items: Iterable[tuple[Any, ...]]) -> None:
         """These are not in the buffer any more."""
-        for message in messages:
-            if len(message) >= LONG:
-                self._lighten(len(message))
+        for length in [length for item in items if (length := len(item[4])) >= LONG]:
+            self._lighten(length)
 
     def _lighten(self, length: int) -> None:
         try:
@@ -185,16 +184,17 @@ class Overflow:
                 if excess > 0 and entry.level <= level and not isinstance(entry, TallyRow):
                     excess -= 1
                     self.drop(entry.namespace, entry.job_id, entry.level, entry.created)
-                    self.ready_bytes -= weight(entry)
+                    self.ready_bytes -= weight([entry])
                 else:
                     left.appendleft(entry)
             kept = left
         return kept
 
 
-def weight(entry: Entry) -> int:
-    """About how many bytes an entry's texts take."""
-    return len(entry.message) + len(entry.exception or "") + 200
+def weight(entries: Collection[Entry]) -> int:
+    """About how many bytes the texts of `entries` take."""
+    texts = sum([len(entry.message) + (len(entry.exception) if entry.exception else 0) for entry in entries])
+    return texts + 200 * len(entries)
 
 
 def _marker(origin: str, namespace: str, job_id: str, drops: list[tuple[int, int, _Drop]]) -> TallyRow:

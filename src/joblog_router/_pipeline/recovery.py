@@ -181,7 +181,7 @@ class RecoveryDelivery(Delivery):
     def add_tallies(self, everything: bool = False) -> None:
         """A tally has the number of the last line it covers: numbers of its own may be taken."""
         # Nothing comes behind the last line of a dead process, and a command may end before the tally is due.
-        self.ready.extend(map(self.rules.finish, self.folder.due(everything or not self.buffer)))
+        self.ready.extend(self.rules.finish(list(self.folder.due(everything or not self.buffer))))
         self.folder.number_rows(self.taken)
 
     def add_markers(self, everything: bool) -> int:

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from ..entry import Entry
 from . import report
-from .credentials import MASK, is_sensitive, mask_credentials
+from .credentials import MASK, holds_no_credential, is_sensitive, mask_credentials
 from .own_patterns import compile_patterns, mask_own
-from .secrets import mask_cut_secret, mask_secrets
+from .secrets import holds_no_secret, mask_cut_secret, mask_secrets
 from .text import CUT, MAX_FIELD, MAX_MESSAGE, clip
 
 _FAILED: Final = "[redacted: this text could not be searched for secrets]"
@@ -25,6 +25,8 @@ _SHORT: Final = 6
 _TOKEN: Final = 16
 # A word at the place where a long text was cut may be the beginning of a secret.
 _LONGEST_WORD: Final = 300
+# So many lines are looked at together first; one that may hold a secret has each of them looked at.
+_TOGETHER: Final = 16
 
 
 class Redactor:
@@ -77,6 +79,22 @@ class Redactor:
             return {"redaction_error": _FAILED}
         return fields
 
+    def entries(self, entries: list[Entry]) -> list[Entry]:
+        """`entries` without secrets; those whose texts together hold nothing that begins one, as they are."""
+        if self._own:
+            return [self.entry(entry) for entry in entries]
+        done: list[Entry] = []
+        for at in range(0, len(entries), _TOGETHER):
+            some = entries[at : at + _TOGETHER]
+            texts = {entry.logger for entry in some}
+            # Fields and tracebacks are rare, and looked at one by one.
+            texts.update([entry.message for entry in some if not entry.fields and entry.exception is None])
+            if _is_innocent("\n".join(texts)):
+                done += [self.entry(entry) if entry.fields or entry.exception is not None else entry for entry in some]
+            else:
+                done += map(self.entry, some)
+        return done
+
     def entry(self, entry: Entry) -> Entry:
         """`entry` without secrets in its message, exception, fields and logger's name."""
         logger, message, exception, fields = entry.logger, entry.message, entry.exception, entry.fields
@@ -107,6 +125,11 @@ class Redactor:
         elif kind is list:
             masked = [self._searched(inner) for inner in value]
         return value if masked == value else masked
+
+
+def _is_innocent(text: str) -> bool:
+    """Whether no part of `text` can hold what is masked: to be true only where it is so for every part."""
+    return " more characters]" not in text and holds_no_secret(text) and holds_no_credential(text)
 
 
 def _without_cut_words(text: str) -> str:

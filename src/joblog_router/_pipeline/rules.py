@@ -1,6 +1,6 @@
 """What a handler's settings ask of its entries beyond folding: audience, redaction, length of a job's log.
 
-Checked where a handler is made; `finish` runs on the writer thread for every entry on its way to the sink. Imports
+Checked where a handler is made; `finish` runs on the writer thread for all entries on their way to the sink. Imports
 `redaction` and `capping`, nothing of channels.
 """
 
@@ -56,10 +56,9 @@ class Rules(NamedTuple):
         own = self.max_lines
         return (_defaults().max_lines or 0) if own is None else own
 
-    def is_for_staff(self, logger: str) -> bool:
-        """Whether lines of `logger` are for staff."""
-        names = self.staff or _defaults().staff
-        return names is not None and names.wants(logger)
+    def staff_loggers(self) -> LoggerNames | None:
+        """Whose lines are for staff; None where no logger's are."""
+        return self.staff or _defaults().staff
 
     def redactor(self) -> Redactor | None:
         """What masks secrets; None where nothing is to be masked. On any thread."""
@@ -73,12 +72,9 @@ class Rules(NamedTuple):
         own = self.spool_redact
         return bool(_defaults().spool_redact if own is None else own)
 
-    def finish(self, entry: Entry) -> Entry:
-        """`entry` as sinks may see it."""
-        if AUDIENCE in entry.fields or self.is_for_staff(entry.logger):
-            entry = _for_audience(entry)
-        redactor = self.redactor()
-        return entry if redactor is None else redactor.entry(entry)
+    def finish(self, entries: list[Entry]) -> list[Entry]:
+        """`entries` as sinks may see them."""
+        return _finished(entries, [self.staff_loggers()], self.redactor())
 
 
 class SeveralRules:
@@ -91,12 +87,9 @@ class SeveralRules:
         """See `Rules`."""
         return min((limit for rules in self._rules if (limit := rules.limit())), default=0)
 
-    def finish(self, entry: Entry) -> Entry:
+    def finish(self, entries: list[Entry]) -> list[Entry]:
         """See `Rules`."""
-        if AUDIENCE in entry.fields or any(rules.is_for_staff(entry.logger) for rules in self._rules):
-            entry = _for_audience(entry)
-        redactor = self.redactor()
-        return entry if redactor is None else redactor.entry(entry)
+        return _finished(entries, [rules.staff_loggers() for rules in self._rules], self.redactor())
 
     def redactor(self) -> Redactor | None:
         """See `Rules`."""
@@ -131,6 +124,17 @@ _NONE: Final = Rules()
 def _defaults() -> Rules:
     """What counts where handlers say nothing."""
     return settings.current.rules or _NONE
+
+
+def _finished(entries: list[Entry], staff: Iterable[LoggerNames | None], redactor: Redactor | None) -> list[Entry]:
+    names = [each for each in staff if each is not None]
+    entries = [
+        _for_audience(entry)
+        if AUDIENCE in entry.fields or (names and any(each.wants(entry.logger) for each in names))
+        else entry
+        for entry in entries
+    ]
+    return entries if redactor is None else redactor.entries(entries)
 
 
 def _for_audience(entry: Entry) -> Entry:

@@ -15,20 +15,17 @@ import time
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from itertools import islice
-from logging import LogRecord
 from queue import Empty, SimpleQueue
 from typing import Final
 
 from ..entry import REFUSED_MARK, TALLY_MARKS, Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
-from . import quarantine, settings, switch
-from .channel import Item
+from . import quarantine, switch
+from .conversion import convert
 from .delivery import ChannelDelivery, Delivery
-from .exceptions import render_exception
 from .overflow import WRITER_NAME, weight
 from .report import print_waiting, report, report_once
-from .tally import TallyRow, no_tally
-from .text import clean
+from .tally import TallyRow
 
 LINGER = 0.05
 _LOOK = 0.0125  # while it lingers, the writer looks this often whether a batch is there
@@ -314,36 +311,15 @@ class Writer:
         """Turn records into entries at once, also while the sink is away: a record may hold on to large arguments."""
         channel.is_converting = True  # what is taken is in no list for a moment: nobody may think it done
         items = channel.take(max(_CONVERT, len(channel.buffer)) if everything else _CONVERT)
-        ready = len(channel.ready)
-        for item in items:
-            try:
-                self._make_entry(channel, item)
-            except Exception as error:
-                channel.quarantined += 1
-                report_once(("entry", repr(error)), f"a line of job {item[1].job_id!r} could not be stored: {error!r}")
         if items:
+            entries = convert(channel, items)
+            channel.ready.extend(entries)
             channel.taken = items[-1][2]
-            channel.overflow.converted(item[4] for item in items)
-            channel.overflow.ready_bytes += sum(map(weight, islice(channel.ready, ready, None)))
+            channel.overflow.converted(items)
+            channel.overflow.ready_bytes += weight(entries)
             channel.shed()
         channel.is_converting = False
         channel.make_room()
-
-    @staticmethod
-    def _make_entry(channel: Delivery, item: Item) -> None:
-        record = item[0]
-        if isinstance(record, Entry):
-            channel.ready.append(channel.rules.finish(record._replace(seq=item[2])))
-            return
-        entry: Entry | None = _entry_of(record, item, channel.origin)
-        channel.missing.saw(item[1])
-        is_folded = settings.current.fold if channel.fold is None else channel.fold
-        if is_folded and entry is not None and not (channel.unfolded and channel.unfolded.wants(record.name)):
-            entry = channel.folder.pass_on(entry, item[1])
-        if entry is not None and (limit := channel.rules.limit()) and not isinstance(entry, TallyRow):
-            entry = channel.folder.within(entry, item[1], limit)
-        if entry is not None:
-            channel.ready.append(channel.rules.finish(entry))
 
     def _write_one_by_one(self, delivery: Delivery, error: Exception) -> bool:
         """Find the entries a sink cannot store: they are set aside, the rest is written in order.
@@ -428,11 +404,10 @@ class Writer:
 
     def _done(self, channel: Delivery, count: int, lines: int) -> None:
         """The first `count` entries need no more work; `lines` lines among them are in the store."""
-        for _ in range(count):
-            entry = channel.ready.popleft()
-            channel.overflow.ready_bytes -= weight(entry)
-            if not isinstance(entry, TallyRow):
-                channel.folder.jobs.of(entry).stored += 1
+        popleft = channel.ready.popleft
+        done = [popleft() for _ in range(count)]
+        channel.overflow.ready_bytes -= weight(done)
+        channel.folder.jobs.stored(entry for entry in done if not isinstance(entry, TallyRow))
         channel.stored += lines
         channel.make_room()
         if channel.failing:
@@ -482,26 +457,3 @@ def _without_contents(entry: Entry) -> Entry:
 
 def _lines_in(batch: list[Entry]) -> int:
     return sum(not isinstance(entry, TallyRow) for entry in batch)
-
-
-def _entry_of(record: LogRecord, item: Item, origin: str) -> Entry:
-    _, scope, seq, n, message, more = item
-    extra, exception = more or (None, None)
-    fields = {**scope.fields, **extra} if extra else dict(scope.fields)
-    if fields:
-        fields = no_tally(fields)
-    return Entry(
-        scope.job_id,
-        record.created,
-        record.levelno,
-        clean(record.name),
-        clean(message),
-        None if exception is None else clean(render_exception(exception)),
-        fields,
-        clean(record.pathname),
-        record.lineno,
-        origin,
-        seq,
-        n,
-        scope.namespace,
-    )

@@ -12,8 +12,9 @@ from django.db import connections
 
 from joblog_router import Entry
 from joblog_router.contrib.django import figures, streaming, views
+from joblog_router.contrib.django.columns import rows_of
 from joblog_router.contrib.django.models import JobLogEntry
-from joblog_router.contrib.django.sink import DjangoSink, _insert
+from joblog_router.contrib.django.sink import DjangoSink, add_objects
 from joblog_router.contrib.django.store import DjangoStore
 from tests.contrib.django.project import Project
 from tests.postgres import USER, PostgresServer
@@ -132,4 +133,4 @@ def log(db: None, make_entry: Callable[..., Entry], monkeypatch: pytest.MonkeyPa
 
 def store_all(entries: Sequence[Entry]) -> None:
     """Store lines inside the test's transaction, where the sink's own connection does not reach."""
-    _insert("joblog", JobLogEntry, entries)
+    add_objects("joblog", JobLogEntry, rows_of(entries))

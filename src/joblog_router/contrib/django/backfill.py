@@ -122,7 +122,7 @@ def _entries(job_id: str, found: list[Any], prefix: str) -> Iterator[Entry]:
             n=0,
             namespace=current_namespace(),
         )
-        yield rules.Rules().finish(entry)
+        yield from rules.Rules().finish([entry])
 
 
 def _parsed(line: Any) -> tuple[float | None, int, str, dict[str, Any]]:

@@ -34,21 +34,32 @@ _BEGIN: Final = (
 )
 # Under the 65,535 parameters that a statement can have where they are bound by the server.
 _ROWS_OF_INSERT: Final = 1000
+# Lines may be long: so many are one text at a time.
+_ROWS_OF_PIECE: Final = 50
+# https://www.postgresql.org/docs/current/sql-copy.html, "Text Format"
+_ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
 def add_rows(
-    own: BaseDatabaseWrapper, table: str, columns: Sequence[str], unique: Sequence[str], rows: list[tuple[Any, ...]]
+    own: BaseDatabaseWrapper,
+    table: str,
+    columns: Sequence[str],
+    unique: Sequence[str],
+    rows: list[tuple[Any, ...]],
+    *,
+    are_plain: bool = False,
 ) -> None:
     """Add `rows` that are not there yet by their `unique` columns, in one transaction of the connection `own`.
 
-    psycopg 3 copies, five times as fast as inserting; a copy cannot pass over a row that is there, so it starts again
-    as an INSERT if it meets one. psycopg 2 inserts. Raises what Django makes of the driver's errors.
+    `are_plain` says that they are of text and whole numbers alone, which are sent more cheaply. psycopg 3 copies, five
+    times as fast as inserting; a copy cannot pass over a row that is there, so it starts again as an INSERT if it meets
+    one. psycopg 2 inserts. Raises what Django makes of the driver's errors.
     """
     target = f"{own.ops.quote_name(table)} ({_names(own, columns)})"
     if hasattr(own.Database, "Copy"):  # type: ignore[attr-defined]
         try:
             with _transaction(own, table) as cursor:
-                _copy(own, cursor, target, rows)
+                _copy(own, cursor, target, rows, are_plain)
             return
         except IntegrityError as error:
             if sqlstate(error) != "23505":
@@ -72,11 +83,31 @@ def _transaction(own: BaseDatabaseWrapper, table: str) -> Iterator[Any]:
         yield cursor
 
 
-def _copy(own: BaseDatabaseWrapper, cursor: Any, target: str, rows: list[tuple[Any, ...]]) -> None:
+def _copy(own: BaseDatabaseWrapper, cursor: Any, target: str, rows: list[tuple[Any, ...]], are_plain: bool) -> None:
     # Django wraps the errors of execute, but lets copy through as it is.
     with own.wrap_database_errors, cursor.copy(f"COPY {target} FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row(row)
+        if are_plain:
+            for at in range(0, len(rows), _ROWS_OF_PIECE):
+                copy.write(_text_of(rows[at : at + _ROWS_OF_PIECE]))
+        else:
+            for row in rows:
+                copy.write_row(row)
+
+
+def _text_of(rows: list[tuple[Any, ...]]) -> str:
+    """Rows of text and whole numbers in COPY's text format."""
+    line = "\t".join(["%s"] * len(rows[0])) + "\n"
+    text = "".join([line % row for row in rows])
+    is_plain = text.count("\n") == len(rows) and text.count("\t") == len(rows) * (len(rows[0]) - 1)
+    if is_plain and not any(mark in text for mark in ("\\", "\r", "None")):
+        return text  # as most are: nothing in them means anything to COPY
+    return "".join([line % tuple([_escaped(value) for value in row]) for row in rows])
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.translate(_ESCAPES)
+    return r"\N" if value is None else value
 
 
 def _insert(cursor: Any, target: str, unique: str, rows: list[tuple[Any, ...]]) -> None:

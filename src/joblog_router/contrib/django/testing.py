@@ -19,8 +19,9 @@ from ..._pipeline.report import report_once
 from ...entry import Entry
 from ...handlers import JobLogHandler
 from . import conf
+from .columns import rows_of
 from .rows import READ_COLUMNS, entry_of
-from .sink import DjangoSink, _insert
+from .sink import DjangoSink, add_objects
 
 __all__ = ["inline_handler", "rows", "thread_handler"]
 
@@ -97,7 +98,7 @@ class InlineHandler(JobLogHandler):
             alias = conf.database_alias()
             entries = list(self._inline.waiting)
             with _uncounted(connections[alias]), transaction.atomic(using=alias):
-                _insert(alias, JobLogEntry, entries)
+                add_objects(alias, JobLogEntry, rows_of(entries))
             for _ in entries:
                 self._inline.waiting.popleft()
         except (DatabaseError, RuntimeError) as error:

@@ -306,7 +306,7 @@ def _entry(line: Any, grant: Grant, prefix: str, now: float, ahead: float) -> En
         namespace=grant.namespace,
         audience=rules.STAFF if staff else rules.ALL,
     )
-    return rules.Rules().finish(entry)
+    return rules.Rules().finish([entry])[0]
 
 
 def _text(value: Any, most: int) -> str:

@@ -1,0 +1,97 @@
+"""From the items of a channel's buffer to entries as the sink may see them, a batch at a time.
+
+Runs on the writer thread, for every line: what is the same for a batch is looked up once for it. Called by `writer`;
+may import what a line meets here (`folding`, `rules`), nothing of sinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from ..entry import Entry
+from . import settings
+from .channel import Item
+from .delivery import Delivery
+from .exceptions import render_exception
+from .report import report_once
+from .tally import TallyRow, no_tally
+from .text import clean
+
+# As Entry(...), without the Python function that a NamedTuple has for it.
+_new: Final = tuple.__new__
+
+
+def convert(delivery: Delivery, items: Iterable[Item]) -> list[Entry]:
+    """What is to be stored for `items`: lines, tallies in the place of lines. What fails is counted as quarantined."""
+    made: list[Entry] = []
+    rules = delivery.rules
+    limit = rules.limit()
+    folder = delivery.folder
+    is_folded = settings.current.fold if delivery.fold is None else delivery.fold
+    unfolded = delivery.unfolded
+    origin = delivery.origin
+    cleaned: dict[str, str] = {}  # loggers and paths, of which a batch has few
+    for record, scope, seq, n, message, more in items:
+        try:
+            if isinstance(record, Entry):
+                made.append(record._replace(seq=seq))
+                continue
+            delivery.missing.saw(scope)
+            name, path = record.name, record.pathname
+            if (logger := cleaned.get(name)) is None:
+                logger = cleaned[name] = clean(name)
+            if (place := cleaned.get(path)) is None:
+                place = cleaned[path] = clean(path)
+            extra, raised = more or _NOTHING
+            fields = {**scope.fields, **extra} if extra else dict(scope.fields)
+            line = _new(
+                Entry,
+                (
+                    scope.job_id,
+                    record.created,
+                    record.levelno,
+                    logger,
+                    clean(message),
+                    None if raised is None else clean(render_exception(raised)),
+                    no_tally(fields) if fields else fields,
+                    place,
+                    record.lineno,
+                    origin,
+                    seq,
+                    n,
+                    scope.namespace,
+                    "all",
+                ),
+            )
+            entry: Entry | None = line
+            if is_folded and not (unfolded and unfolded.wants(name)):
+                entry = folder.pass_on(line, scope)
+            if limit and entry is not None and not isinstance(entry, TallyRow):
+                entry = folder.within(entry, scope, limit)
+            if entry is not None:
+                made.append(entry)
+        except Exception as error:
+            _could_not_be_stored(delivery, scope.job_id, error)
+    try:
+        return rules.finish(made)
+    except Exception:
+        return _finished_one_by_one(delivery, made)
+
+
+_NOTHING: Final = (None, None)
+
+
+def _finished_one_by_one(delivery: Delivery, entries: Iterable[Entry]) -> list[Entry]:
+    finished = []
+    for entry in entries:
+        try:
+            finished += delivery.rules.finish([entry])
+        except Exception as error:
+            _could_not_be_stored(delivery, entry.job_id, error)
+    return finished
+
+
+def _could_not_be_stored(delivery: Delivery, job_id: str, error: Exception) -> None:
+    delivery.quarantined += 1
+    report_once(("entry", repr(error)), f"a line of job {job_id!r} could not be stored: {error!r}")

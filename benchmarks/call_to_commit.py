@@ -5,8 +5,9 @@
 The reference makes the same logging calls into a deque in one thread, while another writes rows that are ready made
 with the same statement, in batches of the same size, to SQLite, or by COPY to a PostgreSQL server that waits for its
 disk. Ours is JobLogHandler with the Django app's sink. Both run in one process on two threads; in each round each case
-stands between two references, in changing order; what is told is the median of the rounds' ratios. Two more cases tell
-how far the run is to be believed (the reference against itself), and what one INSERT a line would cost.
+stands between two references, in changing order; what is told is the median of the rounds' ratios. Three more cases
+tell how far the run is to be believed (the reference against itself), what the sink's own statements make of the
+reference (on SQLite many rows in one, on PostgreSQL COPY of ready text), and what one INSERT a line would cost.
 """
 
 from __future__ import annotations
@@ -88,9 +89,9 @@ def log_lines(logger: logging.Logger, count: int) -> None:
         logger.info("user %s processed item %d of %s", "alice", number, "the batch")
 
 
-def reference(count: int, run: int) -> float:
-    """Seconds until `count` lines are committed."""
-    from joblog_router.contrib.django import columns
+def reference(count: int, run: int, as_ours: bool = False) -> float:
+    """Seconds until `count` lines are committed; `as_ours` with the statements of the sink."""
+    from joblog_router.contrib.django import columns, postgresql, sqlite
     from joblog_router.contrib.django.connection import PrivateConnection
     from joblog_router.contrib.django.models import JobLogEntry
 
@@ -120,14 +121,22 @@ def reference(count: int, run: int) -> float:
                     continue
                 for _ in range(ready):
                     handler.lines.popleft()
+                batch = rows[written : written + ready]
+                written += ready
+                if as_ours:
+                    target = (own, JobLogEntry._meta.db_table, columns.COLUMNS, columns.UNIQUE, batch)
+                    if own.vendor == "postgresql":
+                        postgresql.add_rows(*target, are_plain=True)
+                    else:
+                        sqlite.add_rows(*target)
+                    continue
                 with transaction.atomic(using=connection.alias), own.cursor() as cursor:
                     if own.vendor == "postgresql":
                         with cursor.copy(copy) as target:
-                            for row in rows[written : written + ready]:
+                            for row in batch:
                                 target.write_row(row)
                     else:
-                        cursor.executemany(sql, rows[written : written + ready])
-                written += ready
+                        cursor.executemany(sql, batch)
         connection.close()
         done.set()
 
@@ -181,6 +190,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+SAME = "the reference, with our statements"
+
+
 class OneInsert(logging.Handler):
     """What many projects have: a row of the log's model for each line, at once."""
 
@@ -220,6 +232,7 @@ def main() -> int:
         count = arguments.lines
         cases: dict[str, Callable[[int], float]] = {
             "the reference itself": lambda run: reference(count, run),
+            SAME: lambda run: reference(count, run, as_ours=True),
             **{name: functools.partial(ours_of, count, options) for name, options in CASES.items()},
             "one INSERT a line, in the call": lambda run: one_by_one(count, run),
         }
@@ -246,6 +259,11 @@ def main() -> int:
                 print(f"{name:<40}     inconclusive: {len(found)} of {arguments.rounds} rounds were quiet")
                 continue
             print(f"{name:<40}{statistics.median(found):>8.3f}   {min(found):.3f} to {max(found):.3f}  ({len(found)})")
+        if len(ratios[SAME]) >= 3:
+            best = statistics.median(ratios[SAME])
+            for name in CASES:
+                if len(ratios[name]) >= 3:
+                    print(f"{name}, {SAME} = 1    {statistics.median(ratios[name]) / best:>8.3f}")
         if len(ratios["one INSERT a line, in the call"]) >= 3:
             ours_now = statistics.median(ratios["all as by default"])
             single = statistics.median(ratios["one INSERT a line, in the call"])

@@ -490,3 +490,15 @@ def test_what_cannot_be_searched_is_not_stored(monkeypatch: pytest.MonkeyPatch) 
 def test_fields_are_masked_by_their_names(name: str, masked: bool) -> None:
     """The last words of the name decide."""
     assert is_sensitive(name) is masked
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.kind)
+def test_a_secret_is_found_among_innocent_lines(planted: Planted) -> None:
+    """Lines are looked at together first: none that holds a secret, also a registered one, passes with the others."""
+    around = [f"saved picture number {number} of the batch" for number in range(40)]
+    lines = [*around[:20], planted.line, *around[20:], f"vault says {REGISTERED}"]
+    made = [Entry("1", 0.0, 20, "app", text, None, {}, "app.py", 1, "o", seq, seq) for seq, text in enumerate(lines)]
+    found = STANDARD.entries(made)
+    assert [entry.message for entry in found if entry.seq not in (20, 41)] == around
+    assert planted.secret not in found[20].message
+    assert found[41].message == f"vault says {MASK}"

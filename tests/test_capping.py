@@ -46,7 +46,7 @@ def test_head_marker_and_tail() -> None:
     assert marker.level == logging.INFO
     after = {key: value - before[key] for key, value in stats().items()}
     assert (after["captured"], after["stored"], after["folded"], after["waiting"]) == (10_000, 1000, 9000, 0)
-    counts = handler._channel.completeness("", "1")
+    counts = handler._channel.delivery.completeness("", "1")
     assert (counts["emitted"], counts["stored"], counts["folded"]) == (10_000, 1000, 9000)
     assert len({(row.origin, row.seq) for row in entries(1)}) == len(entries(1))
 

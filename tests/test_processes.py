@@ -289,7 +289,7 @@ def test_a_fork_without_hooks_is_noticed_with_the_first_line(tmp_path: Path) -> 
         SETUP
         + """
 import ctypes
-libc = ctypes.CDLL(None)
+libc = ctypes.PyDLL(None)  # keeps the interpreter's lock, as uWSGI does: in the child nobody else could give it back
 with job_context(1):
     log.info("of the parent")
 flush(10)
@@ -324,7 +324,7 @@ with job_context(1):
     log.info("of the parent")
     flush(10)
     log.info("of the parent, waiting")
-pid = ctypes.CDLL(None).fork()
+pid = ctypes.PyDLL(None).fork()
 if pid == 0:
     os._exit(0 if asyncio.run(aflush(5)) and not stats()["captured"] else 1)
 print(os.waitpid(pid, 0)[1])

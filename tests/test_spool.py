@@ -580,7 +580,7 @@ configure()
 with job_context(1):
     log.info("of the parent")
     flush(10)
-    pid = ctypes.CDLL(None).fork()
+    pid = ctypes.PyDLL(None).fork()
     if pid == 0:
         with job_context(2):
             log.info("of the child")

@@ -35,7 +35,7 @@ from itertools import count
 import pytest
 from django.db import connections
 from joblog_router import Entry, JobLogError
-from joblog_router.contrib.django import model_store
+from joblog_router.contrib.django import model_parking
 from joblog_router.contrib.django.model_store import ModelStore
 from joblog_router.exceptions import ConfigurationError, EntryRefusedError, SinkUnavailableError
 from shop.models import Bound, Counted, Job, Wide
@@ -173,12 +173,12 @@ def test_more_jobs_than_are_remembered_are_looked_up_again(project: Project) -> 
     project.run(
         ENTRIES
         + f"""
-model_store._KNOWN_JOBS = 5
+model_parking._KNOWN_JOBS = 5
 store = {BOUND}
 jobs = [Job.objects.create(name=str(n)) for n in range(12)]
 for start in (0, 4, 8):
     store.write([entry(job.pk, f"line of {{job.pk}}") for job in jobs[start:start + 4]] + [entry("no id", "x")])
-assert len(store._seen_jobs) <= 8, store._seen_jobs
+assert len(store._jobs._seen) <= 8, store._jobs._seen
 assert Bound.objects.count() == 12 and store.parked == 3
 assert all(len(store.newest(str(job.pk)).entries) == 1 for job in jobs)
 """

@@ -487,7 +487,7 @@ def test_a_huge_extra_is_cut_before_it_is_copied() -> None:
     huge = {str(number): number for number in range(1_000_000)}
     configure()
     with job_context(1):
-        for _ in range(50):
+        for _ in range(500):
             log.info("x", extra={"rows": rows, "huge": huge})
     fields = entries()[0].fields
     assert len(str(fields)) < 30_000

@@ -109,7 +109,7 @@ async def test_what_is_published_by_hand_harms_nothing(logs: JobLogs, own: str, 
     head = f"$JS.ACK.job_{own}.c"
     ends = ("1.1.1.0.0", "x.1.1.0.0", "1.x.1.0.0", "1", "1.1.1", "1.1.1.0.0.a.b.c.d")
     for subject in (*(f"{head}.{end}" for end in ends), f"$JS.ACK.domain.account.job_{own}.c.1.2.3.4.5.tail"):
-        for payload in (b"", b"+ACK", b"-NAK", b"-NAK {", b"+TERM \xff", b"+WPI", b"nonsense"):
+        for payload in (b"", b"+ACK", b"-NAK", b"-NAK {", b"-NAK 5", b"+TERM \xff", b"+WPI", b"nonsense"):
             await client.publish(subject, payload)
     subscription = await queue(client, own, 3)
     for message in await taken(subscription, 3):

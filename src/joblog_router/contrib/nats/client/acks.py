@@ -103,7 +103,8 @@ def _tell_nak(taken: Consumption, delivery: Delivery, payload: bytes) -> None:
         return
     delay = None
     try:
-        delay = json.loads(payload[4:] or b"{}").get("delay")
+        options = json.loads(payload[4:] or b"{}")
+        delay = options.get("delay") if isinstance(options, dict) else None
     except ValueError:
         pass  # a delay of the server's other notation is not told
     seconds = delay / 1e9 if isinstance(delay, int) else None

@@ -142,6 +142,8 @@ def _answered(state: State, call: Call, scope: JobScope | None, reply: Any, timi
     if is_told and not is_watched() and _ERROR not in reply.data[:_ERROR_WITHIN]:
         return
     body = json.loads(reply.data)
+    if not isinstance(body, dict):
+        return  # of a service of the application's own behind such a subject
     refused = body.get("error")
     if is_missing(refused) and call.action != "DELETE":
         vanished(state, call.key)

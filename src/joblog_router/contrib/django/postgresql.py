@@ -84,14 +84,15 @@ def _transaction(own: BaseDatabaseWrapper, table: str) -> Iterator[Any]:
 
 
 def _copy(own: BaseDatabaseWrapper, cursor: Any, target: str, rows: list[tuple[Any, ...]], are_plain: bool) -> None:
+    # Before the COPY begins: what is no Unicode is about a row, not about the server. Django's connections speak UTF-8.
+    plain = range(0, len(rows), _ROWS_OF_PIECE) if are_plain else ()
+    pieces = [_text_of(rows[at : at + _ROWS_OF_PIECE]).encode() for at in plain]
     # Django wraps the errors of execute, but lets copy through as it is.
     with own.wrap_database_errors, cursor.copy(f"COPY {target} FROM STDIN") as copy:
-        if are_plain:
-            for at in range(0, len(rows), _ROWS_OF_PIECE):
-                copy.write(_text_of(rows[at : at + _ROWS_OF_PIECE]))
-        else:
-            for row in rows:
-                copy.write_row(row)
+        for piece in pieces:
+            copy.write(piece)
+        for row in () if are_plain else rows:
+            copy.write_row(row)
 
 
 def _text_of(rows: list[tuple[Any, ...]]) -> str:

@@ -985,7 +985,7 @@ class JobLog {
     const parts = [element("p", found.is_finding && found.cause !== "unknown" ? "jl-cause jl-finding" : "jl-cause", ...sentence(found))];
     if (found.advice) parts.push(element("p", "", element("strong", "", this.t("advice")), " ", text("", found.advice)));
     const list = (title, items) => {
-      if (items.length) parts.push(element("h3", "", this.t(title)), element("ul", "", ...items));
+      if (items.length) parts.push(element("h2", "", this.t(title)), element("ul", "", ...items));
     };
     const shows = ({ source, text: what, age }) => {
       const item = element("li", "", element("strong", "", visible(source)), " ", text("", what));

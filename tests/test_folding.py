@@ -187,9 +187,14 @@ def jobs(start, count):
 jobs(0, 10_000)
 tracemalloc.start()
 jobs(10_000, 10_000)
-base = tracemalloc.get_traced_memory()[0]
+def traced(at):
+    # The tables of bounded caches grow and shrink as they are refilled: what is kept of each job is there every time.
+    for more in range(4):
+        jobs(at + 1500 * more, 1500)
+        yield tracemalloc.get_traced_memory()[0]
+base = max(traced(10**6))
 jobs(20_000, int(sys.argv[1]))
-print(tracemalloc.get_traced_memory()[0] - base)
+print(min(traced(2 * 10**6)) - base)
 """
 
 
@@ -201,14 +206,14 @@ def kept_memory(jobs: int, timeout: float) -> int:
 
 
 def test_many_jobs_leave_no_memory_behind() -> None:
-    """Opening, logging in and closing five thousand jobs keeps nothing per job."""
-    assert kept_memory(5_000, timeout=58) < 200_000
+    """Opening, logging in and closing twenty thousand jobs keeps nothing per job."""
+    assert kept_memory(20_000, timeout=58) < 200_000
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_hundred_thousand_jobs_leave_no_memory_behind() -> None:
-    """The same with twenty times as many, and no more kept."""
+    """The same with five times as many, and no more kept."""
     kept = kept_memory(100_000, timeout=590)
     print(f"100,000 jobs opened and closed: {kept} bytes kept")
     assert kept < 200_000

@@ -209,7 +209,8 @@ def _add(own: BaseDatabaseWrapper, model: type[JobLogEntry], entries: Sequence[E
     elif own.vendor == "sqlite":
         sqlite.add_rows(own, table, COLUMNS, UNIQUE, rows)
     else:
-        add_objects(own.alias, model, rows)
+        with transaction.atomic(using=own.alias):
+            add_objects(own.alias, model, rows)
 
 
 def add_objects(alias: str, model: type[JobLogEntry], rows: Iterable[Row]) -> None:
@@ -218,8 +219,7 @@ def add_objects(alias: str, model: type[JobLogEntry], rows: Iterable[Row]) -> No
     for row in rows:
         values = dict(zip(COLUMNS, row, strict=True))
         objects.append(model(**{**values, "fields": json.loads(values["fields"])}))
-    with transaction.atomic(using=alias):
-        model._base_manager.using(alias).bulk_create(objects, ignore_conflicts=True)
+    model._base_manager.using(alias).bulk_create(objects, ignore_conflicts=True)
 
 
 # --- what went wrong ---------------------------------------------------------------------------------------

@@ -158,6 +158,7 @@ def test_a_users_log_tells_the_story_in_order(demo: Demo) -> None:
     assert sorted(story, key=log.index) == story
     # One worker ended in the middle of a batch, and one picture is more than any of them can take.
     assert "Redelivery of " in log
+    assert "(sent back, or not acknowledged within 1 s, as when a worker dies)" in log
     assert "(attempt 2 of 3)" in log
     assert "NR-0002.jpg is skipped: the model cannot take it" in log
     assert "Gave up 1 message of job_1 after 3 attempts: seq 2 (task NR-0002.jpg)" in log

@@ -452,6 +452,7 @@ def _without_contents(entry: Entry) -> Entry:
         exception=None,
         fields=fields,
         path="",
+        line=0,
     )
 
 

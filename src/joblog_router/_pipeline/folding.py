@@ -4,7 +4,8 @@ Runs on the writer thread, between records and the sink. Lines are similar if th
 logger in the same job and their texts differ only in numbers, ids and quoted values; so one helper through which many
 different messages pass is not folded, nor are loggers whose lines are for different readers. A tally row carries the
 message of the last line it stands for and the fields of `Entry.tally`. Tally rows are added, never changed: readers
-show the newest of a run. Called by the channel; imports `capping`, which comes behind it, and nothing of the writer.
+show the newest of a run. Called by `conversion` and by a delivery; imports `capping`, which comes behind it, and
+nothing of the writer.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ _Key = tuple[str, str, str, int, int, str, str]
 
 
 class Folder:
-    """The runs of one channel."""
+    """The runs of one delivery."""
 
     def __init__(self) -> None:
         self._runs: OrderedDict[_Key, _Run] = OrderedDict()

@@ -210,6 +210,23 @@ def test_a_record_that_lacks_what_every_record_has_is_a_line_all_the_same(
     ]
 
 
+def test_what_formatters_and_filters_behind_the_handler_make_of_a_record_is_not_stored(tmp_path: Path) -> None:
+    """A name shortened in place, a level turned down: the line keeps its own, and stays with its readers."""
+    sink = MemorySink()
+    handler = JobLogHandler(sink=sink, fold=False, staff=["app.billing"], spool=str(tmp_path / "spool"))
+    record = logging.getLogger("app.billing").makeRecord("app.billing", logging.ERROR, "f.py", 1, "card", (), None)
+    addressed = log.makeRecord("app.billing", logging.ERROR, "f.py", 1, "card", (), None, extra={"k": 1})
+    with job_context(7):
+        for each in (record, addressed):
+            handler.handle(each)
+            each.name, each.levelno = "billing", logging.DEBUG
+    assert flush(10)
+    handler.close()
+    assert [(entry.logger, entry.level, entry.audience) for entry in sink.entries()] == [
+        ("app.billing", logging.ERROR, "staff")
+    ] * 2
+
+
 def test_formatters_before_the_handler_leave_no_fields(capfd: pytest.CaptureFixture[str]) -> None:
     """A console handler in front, with message and asctime on the record, adds nothing to the entry."""
     logging.config.dictConfig(

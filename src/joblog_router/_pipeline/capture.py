@@ -113,8 +113,9 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 return False
             record, scope, message, more, captured = looked
             added = record.__dict__
+            name = record.name
+            level = record.levelno
             if spool is not None and more is None:
-                name = record.name
                 path = record.pathname
                 line = record.lineno
                 created = record.created
@@ -143,7 +144,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 except Exception:
                     spool.put_anything(seq, captured.packed, record, n, message, more)
             # After the spool: what the writer has seen it may wipe there.
-            append((record, scope, seq, n, message, more))  # type: ignore[arg-type]
+            append((record, scope, seq, n, message, more, name, level))  # type: ignore[arg-type]
         if not channel.awake:
             channel.wake()
         try:

@@ -24,7 +24,7 @@ from .text import clean
 
 # As Entry(...), without the Python function that a NamedTuple has for it.
 _new: Final = tuple.__new__
-_parts: Final = attrgetter("name", "pathname", "created", "levelno", "lineno")
+_parts: Final = attrgetter("pathname", "lineno", "created")
 _MAX_WHOLE: Final = 2**31 - 1
 
 
@@ -38,23 +38,19 @@ def convert(delivery: Delivery, items: Iterable[Item]) -> list[Entry]:
     unfolded = delivery.unfolded
     origin = delivery.origin
     cleaned: dict[str, str] = {}  # loggers and paths, of which a batch has few
-    for record, scope, seq, n, message, more in items:
+    for record, scope, seq, n, message, more, name, given in items:
         try:
             if isinstance(record, Entry):
                 made.append(record._replace(seq=seq))
                 continue
             delivery.missing.saw(scope)
             try:
-                name, path, created = record.name, record.pathname, record.created
-                level, number = record.levelno, record.lineno
+                path, number, created = record.pathname, record.lineno, record.created
             except AttributeError:
-                name, path, created, level, number = _parts(completed(record))
-            if (
-                type(created) is not float
-                or not 0 < created < LATEST
-                or type(level) is not int
-                or type(number) is not int
-            ):
+                path, number, created = _parts(completed(record))
+            level = given
+            is_sound = type(level) is type(number) is int and type(created) is float and 0 < created < LATEST
+            if not is_sound:
                 created, level, number = _sound(created, level, number)
             if (logger := cleaned.get(name)) is None:
                 logger = cleaned[name] = clean(name)

@@ -246,7 +246,7 @@ class ChannelDelivery(Delivery):
         seq = 0
         for row in self.folder.due(everything):
             seq = next(self.channel.numbers)
-            self.buffer.append((row, _NO_SCOPE, seq, row.n, "", None))
+            self.buffer.append((row, _NO_SCOPE, seq, row.n, "", None, "", 0))
         if seq:
             self.folder.number_rows(seq)
 
@@ -256,7 +256,7 @@ class ChannelDelivery(Delivery):
         if not self.failing:
             for row in self._marker_rows(everything):
                 seq = next(self.channel.numbers)
-                self.buffer.append((row, _NO_SCOPE, seq, 0, "", None))
+                self.buffer.append((row, _NO_SCOPE, seq, 0, "", None, "", 0))
         return seq
 
     def _marker_rows(self, everything: bool) -> Iterator[TallyRow]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from joblog_router import Entry, JobLogHandler, SinkUnavailableError, completeness, flush, job_context, stats
+from joblog_router._pipeline import quarantine
 from joblog_router._pipeline.text import MAX_MESSAGE
 from joblog_router.cli import main
 from tests import spool_trials
@@ -333,6 +334,22 @@ def test_a_refused_line_is_kept_beside_the_spool(gate: Gate, tmp_path: Path) -> 
     assert [line["message"] for line in lines] == [f"poison {number}" for number in range(0, 30, 3)]
     assert {line["reason"] for line in lines} == {"ValueError: refused"}
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_that_no_more_refused_lines_are_kept_is_said(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Once, with the file that is full."""
+    monkeypatch.setattr(quarantine, "_MOST_BYTES", 1000)
+    add(gate, spool=tmp_path / "spool")
+    gate.is_open, gate.refuses = True, "poison"
+    with job_context(1):
+        for number in range(30):
+            log.info("poison %d", number)
+    assert flush(20)
+    (file,) = (tmp_path / "spool").glob("*.quarantine.jsonl")
+    assert 1 <= len(file.read_text().splitlines()) < 30
+    assert capfd.readouterr().err.count(f"{str(file)!r} has") == 1
 
 
 # --- real stores that are away -------------------------------------------------------------------------------

@@ -339,6 +339,8 @@ while store.dropped < 23 or len(left()) > 1:
         ({"model": "shop.Line", "fields": {"job": "job"}}, "known are"),
         ({"model": "shop.Line", "fields": {"job": "job_id"}}, "no field takes 'created'"),
         ({"model": "shop.Line", "fields": {"job": "job_id", "at": "created"}}, "'message' or 'text'"),
+        ({"model": "shop.Line", "fields": {}, "database": ""}, "sink 'model': database must be an alias"),
+        ({"model": "shop.Line", "fields": {}, "tests": "off"}, "sink 'model': tests must be 'memory' or 'database'"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:

@@ -361,7 +361,7 @@ def _sink(limits: Limits) -> NamedSink:
 def _known(named: NamedSink, entries: list[Entry]) -> set[tuple[str, int]]:
     """Those that are in the app's own table already: for the counters. Sinks refuse them, too."""
     sink = named.sink
-    if type(sink) is not DjangoSink or sink.is_in_memory():
+    if not isinstance(sink, DjangoSink) or sink.is_in_memory():
         return set()
     from ..django.models import JobLogEntry
 

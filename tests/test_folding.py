@@ -11,7 +11,7 @@ import pytest
 from joblog_router import Entry, aflush, flush, job_context, stats
 from joblog_router._pipeline.folding import KEPT, shape_of
 from joblog_router.sinks import MemorySink
-from tests.helpers import configure, entries, job_handler, run_python
+from tests.helpers import auntil, configure, entries, job_handler, run_python
 
 log = logging.getLogger("app")
 
@@ -111,20 +111,15 @@ def test_folding_can_be_off_for_a_handler_and_for_loggers() -> None:
 
 async def test_a_run_that_stops_is_told_within_seconds_without_a_flush() -> None:
     """A live reader sees the true count soon after the last line, though nobody flushed."""
-    import asyncio
-
     handler = configure(fold=True)
+    sink = handler.sink
+    assert isinstance(sink, MemorySink)
     with job_context(1):
         for number in range(KEPT + 7):
             log.info("line %d", number)
-    for _ in range(100):
-        rows = handler.sink.entries(1)  # type: ignore[attr-defined]
-        if rows and rows[-1].fields.get("folded") == 7:
-            break
-        await asyncio.sleep(0.05)
-    assert rows[-1].fields["folded"] == 7
+    await auntil(lambda: [row for row in sink.entries(1) if row.fields.get("folded") == 7], 5)
     assert await aflush()
-    assert len(handler.sink.entries(1)) == KEPT + 1  # type: ignore[attr-defined]
+    assert len(sink.entries(1)) == KEPT + 1
 
 
 def test_rows_and_tallies_come_in_the_order_of_their_numbers() -> None:

@@ -79,7 +79,7 @@ async def test_one_detached_object_serves_many_tasks() -> None:
     """A shared `detached()` gives each task its own job back."""
     configure()
     shared = detached()
-    inside = asyncio.Barrier(2)
+    inside, left = asyncio.Barrier(2), asyncio.Event()
 
     async def job(name: str) -> None:
         with job_context(name):
@@ -87,7 +87,8 @@ async def test_one_detached_object_serves_many_tasks() -> None:
                 await inside.wait()
                 log.info("nobody")
                 if name == "A":
-                    await asyncio.sleep(0.01)
+                    await left.wait()
+            left.set()
             log.info("line of %s", name)
 
     await asyncio.gather(job("A"), job("B"))

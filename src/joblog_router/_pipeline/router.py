@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import secrets
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from .channel import Channel, Item, Use
 from .delivery import ChannelDelivery, Delivery
 from .dotted import load
 from .namespaces import current_namespace
+from .origins import new_origin, of_channel
 from .overflow import WRITER_NAME
 from .recovery import Recovery, RecoveryDelivery
 from .report import has_waiting, report_once, use_writer
@@ -62,7 +62,7 @@ class Router:
         self._status: StatusFile | None = None
         self.recovery = Recovery(self._channels, self.wake_writer)
         self._writer = Writer(self._deliveries, self.recovery.running, self._retire, self._before_round)
-        self.origin = _new_origin()
+        self.origin = new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
         self._exit_deadline: float | None = None
         # Our exit function is over: nobody asks to flush what is logged from here on.
@@ -231,7 +231,7 @@ class Router:
         self._writer = Writer(self._deliveries, self.recovery.running, self._retire, self._before_round)
         self._status = None
         self.recovery.start_anew()
-        self.origin = _new_origin()
+        self.origin = new_origin()
         self._count = 0
         self._before = dict.fromkeys(self._before, 0)
         self._stuck = []
@@ -246,7 +246,7 @@ class Router:
 
     def _next_origin(self) -> str:
         self._count += 1
-        return self.origin if self._count == 1 else f"{self.origin}.{self._count}"
+        return of_channel(self.origin, self._count)
 
     def close_channel(self, channel: Channel, use: Use) -> None:
         """One user less. The last one leaves the rest to the writer: nothing waits here, `dictConfig` holds locks."""
@@ -442,15 +442,6 @@ def _snapshot() -> dict[str, Any]:
     # By name: it looks at handlers, which import this module.
     snapshot: dict[str, Any] = load("joblog_router._inspection.snapshot.snapshot")()
     return snapshot
-
-
-def _new_origin() -> str:
-    return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _host() -> str:
-    name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "host")
-    return clean(name)[:40] or "host"
 
 
 router = Router()

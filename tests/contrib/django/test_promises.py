@@ -295,21 +295,19 @@ def test_logging_the_queries_of_debug_mode_is_no_loop(any_project: Project) -> N
     )
     any_project.run(
         """
-        import time
         from shop.models import Job
         with job_context(1):
             Job.objects.count()
             logger.info("counted")
-        for _ in range(5):
+        for _ in range(5):  # what the storing of lines has logged would be stored by the next
             assert flush(10)
-            time.sleep(0.15)
         assert stats()["captured"] == 2, stats()
         """
     )
     assert any_project.rows("logger") == ["django.db.backends", "shop.work"]
     everything = (any_project.root / "all.log").read_text()
     assert "SELECT COUNT(*)" in everything
-    assert "INSERT INTO" not in everything
+    assert not [word for word in ("BEGIN", "set_config", "INSERT INTO") if word in everything]
 
 
 def test_nothing_is_lost_or_left_open_when_logging_is_configured_twice(project: Project) -> None:

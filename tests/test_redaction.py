@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -137,6 +138,13 @@ def test_each_kind_is_masked_wherever_it_stands(planted: Planted) -> None:
         assert planted.secret not in masked
         assert MASK in masked
         assert STANDARD.text(masked) == masked
+
+
+def test_a_web_token_may_be_long() -> None:
+    """One with a certificate in its header; a picture in base64 that begins like one stays."""
+    assert STANDARD.text(f"got eyJ{'x5c0' * 500}.eyJzdWIi.c2lnbmF0dXJl now") == f"got {MASK} now"
+    picture = "eyJ" + "QUJDREVG" * 500
+    assert STANDARD.text(f"{picture}. And more") == f"{picture}. And more"
 
 
 @pytest.mark.parametrize("line", INNOCENT)
@@ -457,6 +465,47 @@ def test_long_texts_take_time_in_proportion() -> None:
             STANDARD.text(text)
             times.append(time.thread_time() - begin)
         assert times[1] < 0.02 or times[1] < 9 * times[0], (unit, times)
+
+
+# A hundred thousand characters of each: what leads patterns on, and what is usual.
+_LONG = {
+    "JSON": '{"key": "value", "n": 12, "password_hint": true}, ' * 2_000,
+    "beginnings of web tokens": "eyJ" * 33_000,
+    "base64 with beginnings of web tokens": "QUJDREVGeyJh" * 8_000,
+    "a private key that does not end": "-----BEGIN PRIVATE KEY-----" + "MIIE" * 25_000,
+    "a password in quotes that does not end": 'password="' + "a\\" * 50_000,
+    "a password in escaped quotes that does not end": 'password=\\"' + "\\a" * 50_000,
+    "stars": "password=" + "*" * 100_000,
+    "options": "--aaaa-" * 14_000 + " password: --token x",
+    "dashes": "-" * 100_000 + "password:",
+    "URLs": "://aaaaaaaaaaaaaaaaaaaaaaa:" * 3_700 + "@",
+    "paths": "/services/TAAAAAAAA/BAAAAAA/" * 3_500,
+    "keys of model providers": "sk-" * 33_000,
+}
+
+
+@pytest.mark.parametrize("text", _LONG.values(), ids=_LONG)
+def test_a_long_line_lets_other_threads_run_while_it_is_searched(text: str) -> None:
+    """No single call of a pattern or a method, which keeps the interpreter, takes more than a part of the search.
+
+    Processor time of this thread: what others do counts little.
+    """
+    longest = began = 0.0
+
+    def watch(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal longest, began
+        if event == "c_call":
+            began = time.thread_time()
+        elif event == "c_return":
+            longest = max(longest, time.thread_time() - began)
+
+    begin = time.thread_time()
+    sys.setprofile(watch)
+    try:
+        STANDARD.text(text)
+    finally:
+        sys.setprofile(None)
+    assert longest < 0.012 or longest < (time.thread_time() - begin) / 5, longest
 
 
 def test_text_never_grows_beyond_what_stores_take() -> None:

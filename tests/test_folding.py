@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from joblog_router import Entry, aflush, flush, job_context, stats
+from joblog_router._pipeline import folding
 from joblog_router._pipeline.folding import KEPT, shape_of
 from joblog_router.sinks import MemorySink
 from tests.helpers import configure, entries, job_handler, run_python
@@ -327,6 +328,21 @@ def test_a_flush_without_a_writer_thread_tells_what_is_owed() -> None:
     finally:
         router._writer.resume()
     assert shown(rows)[-1].fields["folded"] == 30 - KEPT
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_job_that_goes_on_soon_goes_on_with_its_runs(is_over: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened again within seconds, its similar lines are counted on; later, here at once, the first are stored anew."""
+    monkeypatch.setattr(folding, "_FORGET", -1.0 if is_over else 60.0)
+    configure(fold=True)
+    for _ in range(2):
+        with job_context(1):
+            for number in range(20):
+                log.info("line %d", number)
+        assert flush(10)
+    lines = [entry for entry in entries(1) if "fold" not in entry.fields]
+    assert len(lines) == KEPT * (2 if is_over else 1)
+    assert sum(row.fields["folded"] for row in shown(entries(1)) if "fold" in row.fields) == 40 - len(lines)
 
 
 def test_a_line_with_the_fields_of_a_tally_is_a_line() -> None:

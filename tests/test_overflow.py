@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import statistics
 import threading
 import time
@@ -288,6 +289,21 @@ def test_a_refused_line_is_kept_beside_the_spool(gate: Gate, tmp_path: Path) -> 
     assert [line["message"] for line in lines] == [f"poison {number}" for number in range(0, 30, 3)]
     assert {line["reason"] for line in lines} == {"ValueError: refused"}
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_refused_lines_leave_no_file_open(gate: Gate, tmp_path: Path) -> None:
+    """However many a store refuses: the application has its descriptors for itself."""
+    add(gate, spool=tmp_path / "spool")
+    gate.is_open, gate.refuses = True, "poison"
+
+    def descriptors() -> int:
+        with job_context(1):
+            for number in range(20):
+                log.info("poison %d" if number % 2 else "good %d", number)
+        assert flush(20)
+        return len(os.listdir("/dev/fd"))  # noqa: PTH208 - no files
+
+    assert descriptors() + 5 > descriptors()
 
 
 # --- real stores that are away -------------------------------------------------------------------------------

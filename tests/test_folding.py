@@ -10,7 +10,8 @@ import pytest
 
 from joblog_router import Entry, aflush, flush, job_context, stats
 from joblog_router._pipeline import folding
-from joblog_router._pipeline.folding import KEPT, shape_of
+from joblog_router._pipeline.folding import KEPT, Folder, shape_of
+from joblog_router._pipeline.scopes import JobScope
 from joblog_router.sinks import MemorySink
 from tests.helpers import configure, entries, job_handler, run_python
 
@@ -343,6 +344,20 @@ def test_a_job_that_goes_on_soon_goes_on_with_its_runs(is_over: bool, monkeypatc
     lines = [entry for entry in entries(1) if "fold" not in entry.fields]
     assert len(lines) == KEPT * (2 if is_over else 1)
     assert sum(row.fields["folded"] for row in shown(entries(1)) if "fold" in row.fields) == 40 - len(lines)
+
+
+def test_a_run_is_told_a_moment_after_its_last_line() -> None:
+    """Not after its first: while it goes on its count is told now and then only."""
+    folder, scope = Folder(), JobScope("1")
+    due = []
+    for number in range(KEPT + 3):
+        folder.pass_on(Entry("1", 0.0, 20, "app", f"line {number}", None, {}, "", 0, "here", number, number), scope)
+        due.append(folder.next_due())
+    first, second, third = due[KEPT:]
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert first < second < third
 
 
 def test_a_line_with_the_fields_of_a_tally_is_a_line() -> None:

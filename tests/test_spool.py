@@ -9,6 +9,7 @@ import re
 import stat
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from joblog_router._pipeline import spool as spool_module
 from joblog_router._pipeline import spool_recovery, status_file
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.spool import MAGIC, Spool
+from joblog_router._pipeline.status_file import StatusFile
 from tests import spool_trials
 from tests.helpers import run_python, run_script
 from tests.postgres import PORT, USER, PostgresServer
@@ -961,6 +963,48 @@ print(said["pid"] == os.getpid(), said["stats"]["captured"] >= 1)
     assert run_python(SETUP + code + KILLED, str(tmp_path)).returncode == -9
     assert len(list((tmp_path / "spool").glob("*.status"))) == 1
     recover(tmp_path)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_what_processes_say_of_themselves_is_this_users_alone_and_leaves_no_file_open(tmp_path: Path) -> None:
+    """0600, and as many descriptors after many times as after the first."""
+    open_files = []
+    for number in range(10):
+        StatusFile(tmp_path / "spool", f"host-{number}").write(lambda: {"pid": 1})
+        open_files.append(len(os.listdir("/dev/fd")))  # noqa: PTH208 - no files
+    files = list((tmp_path / "spool").iterdir())
+    assert len(files) == 10
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert open_files[-1] < open_files[0] + 5
+
+
+def test_what_is_no_word_of_a_running_process_is_passed_over(tmp_path: Path) -> None:
+    """What others wrote there, half a file, and what a process of days ago left behind."""
+    for name, text in (("a", '{"pid": 1}'), ("b", "[1]"), ("c", '{"pid'), ("d", '{"pid": 2}')):
+        (tmp_path / f"{name}.status").write_text(text)
+    days_ago = time.time() - 2 * 86_400
+    os.utime(tmp_path / "d.status", (days_ago, days_ago))
+    assert list(status_file.running(tmp_path)) == [{"pid": 1}]
+
+
+def test_a_segment_fills_from_where_it_begins(tmp_path: Path) -> None:
+    """A spool that is turned on late has all its room: sums are told early beyond a quarter of it, no sooner."""
+    spool = Spool(tmp_path / "spool", "key", "host-1", 1000)
+    assert spool.open(after=5000)
+    quarter = (spool.mask + 1) // 4
+    assert [spool.is_filling(5000 + lines) for lines in (1, quarter - 1, quarter)] == [False, False, True]
+    spool.close(is_done=True)
+
+
+def test_a_segment_that_was_let_go_leaves_nothing_open(tmp_path: Path) -> None:
+    """Neither a descriptor nor a file, however often the configuration names another spool."""
+    open_files = []
+    for number in range(10):
+        spool = Spool(tmp_path / "spool", "key", f"host-{number}", 1000)
+        assert spool.open()
+        spool.close(is_done=True)
+        open_files.append(len(os.listdir("/dev/fd")))  # noqa: PTH208 - no files
+    assert open_files[-1] < open_files[0] + 5
     assert list((tmp_path / "spool").iterdir()) == []
 
 

@@ -54,6 +54,26 @@ def test_a_message_that_cannot_be_formatted_is_kept_in_parts() -> None:
     assert all(entry.fields["format_error"] is True for entry in kept)
 
 
+def test_a_text_that_fails_in_every_way_is_a_line_that_says_so() -> None:
+    """Not even its parts can be kept; the line is there all the same, and counted."""
+
+    class Unspeakable(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+        def __format__(self, spec: str) -> str:
+            raise RuntimeError("no text")
+
+    configure()
+    with job_context(1):
+        log.info(Unspeakable("x"), "argument")
+    (entry,) = entries()
+    assert (entry.message, entry.n) == ("<this line's message could not be formatted>", 1)
+    assert entry.fields == {"format_error": True}
+
+
 def test_repr_that_logs_or_recurses_ends() -> None:
     """Code that logs while a message is formatted is captured too; endless recursion stops at Python's limit."""
     configure()

@@ -58,19 +58,20 @@ def test_the_policy_for_all_loggers() -> None:
     assert messages() == ["from app.results", "from app.results.noise", "from other"]
 
 
-def test_the_grace_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many seconds after the scope has closed, the record is in no job's log again."""
+@pytest.mark.parametrize("grace", [5, 0])
+def test_the_grace_ends(grace: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many seconds after the scope has closed, the record is in no job's log again; with none, at once."""
     now = [100.0]
     monkeypatch.setattr(resolve.time, "monotonic", lambda: now[0])
-    configure(late={"app": "mark"}, late_grace=5)
+    configure(late={"app": "mark"}, late_grace=grace)
     with job_context("1"):
         log_late = carry(lambda: results.info("at %s", now[0]))
     log_late()
-    now[0] = 105.0
+    now[0] = 100.0 + grace
     log_late()
-    now[0] = 105.1
+    now[0] = 100.1 + grace
     log_late()
-    assert messages() == ["at 100.0", "at 105.0"]
+    assert messages() == ["at 100.0", f"at {100.0 + grace}"]
 
 
 def test_filter_and_handler_agree_on_a_late_record() -> None:

@@ -20,6 +20,7 @@ from joblog_router import JobLogHandler, SinkUnavailableError, flush, job_contex
 from joblog_router._pipeline import spool as spool_module
 from joblog_router._pipeline import spool_recovery, status_file
 from joblog_router._pipeline.router import router
+from joblog_router._pipeline.scopes import JobScope
 from joblog_router._pipeline.spool import MAGIC, Spool
 from joblog_router._pipeline.status_file import StatusFile
 from tests import spool_trials
@@ -994,6 +995,29 @@ def test_a_segment_fills_from_where_it_begins(tmp_path: Path) -> None:
     quarter = (spool.mask + 1) // 4
     assert [spool.is_filling(5000 + lines) for lines in (1, quarter - 1, quarter)] == [False, False, True]
     spool.close(is_done=True)
+
+
+def test_what_is_noted_of_folded_lines_is_found_again_wherever_they_stand(tmp_path: Path) -> None:
+    """In the near ring or the far one; and what the recovery notes in its turn is found by the next one."""
+    spool = Spool(tmp_path / "spool", "key", "host-1", 4000)
+    assert spool.open()
+    record = log.makeRecord("app", logging.INFO, "app.py", 1, "line", (), None)
+    for seq in range(1, 3001):
+        spool.put(seq, spool_module.pack_scope(JobScope("1")), record, seq, f"line {seq}", None)
+    spool.mark(500, 6, 495)
+    spool.mark(2500, 1500, 1001)
+    spool.let_go()
+    wanted = {500: (6, 495), 2500: (1500, 1001)}
+    for _ in range(2):
+        (found,) = spool_recovery.find(tmp_path / "spool", None)
+        dead = spool_recovery.DeadSegment(found)
+        lines = [(item[2], item[4]) for item in dead.items()]
+        assert lines == [(seq, f"line {seq}") for seq in range(1, 3001)]
+        assert dead.marks == wanted
+        dead.mark(501, 6, 496)
+        dead.mark(2501, 1500, 1002)
+        wanted |= {501: (6, 496), 2501: (1500, 1002)}
+        dead.close(is_done=False)
 
 
 def test_a_segment_that_was_let_go_leaves_nothing_open(tmp_path: Path) -> None:

@@ -88,6 +88,14 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+class Unsaid(datetime.date):
+    """What fails when it is asked."""
+
+    def isoformat(self) -> str:
+        """Not to be had."""
+        raise RuntimeError("no text")
+
+
 class Count(int):
     """The same, and a number."""
 
@@ -109,6 +117,7 @@ class Count(int):
         (datetime.date(2024, 2, 29), "2024-02-29"),
         (object(), "<object>"),
         (Path, "<type>"),
+        (Unsaid(2024, 2, 29), f"<{__name__}.Unsaid>"),
         ({"a": (1, None), 2: {"b"}}, {"a": [1, None], "2": ["b"]}),
         ([[[[[1]]]]], [[[["<list>"]]]]),
         (list(range(100)), list(range(100))),

@@ -360,6 +360,19 @@ def test_a_run_is_told_a_moment_after_its_last_line() -> None:
     assert first < second < third
 
 
+def test_a_run_that_makes_room_for_others_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten thousand, here one: those that were quiet longest are forgotten, their counts are not."""
+    monkeypatch.setattr(folding, "_MAX_RUNS", 1)
+    monkeypatch.setattr(folding, "QUIET", 60.0)
+    folder, scope = Folder(), JobScope("1")
+    for run in ("first", "second"):
+        for number in range(KEPT + 3):
+            text = f"{run} {number}"
+            folder.pass_on(Entry("1", 0.0, 20, "app", text, None, {}, "", 0, "here", number, number), scope)
+    assert [(row.message, row.fields["folded"]) for row in folder.due()] == [(f"first {KEPT + 2}", 3)]
+    assert [(row.message, row.fields["folded"]) for row in folder.due(True)] == [(f"second {KEPT + 2}", 3)]
+
+
 def test_a_line_with_the_fields_of_a_tally_is_a_line() -> None:
     """Whether the call or its scope brings them: nothing the application says hides another line."""
     configure()

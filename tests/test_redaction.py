@@ -131,11 +131,12 @@ def test_no_planted_secret_reaches_files_callables_loggers(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.kind)
 def test_each_kind_is_masked_wherever_it_stands(planted: Planted) -> None:
-    """At the start, in the middle, in brackets and quotes; and masking it again changes nothing."""
+    """At the start, in the middle, in brackets; what is before it stays, and masking it again changes nothing."""
     for line in (planted.line, f"[{planted.line}]", f"x: {planted.line} and more", f"{planted.line}\n{planted.line}"):
         masked = STANDARD.text(line)
         assert planted.secret not in masked
         assert MASK in masked
+        assert masked.startswith((line[0], MASK))
         assert STANDARD.text(masked) == masked
 
 

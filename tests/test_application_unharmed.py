@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 import sys
 import threading
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from joblog_router import JobLogHandler, aflush, completeness, flush, job_context, stats
 from joblog_router.entry import Entry
-from tests.helpers import configure, entries, messages, run_python
+from tests.helpers import SRC, configure, entries, messages, run_python
 
 log = logging.getLogger("app")
 
@@ -527,6 +529,43 @@ def test_an_application_that_only_logs_at_exit_loses_nothing(tmp_path: Any) -> N
     assert result.returncode == 0
     assert result.stderr == ""
     assert len((tmp_path / "1.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.timeout(60)
+def test_a_full_stderr_that_nobody_reads_holds_nothing_back(tmp_path: Any) -> None:
+    """What there is to say waits; lines are stored, flush returns, and the process ends."""
+    script = tmp_path / "full.py"
+    script.write_text(
+        """
+import fcntl, logging, os
+from joblog_router import JobLogHandler, flush, job_context
+fcntl.fcntl(2, fcntl.F_SETFL, os.O_NONBLOCK)
+for size in (4096, 1):
+    try:
+        while True:
+            os.write(2, b"x" * size)
+    except BlockingIOError:
+        pass
+fcntl.fcntl(2, fcntl.F_SETFL, 0)
+handler = JobLogHandler(sink="memory", fold=False)
+logging.getLogger().addHandler(handler)
+with job_context(7):
+    logging.warning("a reason to speak", extra={"job_id": 8})
+    for number in range(5):
+        logging.warning("line %d", number)
+print(flush(10), len(handler.sink.entries()), flush=True)
+"""
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read().split() == ["True", "5"]
+        assert process.wait(20) == 0
 
 
 def test_a_proxy_in_extra_is_not_woken() -> None:

@@ -25,6 +25,20 @@ def _no_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JOBLOG_STORE", raising=False)
 
 
+def own_process(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, in `folder`, without Django's settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO", "JOBLOG_STORE"))}
+    return subprocess.run(
+        [sys.executable, "-m", "joblog_router", *map(str, arguments)],
+        cwd=folder,
+        env={**inherited, "PYTHONPATH": str(SRC)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -40,16 +54,7 @@ def _no_project(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_only_a_project_has_is_said_to_be_there(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     """Misuse, status 2, and the command that works; in a process that has no Django settings."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO", "JOBLOG_STORE"))}
-    result = subprocess.run(
-        [sys.executable, "-m", "joblog_router", *arguments],
-        cwd=tmp_path,
-        env={**inherited, "PYTHONPATH": str(SRC)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    result = own_process(tmp_path, *arguments)
     assert words in result.stderr, result
     assert (result.returncode, result.stdout) == (2, "")
 
@@ -98,7 +103,7 @@ def test_processes_tell_how_they_are(tmp_path: Path) -> None:
 
 
 def test_what_recovery_leaves_is_named(tmp_path: Path) -> None:
-    """A file that cannot be stored now; status 1, in words and as JSON."""
+    """A file that cannot be stored now; status 1, in words and as JSON. Not in this process, which would try on."""
     code = "configure()\nwith job_context(1):\n    for number in range(3): log.info('line %d', number)\n"
     made = subprocess.run(
         [sys.executable, "-c", SETUP + code + KILLED, str(tmp_path)],
@@ -109,10 +114,10 @@ def test_what_recovery_leaves_is_named(tmp_path: Path) -> None:
     assert made.returncode == -9
     (tmp_path / "in the way").write_text("no folder")
     command = ("recover", "--spool", tmp_path / "spool", "--store", f"jsonl:{tmp_path / 'in the way'}", "--timeout", 1)
-    ran = Ran(*command)
-    assert ran.status == 1
-    assert f"left: {tmp_path / 'spool'}" in ran.out
-    assert len(Ran(*command, "--json").json()[0]["left"]) == 1  # type: ignore[arg-type]
+    ran = own_process(tmp_path, *command)
+    assert ran.returncode == 1
+    assert f"left: {tmp_path / 'spool'}" in ran.stdout
+    assert len(json.loads(own_process(tmp_path, *command, "--json").stdout)["left"]) == 1
 
 
 # --- the end of a command ------------------------------------------------------------------------------------

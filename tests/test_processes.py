@@ -21,6 +21,14 @@ def configure():
 configure()
 """
 
+# A thread that waits for the interpreter's lock at the moment of a fork without hooks is counted in the child's copy of
+# the lock for ever, and the child hangs on it, whatever it does. So the writer looks at its lines once and then sleeps
+# until it is told to flush; there is no event for "the thread sleeps".
+SLEEPING_WRITER = """
+from joblog_router._pipeline import writer
+writer.LINGER = writer._LOOK = 60
+"""
+
 
 def stored(directory: Path) -> list[dict[str, object]]:
     """Every line of every job in `directory`."""
@@ -287,6 +295,7 @@ def test_a_fork_without_hooks_is_noticed_with_the_first_line(tmp_path: Path) -> 
     """Where at-fork hooks do not run, the process id tells: the child stores its own lines and not the parent's."""
     result = run_python(
         SETUP
+        + SLEEPING_WRITER
         + """
 import ctypes
 libc = ctypes.PyDLL(None)  # keeps the interpreter's lock, as uWSGI does: in the child nobody else could give it back
@@ -295,6 +304,7 @@ with job_context(1):
 flush(10)
 with job_context(1):
     log.info("of the parent, waiting")
+time.sleep(0.1)
 pid = libc.fork()  # no hooks: what uWSGI does by default
 if pid == 0:
     with job_context(2):
@@ -318,12 +328,14 @@ def test_in_a_fork_without_hooks_a_coroutine_flushes_as_well(tmp_path: Path) -> 
     """What waits there is the parent's: nothing is left to wait for, and nothing is waited for."""
     result = run_python(
         SETUP
+        + SLEEPING_WRITER
         + """
 import asyncio, ctypes
 with job_context(1):
     log.info("of the parent")
     flush(10)
     log.info("of the parent, waiting")
+time.sleep(0.1)
 pid = ctypes.PyDLL(None).fork()
 if pid == 0:
     os._exit(0 if asyncio.run(aflush(5)) and not stats()["captured"] else 1)

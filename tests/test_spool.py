@@ -583,6 +583,7 @@ configure()
 with job_context(1):
     log.info("of the parent")
     flush(10)
+    time.sleep(0.1)  # as in test_processes: until the writer sleeps
     pid = ctypes.PyDLL(None).fork()
     if pid == 0:
         with job_context(2):

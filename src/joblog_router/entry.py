@@ -16,6 +16,10 @@ __all__ = ["Entry"]
 _STANDARD: Final = frozenset({10, 20, 30, 40, 50})
 
 
+# Beyond it no date can be told, in whatever time zone: the last day but one of the year 9999.
+LATEST: Final = 253_402_128_000.0
+
+
 class Folded(NamedTuple):
     """What a tally row stands for: lines that were counted and not stored.
 

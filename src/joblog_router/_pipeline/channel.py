@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from .exceptions import CapturedException
     from .sinks import NamedSink
 
-# record, scope, seq, n, message, extra and exception. The record is kept for what nobody changes (time, level, logger,
-# place) and only until the writer has looked, a few hundredths of a second later.
+# record, scope, seq, n, message, extra and exception, logger, level. The record is kept for what hardly anybody changes
+# (time, place) and only until the writer has looked, a few hundredths of a second later; formatters shorten the names
+# of loggers in it, and by the name a line is for staff.
 # An entry stands in the place of the record where the writer itself adds one: a tally row, or a line held back.
 Item: TypeAlias = (
-    "tuple[LogRecord | Entry, JobScope, int, int, str, tuple[dict[str, Any] | None, CapturedException | None] | None]"
+    "tuple[LogRecord | Entry, JobScope, int, int, str, tuple[dict[str, Any] | None, CapturedException | None] | None, "
+    "str, int]"
 )
 
 

@@ -103,12 +103,14 @@ _NO_VALUE: Final = (
     r"(?!(?:self|cls|settings|os|config|conf|request|kwargs|args|env|environ|options)[.\[(])(?!\*+(?:\W|\Z))"
     + _NOT_MASKED
 )
+# No possessive repeats of groups: before Python 3.11.5 they match what they must not, or nothing. What follows those of
+# values matches everywhere they end, so that nothing is tried again.
 _PAIR: Final = re.compile(
     rf"(?P<name>{_NAME})(?P<suffix>[_\-]?(?:access[_\-]?)?key|[_\-]?value|[_\-]?(?:id|pk)|[_\-]?[0-9]{{1,2}})?"
     r"(?P<mid>\\{0,7}[\"']\]?[ \t]{0,4}(?:[:=]|=>|,)[ \t]{0,4}|\]?[ \t]{0,4}(?:=>|:=|[=:])[ \t]{0,4})"
     r"(?P<kind>[bruf]{0,2}(?=[\"']))?"
-    r"(?:\"(?P<double>(?:[^\"\\]|\\++.)*+)(?P<end1>\"?)|'(?P<single>(?:[^'\\]|\\++.)*+)(?P<end2>'?)"
-    r"|(?P<quote>\\{1,7}[\"'])(?P<escaped>(?:(?!(?P=quote)).)*+)(?P<end3>(?P=quote)|\Z)"
+    r"(?:\"(?P<double>(?:[^\"\\]|\\++.)*)(?P<end1>\"?)|'(?P<single>(?:[^'\\]|\\++.)*)(?P<end2>'?)"
+    r"|(?P<quote>\\{1,7}[\"'])(?P<escaped>(?:(?!(?P=quote)).)*)(?P<end3>(?P=quote)|\Z)"
     rf"|{_NO_VALUE}(?P<bare>[^\s,;&\"'<>\\]+))",
     re.IGNORECASE | re.DOTALL,
 )

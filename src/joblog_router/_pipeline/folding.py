@@ -1,10 +1,11 @@
 """Many similar lines of one job become the first few and a tally: DEBUG and INFO only, never an exception.
 
-Runs on the writer thread, between records and the sink. Lines are similar if they come from the same call site in the
-same job and their texts differ only in numbers, ids and quoted values; so one helper through which many different
-messages pass is not folded. A tally row carries the message of the last line it stands for and the fields of
-`Entry.tally`. Tally rows are added, never changed: readers show the newest of a run. Called by the channel; imports
-`capping`, which comes behind it, and nothing of the writer.
+Runs on the writer thread, between records and the sink. Lines are similar if they come from the same call site and
+logger in the same job and their texts differ only in numbers, ids and quoted values; so one helper through which many
+different messages pass is not folded, nor are loggers whose lines are for different readers. A tally row carries the
+message of the last line it stands for and the fields of `Entry.tally`. Tally rows are added, never changed: readers
+show the newest of a run. Called by `conversion` and by a delivery; imports `capping`, which comes behind it, and
+nothing of the writer.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ _LONGEST = 300
 _MAX_TEXT = 500
 # This library's own lines are sums already.
 _OWN = "joblog_router."
+
+# Masked or not, a digit is a digit: what has been masked once is known for all texts that differ in digits alone.
+_SAME_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_MAX_SHAPES = 512
 
 # Quoted values (not apostrophes inside words), long hexadecimal ids, and runs that begin with a digit.
 _VALUES = re.compile(
@@ -71,11 +76,11 @@ class _Run:
         self.changed_at = self.told_at = time.monotonic()
 
 
-_Key = tuple[str, str, str, int, int, str]
+_Key = tuple[str, str, str, int, int, str, str]
 
 
 class Folder:
-    """The runs of one channel."""
+    """The runs of one delivery."""
 
     def __init__(self) -> None:
         self._runs: OrderedDict[_Key, _Run] = OrderedDict()
@@ -83,6 +88,7 @@ class Folder:
         self._swept_at = 0.0
         self.jobs = JobCounts()
         self._cap = Cap(self.jobs)
+        self._shapes: dict[bytes, str] = {}
         self.folded = 0
         # With a spool: notes (seq, first of the run, count), and those that a dead process left, by seq.
         self.mark: Callable[[int, int, int], None] | None = None
@@ -94,20 +100,25 @@ class Folder:
         """What is to be stored for this line: the line itself, a tally row in its place, or nothing yet."""
         if self.only_marked and entry.seq not in self.marks:
             return entry
-        if entry.level > logging.INFO or entry.exception is not None or len(entry.message) > _LONGEST:
+        job_id, _, level, logger, message, exception, fields, path, line, _, _, _, namespace, _ = entry
+        if level > logging.INFO or exception is not None or len(message) > _LONGEST or logger.startswith(_OWN):
             return entry
-        if entry.logger.startswith(_OWN):
-            return entry
-        shape = shape_of(entry.message)
-        if entry.fields:
+        digits_alike = message.encode("utf-8", "surrogatepass").translate(_SAME_DIGITS)
+        shape = self._shapes.get(digits_alike)
+        if shape is None:
+            if len(self._shapes) >= _MAX_SHAPES:
+                self._shapes.clear()
+            shape = self._shapes[digits_alike] = shape_of(message)
+        if fields:
             # Words in `extra` tell lines apart as words in the text do.
-            shape += "".join(f"\0{name}={_shape_of_value(value)}" for name, value in entry.fields.items())
-        key = (entry.namespace, entry.job_id, entry.path, entry.line, entry.level, shape)
-        run = self._runs.get(key)
+            shape += "".join(f"\0{name}={_shape_of_value(value)}" for name, value in fields.items())
+        key = (namespace, job_id, path, line, level, logger, shape)
+        runs = self._runs
+        run = runs.get(key)
         if run is None:
-            run = self._runs[key] = _Run()
+            run = runs[key] = _Run()
         else:
-            self._runs.move_to_end(key)
+            runs.move_to_end(key)
         run.scope = scope
         run.changed_at = time.monotonic()
         if self.marks and (mark := self.marks.pop(entry.seq, None)) is not None and run.first_seq != mark[0]:
@@ -123,7 +134,7 @@ class Folder:
         run.folded += 1
         run.last = entry
         self.folded += 1
-        self.jobs.of(entry).folded += 1
+        self.jobs.at((namespace, job_id)).folded += 1
         if self.mark is not None:
             self.mark(entry.seq, run.first_seq, run.folded)
         if run.folded == run.next_tell:
@@ -244,6 +255,6 @@ def _resume(run: _Run, entry: Entry, key: _Key, mark: tuple[int, int]) -> None:
 
 
 def _fold_id(origin: str, first_seq: int, key: _Key) -> str:
-    # Without the shape: recovery may see the texts with secrets masked, and must come to the same.
-    text = "\0".join((origin, str(first_seq), *map(str, key[:-1])))
+    # Without logger and shape: recovery may see them with secrets masked, and must come to the same.
+    text = "\0".join((origin, str(first_seq), *map(str, key[:-2])))
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()

@@ -219,11 +219,11 @@ class Router:
 
     @staticmethod
     def _append_again(channel: Channel, item: Item) -> None:
-        record, scope, _, n, message, more = item
+        record, scope, _, n, message, more, name, level = item
         seq = next(channel.numbers)
         if channel.spool is not None and isinstance(record, LogRecord):
             channel.spool.put_anything(seq, pack_scope(scope), record, n, message, more)
-        channel.buffer.append((record, scope, seq, n, message, more))
+        channel.buffer.append((record, scope, seq, n, message, more, name, level))
 
     def _start_anew(self) -> None:
         self._process = os.getpid()

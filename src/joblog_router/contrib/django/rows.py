@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
-from ...entry import Entry
+from ...entry import LATEST, Entry
 from .times import MICROSECONDS
 
 __all__ = ["READ_COLUMNS", "StoredRow", "entry_of", "place_of"]
@@ -44,7 +44,7 @@ def entry_of(row: StoredRow, job_id: str, namespace: str) -> Entry:
     # By position: by name it would take twice as long.
     return Entry(
         job_id,
-        created / MICROSECONDS,
+        min(created / MICROSECONDS, LATEST),
         level,
         logger,
         message,

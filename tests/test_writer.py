@@ -233,6 +233,21 @@ def test_lines_for_a_sink_that_was_configured_away_are_still_stored() -> None:
         log.info("again")
     assert flush(10)
     assert old.closed == 1
+    assert all(sink is not old for sink in router.sinks().values()), "nobody else can have it"
+
+
+def test_a_memory_sink_ends_with_its_handler() -> None:
+    """No other handler can have it, so its lines are not kept when a configuration has made a new one."""
+    configure()
+    old = job_handler().sink
+    with job_context(1):
+        log.info("for the old one")
+        assert messages() == ["for the old one"]
+        configure()
+        for number in range(2):
+            log.info("%d", number)
+            assert messages() == [str(number) for number in range(number + 1)]
+    assert all(sink is not old for sink in router.sinks().values())
 
 
 def test_a_closed_handler_left_on_its_logger_goes_on(recording: Recording) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -469,15 +470,30 @@ async def test_a_finished_job_leaves_nothing_behind(jobs: int, scene: Scene, mon
     assert sizes[1] - sizes[0] < 10 * jobs + 10_000, sizes
 
 
-async def test_the_command_writes_into_the_store_that_is_named(scene: Scene, tmp_path: Path) -> None:
-    """`joblog monitor URL --store jsonl:DIR` prints and writes what it finds, and ends well on SIGTERM."""
+# Runs the command where a handler is configured.
+BY_ITS_HANDLER = """
+import logging, sys
+from joblog_router import JobLogHandler
+from joblog_router.cli import main
+logging.getLogger().addHandler(JobLogHandler(sink="jsonl", options={"directory": sys.argv[1]}))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("place", ["a store that is named", "the handler that there is"])
+async def test_the_command_writes_what_it_finds(scene: Scene, tmp_path: Path, place: str) -> None:
+    """`joblog monitor URL --store jsonl:DIR`, or without a store by handlers; prints it, and ends well on SIGTERM."""
     await scene.queue(2)
     outsider = await scene.worker()
     for seq in await outsider.fetch(2):
         await outsider.answer("ack", seq)
-    arguments = ("monitor", scene.url, "--store", f"jsonl:{tmp_path}", "--interval", "0.2")
+    arguments = ("monitor", scene.url, "--interval", "0.2")
+    command = ("-m", "joblog_router", *arguments, "--store", f"jsonl:{tmp_path}")
+    if place == "the handler that there is":
+        command = ("-c", BY_ITS_HANDLER, str(tmp_path), *arguments)
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "joblog_router", *arguments), stdout=asyncio.subprocess.PIPE
+        sys.executable, *command, stdout=asyncio.subprocess.PIPE, env=environment
     )
     assert process.stdout is not None
     file = tmp_path / f"{scene.job}.jsonl"

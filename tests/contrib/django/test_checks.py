@@ -94,6 +94,7 @@ def test_w003_a_missing_table(bare_project: Project) -> None:
     """`check --database` finds that the table is missing and has the command; plain `check` asks no database."""
     result = bare_project.manage("check", "--database", "joblog")
     assert "(joblog_router.W003)" in result.stderr
+    assert "is missing in the database 'joblog': lines wait in the spool." in result.stderr
     assert "HINT: Run: manage.py migrate --database joblog" in result.stderr
     assert "W003" not in bare_project.manage("check").stderr
     assert "W003" not in bare_project.manage("check", "--database", "default").stderr

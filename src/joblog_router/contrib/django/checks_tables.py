@@ -124,6 +124,7 @@ def check_table(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
     if conf.is_migrating():
         return []  # that command runs this check before it makes the table
     found: list[CheckMessage] = []
+    place = "in memory" if conf.spool_directory() is None else "in the spool"
     for alias in _aliases():
         if alias not in (databases or ()) or alias not in connections.settings:
             continue
@@ -134,7 +135,7 @@ def check_table(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
         if JobLogEntry._meta.db_table not in tables:
             found.append(
                 Warning(
-                    f"The table of the job logs is missing in the database {alias!r}: lines wait in memory.",
+                    f"The table of the job logs is missing in the database {alias!r}: lines wait {place}.",
                     hint=f"Run: {conf.migrate_command(alias)}. If that says 'No migrations to apply', the table was "
                     f"recorded there while it was routed elsewhere: run migrate --fake joblog_router zero with the "
                     "same --database first.",

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 from ..entry import Entry
 from ..sinks.store import Selection, Summary
+from .text import clean
 
 P = TypeVar("P")
 
@@ -105,7 +106,11 @@ class Folds:
     """The runs whose newest tally was given already, for readers that go from new to old."""
 
     def __init__(self, seen: object = ()) -> None:
-        if not isinstance(seen, list | tuple) or not all(isinstance(fold, str) for fold in seen):
+        if (
+            not isinstance(seen, list | tuple)
+            or len(seen) > _MAX_FOLDS
+            or not all(isinstance(fold, str) for fold in seen)
+        ):
             raise ValueError("not a list of runs")
         self._seen = dict.fromkeys(seen)
 
@@ -234,8 +239,12 @@ def positive(limit: int) -> int:
     return max(1, int(limit))
 
 
-def marks_of(value: object) -> dict[str, int]:
-    """A checked `{origin: position}` out of a cursor. Raises ValueError."""
-    if not isinstance(value, dict) or not all(isinstance(key, str) and is_number(at) for key, at in value.items()):
+def marks_of(value: object, most: int) -> dict[str, int]:
+    """A checked `{origin: position}` out of a cursor, `most` of them. Raises ValueError."""
+    if (
+        not isinstance(value, dict)
+        or len(value) > most
+        or not all(clean(origin) == origin and is_number(at) for origin, at in value.items())
+    ):
         raise ValueError("not positions by origin")
     return dict(value)

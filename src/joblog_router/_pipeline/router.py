@@ -423,7 +423,9 @@ class Router:
         self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
         if not is_complete and (left := self._waiting_lines()):
-            is_spooled = all(channel.delivery.is_spooled() for channel in self._snapshot() if channel.delivery.waiting())
+            is_spooled = all(
+                channel.delivery.is_spooled() for channel in self._snapshot() if channel.delivery.waiting()
+            )
             kept = "they are in the spool, for the next process" if is_spooled else "they are lost"
             report_once(("exit",), f"the process ends with {left} job log lines that could not be stored; {kept}")
 

@@ -216,7 +216,9 @@ def test_a_missing_table_in_the_default_database_names_the_plain_command(
     """
     bare_project.settings(f"del DATABASES['joblog']; JOBLOG_ROUTER['SPOOL'] = {spool}")
     result = bare_project.run("with job_context(1): logger.info('kept in vain')")
-    assert f"Run: manage.py migrate. Job log lines are kept {place} (at most 50000) and are tried again" in result.stderr
+    assert (
+        f"Run: manage.py migrate. Job log lines are kept {place} (at most 50000) and are tried again" in result.stderr
+    )
     assert f"the process ends with 1 job log lines that could not be stored; {end}" in result.stderr
 
 

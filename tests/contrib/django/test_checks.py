@@ -7,7 +7,6 @@ import pytest
 
 from tests.contrib.django.project import MODELS, Project
 
-
 NO_HANDLER = """
     LOGGING["handlers"] = {"console": {"class": "logging.StreamHandler"}}
     LOGGING["root"]["handlers"] = ["console"]
@@ -275,7 +274,7 @@ def test_w018_a_handler_beside_the_projects_apps(bare_project: Project) -> None:
     "settings",
     [
         "INSTALLED_APPS += ['parcels']; LOGGING['loggers']['shop.work'] = {'handlers': ['job']}",
-        "import joblog_router, logging; logging.getLogger('shop').addHandler(joblog_router.JobLogHandler(sink='memory'))",
+        "import joblog_router as j, logging; logging.getLogger('shop').addHandler(j.JobLogHandler(sink='memory'))",
         "INSTALLED_APPS.remove('shop')",
     ],
 )

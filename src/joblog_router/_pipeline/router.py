@@ -31,6 +31,7 @@ from .origins import new_origin, of_channel
 from .overflow import WRITER_NAME
 from .recovery import Recovery, RecoveryDelivery
 from .report import has_waiting, report_once, use_writer
+from .rules import Rules
 from .settings import SpoolSetting, Unset
 from .sinks import NamedSink
 from .spool import pack_scope
@@ -170,6 +171,11 @@ class Router:
     def sinks(self) -> dict[str, Sink]:
         """The sinks that are open here, by key, the first configured first."""
         return {channel.key: channel.sink for channel in self._snapshot()}
+
+    def rules_of(self, is_meant: Callable[[str, Sink], bool]) -> list[Rules]:
+        """What the handlers ask whose channel, by its key and sink, is meant. On any thread."""
+        meant = [channel for channel in self._snapshot() if is_meant(channel.key, channel.sink)]
+        return [use.rules for channel in meant for use in channel.uses]
 
     def wake_writer(self) -> None:
         """Start the writer's thread if there is none."""

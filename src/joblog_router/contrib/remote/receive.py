@@ -22,7 +22,8 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation, ValidationError
 from django.core.signals import setting_changed
-from django.db import DatabaseError, InterfaceError, router, transaction
+from django.db import DatabaseError, InterfaceError, transaction
+from django.db import router as databases
 from django.http import HttpRequest, JsonResponse
 from django.http.request import UnreadablePostError
 from django.views.decorators.cache import never_cache
@@ -34,13 +35,14 @@ from ..._pipeline.attributes import AUDIENCE
 from ..._pipeline.origins import of_worker
 from ..._pipeline.primitives import freeze
 from ..._pipeline.report import report_once
+from ..._pipeline.router import router
 from ..._pipeline.sinks import NamedSink, make_sink
 from ..._pipeline.stats import Tally
 from ..._pipeline.text import MAX_FIELD, MAX_MESSAGE, clean, clip
 from ...context import current_namespace
 from ...entry import Entry
 from ...exceptions import ConfigurationError, SinkUnavailableError
-from ...sinks import KnowingSink
+from ...sinks import KnowingSink, Sink
 from ..django import conf, jobs
 from ..django.model_store import ModelStore
 from ..django.sink import DjangoSink
@@ -217,7 +219,7 @@ def _is_job_absent(grant: Grant) -> bool:
     if model is None or grant.namespace != current_namespace():
         return False
     try:
-        return not model._base_manager.using(router.db_for_read(model)).filter(pk=grant.job_id).exists()
+        return not model._base_manager.using(databases.db_for_read(model)).filter(pk=grant.job_id).exists()
     except (ValueError, TypeError, OverflowError, ValidationError):
         return True  # no id of this model
 
@@ -270,7 +272,7 @@ def _entries(batch: Mapping[str, Any], grant: Grant) -> tuple[list[Entry], int]:
 
 
 def _entry(line: Any, grant: Grant, owner: str, now: float, ahead: float) -> Entry | None:
-    """A line as an entry, cleaned, cut and redacted like every other; None where it is not one."""
+    """A line as an entry, cleaned and cut like every other; None where it is not one."""
     if not isinstance(line, dict):
         return None
     origin, message, created = line.get("origin"), line.get("message"), line.get("created")
@@ -286,14 +288,15 @@ def _entry(line: Any, grant: Grant, owner: str, now: float, ahead: float) -> Ent
         return None
     fields = line.get("fields")
     kept: dict[str, Any] = freeze(fields) if isinstance(fields, dict) else {}
+    # What is not for all for certain is for staff: a misspelled audience, too, and the mark of a scope.
+    audiences = (grant.audience, line.get("audience", rules.ALL), kept.get(AUDIENCE, rules.ALL))
     for name in _RESERVED:
         kept.pop(name, None)
     if ahead:
         # The worker's clock is off: its lines are put where they belong, and say so.
         kept["clock_ahead"] = round(ahead, 1)
     number = line.get("line")
-    staff = grant.audience == rules.STAFF or line.get("audience") == rules.STAFF
-    entry = Entry(
+    return Entry(
         job_id=grant.job_id,
         created=max(min(created - ahead, now), now - _OLDEST),
         level=min(level, 1_000),
@@ -307,9 +310,8 @@ def _entry(line: Any, grant: Grant, owner: str, now: float, ahead: float) -> Ent
         seq=seq,
         n=n,
         namespace=grant.namespace,
-        audience=rules.STAFF if staff else rules.ALL,
+        audience=rules.ALL if audiences == (rules.ALL,) * 3 else rules.STAFF,
     )
-    return rules.Rules().finish([entry])[0]
 
 
 def _text(value: Any, most: int) -> str:
@@ -335,10 +337,11 @@ def _store(entries: list[Entry], limits: Limits) -> tuple[int, int, int]:
     """How many lines are new, were known, and were refused by the store."""
     if not entries:
         return 0, 0, 0
+    named = _sink(limits)
+    entries = _rules_for(named).finish(entries)
     if not _sink_lock.acquire(timeout=_LOCK_TIMEOUT):
         raise SinkUnavailableError("other workers' lines are being stored for long", "see whether the store is slow")
     try:
-        named = _sink(limits)
         if isinstance(named.sink, ModelStore) and named.sink.lacks_job(entries[0].job_id):
             # They would wait here in memory, and the worker would think them stored.
             raise _Refusal("no_job", 409, 5)
@@ -356,8 +359,18 @@ def _store(entries: list[Entry], limits: Limits) -> tuple[int, int, int]:
 def _sink(limits: Limits) -> NamedSink:
     key = f"{limits.sink} {sorted((limits.options or {}).items())!r}"
     if key not in _sinks:
-        _sinks[key] = make_sink(limits.sink, limits.options)
+        _sinks.setdefault(key, make_sink(limits.sink, limits.options))
     return _sinks[key]
+
+
+def _rules_for(named: NamedSink) -> rules.Rules | rules.SeveralRules:
+    """The strictest of what the project's settings ask and the handlers of this process that log to the same place."""
+    asked = router.rules_of(lambda key, sink: key == named.key or _is_same_table(named.sink, sink))
+    return rules.strictest([rules.Rules(), *asked])
+
+
+def _is_same_table(sink: Sink, other: Sink) -> bool:
+    return type(sink) is type(other) is DjangoSink and sink.alias == other.alias
 
 
 def _known(named: NamedSink, entries: list[Entry]) -> set[tuple[str, int]]:

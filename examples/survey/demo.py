@@ -93,6 +93,8 @@ def end_as_by_ctrl_c() -> list[int]:
 
     An exception out of a signal handler may come between any two steps, also of threads that are being started.
     """
+    # Behind `&` in a script SIGINT is ignored, and then this could be ended by SIGKILL alone, which cleans up nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     came = [int(signal.SIGINT)]
 
     def end(number: int, frame: object) -> None:
@@ -100,7 +102,8 @@ def end_as_by_ctrl_c() -> list[int]:
         signal.raise_signal(signal.SIGINT)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
+        if signal.getsignal(number) != signal.SIG_IGN:  # under nohup SIGHUP is
+            signal.signal(number, end)
     return came
 
 

@@ -99,6 +99,18 @@ class Tab:
         )
         return found
 
+    def processes(self) -> set[tuple[str | None, str | None, float]]:
+        """Of each row drawn the process it shows, in which colour, and where what comes behind begins."""
+        found: list[Any] = self.page.evaluate(
+            """() => [...document.querySelectorAll(".jl-row:not(.jl-absent)")].map((row) => {
+                const dot = row.querySelector(".jl-origin");
+                const isShown = dot !== null && dot.offsetWidth > 0;
+                const left = row.querySelector(".jl-logger").getBoundingClientRect().left;
+                return [isShown ? dot.title : null, isShown ? getComputedStyle(dot).color : null, left];
+            })"""
+        )
+        return {(process, colour, left) for process, colour, left in found}
+
     def still(self) -> list[str]:
         """What is in sight once scrolling, which the browser animates, has come to rest."""
         before = None

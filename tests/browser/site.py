@@ -74,7 +74,7 @@ class Site:
         request = urllib.request.Request(f"{self.url}/say/", json.dumps(lines).encode())
         urllib.request.urlopen(request, timeout=20).close()
 
-    def fill(self, job: str, count: int, start: float = 1_700_000_000.0, step: float = 0.01) -> None:
+    def fill(self, job: str, count: int, start: float = 1_700_000_000.0, step: float = 0.01, origin: str = "") -> None:
         """Put `count` lines into the table directly; every thousandth is an error, every hundredth a warning."""
 
         def level(number: int) -> int:
@@ -84,11 +84,12 @@ class Site:
             (job, round((start + number * step) * 1e6), level(number), f"Processed image {number} of {count}", number)
             for number in range(count)
         )
+        origin = origin or f"{job}-1"
         connection = sqlite3.connect(self.folder / "joblog.sqlite3", timeout=30)
         connection.executemany(
             "INSERT INTO joblog_router_joblogentry (namespace, job_id, created, level, logger, message, exception,"
             " fields, path, line, audience, origin, seq, n)"
-            f" VALUES ('', ?, ?, ?, 'survey.images', ?, '', '{{}}', '/srv/x.py', 7, 'all', '{job}-1', ?, 1)",
+            f" VALUES ('', ?, ?, ?, 'survey.images', ?, '', '{{}}', '/srv/x.py', 7, 'all', '{origin}', ?, 1)",
             rows,
         )
         connection.commit()

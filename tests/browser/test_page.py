@@ -85,7 +85,7 @@ def test_filters_are_in_the_address(site: Site, tab: Tab) -> None:
 
 
 def test_search_finds_lines_that_are_not_loaded(site: Site, tab: Tab) -> None:
-    """Previous and next go through the whole log, mark what was found, and say when there is no more."""
+    """Previous and next go through the whole log, mark what was found, and say when there is no other."""
     site.fill("search", 6000)
     page = tab.visit(site, "search")
     tab.until(lambda: "Processed image 5999 of 6000" in tab.shown())
@@ -97,11 +97,77 @@ def test_search_finds_lines_that_are_not_loaded(site: Site, tab: Tab) -> None:
     assert "q=image+123+of" in page.url
     page.locator(".jl-view").focus()
     page.keyboard.press("N")
-    page.get_by_text("No further line.").wait_for()
+    page.get_by_text("No other line has this text.").wait_for()
     page.keyboard.press("/")
     page.get_by_role("searchbox").fill("image 4000 of")
     page.get_by_role("searchbox").press("Shift+Enter")
     tab.until(lambda: "Processed image 4000 of 6000" in tab.shown())
+
+
+def test_search_goes_around_the_ends_and_says_so(site: Site, tab: Tab) -> None:
+    """What is in sight is found whichever way; beyond the first line it goes on from the last, and vice versa."""
+    site.fill("around", 2000)
+    page = tab.visit(site, "around", "?at=1700000010.0#around-1:1000")
+    tab.until(lambda: tab.log()["current"] == "around-1:1000")
+    tab.until(lambda: "Processed image 1005 of 2000" in tab.shown())
+    search = page.get_by_role("searchbox")
+    search.fill("image 1005 of")
+    search.press("Enter")
+    tab.until(lambda: tab.log()["current"] == "around-1:1005")
+    assert not page.locator(".jl-seen").is_visible()
+    search.fill("image 7 of")
+    search.press("Shift+Enter")
+    tab.until(lambda: tab.log()["current"] == "around-1:7")
+    assert page.locator(".jl-seen").inner_text().startswith("Reached the last line, went on from the first.")
+    # Who does not see hears which line it is.
+    assert (page.get_by_role("status").last.text_content() or "").endswith(" INFO Processed image 7 of 2000")
+    search.fill("image 1900 of")
+    search.press("Enter")
+    tab.until(lambda: tab.log()["current"] == "around-1:1900")
+    page.get_by_text("Reached the first line, went on from the last.").wait_for()
+    search.fill("image that is nowhere")
+    search.press("Enter")
+    page.get_by_text("No line has this text.", exact=True).wait_for()
+    page.get_by_role("button", name="Next error").click()
+    tab.until(lambda: tab.log()["current"] == "around-1:500")
+    page.get_by_text("Reached the last line, went on from the first.").wait_for()
+    page.get_by_label("Level").select_option("CRITICAL")
+    page.get_by_role("button", name="Next error").click()
+    page.get_by_text("With these filters there is no error.").wait_for()
+
+
+def test_all_lines_show_their_process_or_none_does(site: Site, tab: Tab) -> None:
+    """That several processes logged may be known late: then all lines show theirs, in line, in a colour that stays."""
+    site.fill("several", 20, origin="other")
+    site.fill("several", 600, start=1_700_001_000)
+    held: list[Any] = []
+    tab.page.route("**/summary/**", lambda route: held.append(route))  # noqa: PLW0108 - it takes no builtin
+    page = tab.visit(site, "several")
+    tab.until(lambda: "Processed image 599 of 600" in tab.shown())
+    assert {process for process, *_ in tab.processes()} == {None}
+    tab.until(lambda: held)
+    held[0].continue_()
+    page.get_by_text("620 lines").wait_for()
+    tab.still()
+    seen = tab.processes()
+    page.locator(".jl-view").hover()
+    page.mouse.wheel(0, -200)
+    tab.until(lambda: not tab.log()["follows"])
+    tab.still()
+    seen |= tab.processes()
+    page.locator(".jl-view").focus()
+    page.keyboard.press("Home")
+    tab.until(lambda: "Processed image 0 of 20" in tab.shown())
+    tab.still()
+    seen |= tab.processes()
+    page.keyboard.press("End")
+    site.say("several", "by a third process", level=30)
+    tab.until(lambda: "by a third process" in tab.shown())
+    seen |= tab.processes()
+    assert len({process for process, *_ in seen}) == 3, seen
+    assert {process for process, *_ in seen} > {"other", "several-1"}
+    assert len({colour for _, colour, _ in seen}) == len(seen) == 3
+    assert len({left for *_, left in seen}) == 1
 
 
 def test_keys_go_from_error_to_error(site: Site, tab: Tab) -> None:
@@ -185,6 +251,11 @@ def test_a_phone_shows_the_log_and_whole_messages(site: Site, chromium: Any) -> 
     tab.until(lambda: f"{long} u20" in tab.shown()[:2])
     assert not page.get_by_label("Level").is_visible()
     page.get_by_role("button", name="Filters").click()
+    for width in (392, 320, 360):
+        page.set_viewport_size({"width": width, "height": 740})
+        box = page.get_by_role("button", name="only these").bounding_box()
+        assert box["x"] + box["width"] <= width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.get_by_label("Level").select_option("CRITICAL")
     page.get_by_role("button", name="Filters (1)").wait_for()
     page.get_by_text("No line of this log is like that.").wait_for()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 from .delivery import ChannelDelivery
 from .lasting import former
 from .naming import LoggerNames
+from .origins import is_first
 from .overflow import Bounds, Overflow
 from .rules import Rules, SeveralRules, strictest
 from .scopes import JobScope
@@ -95,7 +96,7 @@ class Channel:
     def _begin(self, origin: str) -> None:
         self.origin = origin
         # The process's first channel takes its `n` from the scope itself, others from a table of the scope.
-        self.is_first = "." not in origin.rpartition("-")[2]
+        self.is_first = is_first(origin)
         self.buffer: deque[Item] = deque()
         self.numbers = itertools.count(1)
         self.overflow = Overflow(self.bounds)

@@ -291,7 +291,12 @@ class ChannelDelivery(Delivery):
 
     def where_kept(self) -> str:
         """See `Delivery`."""
-        return f"are kept in memory (at most {self.channel.bounds.lines})"
+        place = "in the spool" if self.is_spooled() else "in memory"
+        return f"are kept {place} (at most {self.channel.bounds.lines})"
+
+    def is_spooled(self) -> bool:
+        """Whether lines outlive the process: there is a spool, and it could be used."""
+        return self.channel.spool is not None and not self.channel.spool.cannot
 
     def forget_counts(self) -> None:
         """Count from zero: somebody has added what was counted so far to a sum."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import secrets
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from .channel import Channel, Item, Use
 from .delivery import ChannelDelivery, Delivery
 from .dotted import load
 from .namespaces import current_namespace
+from .origins import new_origin, of_channel
 from .overflow import WRITER_NAME
 from .recovery import Recovery, RecoveryDelivery
 from .report import has_waiting, report_once, use_writer
@@ -63,7 +63,7 @@ class Router:
         self._status: StatusFile | None = None
         self.recovery = Recovery(self._channels, self.wake_writer)
         self._writer = Writer(self._deliveries, self.recovery.running, self._retire, self._before_round)
-        self.origin = _new_origin()
+        self.origin = new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
         self._exit_deadline: float | None = None
         # Our exit function is over: nobody asks to flush what is logged from here on.
@@ -237,7 +237,7 @@ class Router:
         self._writer = Writer(self._deliveries, self.recovery.running, self._retire, self._before_round)
         self._status = None
         self.recovery.start_anew()
-        self.origin = _new_origin()
+        self.origin = new_origin()
         self._count = 0
         self._before = dict.fromkeys(self._before, 0)
         self._stuck = []
@@ -252,7 +252,7 @@ class Router:
 
     def _next_origin(self) -> str:
         self._count += 1
-        return self.origin if self._count == 1 else f"{self.origin}.{self._count}"
+        return of_channel(self.origin, self._count)
 
     def close_channel(self, channel: Channel, use: Use) -> None:
         """One user less. The last one leaves the rest to the writer: nothing waits here, `dictConfig` holds locks."""
@@ -429,7 +429,9 @@ class Router:
         self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
         if not is_complete and (left := self._waiting_lines()):
-            is_spooled = all(channel.spool is not None for channel in self._snapshot() if channel.delivery.waiting())
+            is_spooled = all(
+                channel.delivery.is_spooled() for channel in self._snapshot() if channel.delivery.waiting()
+            )
             kept = "they are in the spool, for the next process" if is_spooled else "they are lost"
             report_once(("exit",), f"the process ends with {left} job log lines that could not be stored; {kept}")
 
@@ -448,15 +450,6 @@ def _snapshot() -> dict[str, Any]:
     # By name: it looks at handlers, which import this module.
     snapshot: dict[str, Any] = load("joblog_router._inspection.snapshot.snapshot")()
     return snapshot
-
-
-def _new_origin() -> str:
-    return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _host() -> str:
-    name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "host")
-    return clean(name)[:40] or "host"
 
 
 router = Router()

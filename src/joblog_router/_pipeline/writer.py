@@ -353,10 +353,12 @@ class Writer:
                 if tries == _SUSPECTS:
                     break
                 continue
-            for suspect, reason in suspects:
-                self._set_aside(delivery, suspect, reason)
-                delivery.missing.forget(suspect)  # nothing of this job is taken, nor would a word about it be
-            handled += len(suspects) + 1
+            done, stored, stopped = self._judge(delivery, suspects)
+            handled += done
+            lines += stored
+            if stopped is not None:
+                break
+            handled += 1
             lines += is_stored and not isinstance(entry, TallyRow)
             suspects.clear()
             tries = 0
@@ -368,6 +370,34 @@ class Writer:
             self._back_off(delivery, stopped or error)
             return False
         return True
+
+    def _judge(self, delivery: Delivery, suspects: list[tuple[Entry, Exception]]) -> tuple[int, int, Exception | None]:
+        """The sink took another job's entry: how many of these are done, how many lines stored, and what stopped it.
+
+        The first of a job is set aside. Is the next one refused as well, then nothing of that job is taken.
+        """
+        is_taken: dict[str, bool | None] = {}  # by job; None while only one of it was refused
+        stored = 0
+        for number, (suspect, reason) in enumerate(suspects):
+            job = suspect.job_id
+            why = reason
+            if is_taken.get(job, False) is not False:
+                try:
+                    stored += self._store_one(delivery, suspect) and not isinstance(suspect, TallyRow)
+                    is_taken[job] = True
+                    continue
+                except (SinkUnavailableError, OSError) as unavailable:
+                    return number, stored, unavailable
+                except Exception as refusal:
+                    why = refusal
+                    is_taken[job] = is_taken[job] or False
+            else:
+                is_taken.setdefault(job, None)
+            self._set_aside(delivery, suspect, why)
+        for suspect, _ in suspects:
+            if not is_taken[suspect.job_id]:
+                delivery.missing.forget(suspect)  # nothing of this job is taken, nor would a word about it be
+        return len(suspects), stored, None
 
     def _store_one(self, delivery: Delivery, entry: Entry) -> bool:
         """Whether the sink has `entry`; if not it is set aside. Raises where it may be the sink's fault."""

@@ -14,6 +14,7 @@ import pytest
 from django.db import connections, transaction
 
 from joblog_router import Entry, SinkUnavailableError
+from joblog_router._pipeline import reading
 from joblog_router._pipeline.reading import decode, encode
 from joblog_router.contrib.django import model_reader
 from joblog_router.contrib.django import store as store_module
@@ -157,6 +158,16 @@ def test_a_selection_chooses(store: Any, make_entry: Make) -> None:
     assert found(text="Needle") == ["b", "c needle"]
     assert found(text="%_", audience="staff") == ["100%_d"]
     assert found(origin="other") == ["c needle"]
+
+
+def test_lines_from_the_moment_on_in_which_the_job_was_made_are_shown(
+    store: Any, make_entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those before it are of an earlier job of that id; the one of that very microsecond is not."""
+    store.write([line(make_entry, number) for number in range(3)])
+    monkeypatch.setattr(reading, "shown_since", lambda job_id, namespace: line(make_entry, 1).created)
+    assert texts(store.newest("1").entries) == ["line 1", "line 2"]
+    assert texts(store.after("1", "").entries) == ["line 1", "line 2"]
 
 
 def test_the_cursor_moves_past_lines_that_are_left_out(store: Any, make_entry: Make) -> None:

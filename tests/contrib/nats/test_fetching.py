@@ -108,7 +108,7 @@ async def test_redeliveries_of_a_fetch_are_one_line(logs: JobLogs, connect: Conn
     await subscription.fetch(6)
     redelivery = logs.event(own, "nats.redelivery")
     assert redelivery.message == (
-        f"Redelivery of 6 messages on job_{own} (sent back, or not acknowledged within 300 ms): "
+        f"Redelivery of 6 messages on job_{own} (sent back, or not acknowledged within 300 ms, as when a worker dies): "
         "seq 1 (attempt 3 of 5), seq 2 (attempt 2 of 5), seq 3 (attempt 2 of 5), … 3 more"
     )
     fields = redelivery.fields

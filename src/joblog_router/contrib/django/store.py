@@ -27,11 +27,11 @@ from ...exceptions import ConfigurationError, JobLogError, SinkUnavailableError
 from ...sinks.store import ALL, Page, Selection, Summary
 from . import conf, sums
 from .connection import PrivateConnection
+from .faults import unavailable, unknown_alias
 from .keys import stored_key
 from .models import JobLogEntry, JobLogQuerySet, JobLogSum, forget_sums, has_sums
 from .ordering import settled_floor
 from .rows import READ_COLUMNS, StoredRow, entry_of, place_of
-from .sink import _unavailable
 from .times import MICROSECONDS
 
 __all__ = ["DjangoStore"]
@@ -197,9 +197,7 @@ class DjangoStore:
         """All rows of the alias. Turns what the database says into SinkUnavailableError."""
         alias = self.alias
         if alias not in connections.settings:
-            raise SinkUnavailableError(
-                f"DATABASES has no alias {alias!r}", "see manage.py check, joblog_router.E002, for what to set"
-            )
+            raise unknown_alias(alias)
         try:
             private = PrivateConnection(alias) if _has_old_snapshot(connections[alias]) else None
             if private is None:
@@ -213,7 +211,7 @@ class DjangoStore:
         except (DatabaseError, InterfaceError) as error:
             if not connections[alias].in_atomic_block:
                 connections[alias].close()  # the next call begins with a new one: the server may have been restarted
-            raise _unavailable(alias, error, "cannot be read") from error
+            raise unavailable(alias, error, "cannot be read") from error
 
 
 class _Log:

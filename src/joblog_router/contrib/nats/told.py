@@ -81,7 +81,9 @@ FETCHED_NOTHING: Final = Told("nats.fetch.empty", INFO, "Worker %s found nothing
 FETCH_TROUBLE: Final = FETCHED_NOTHING._replace(level=WARNING)
 FETCH_FAILED: Final = Told("nats.fetch.failed", WARNING, "Fetching from %s failed: %s%s")
 REDELIVERED: Final = Told(
-    "nats.redelivery", WARNING, "Redelivery of %s message%s on %s (sent back, or not acknowledged %s): %s"
+    "nats.redelivery",
+    WARNING,
+    "Redelivery of %s message%s on %s (sent back, or not acknowledged %s, as when a worker dies): %s",
 )
 GAVE_UP: Final = Told("nats.exhausted", ERROR, "Gave up %s message%s of %s after %s attempts: %s")
 GAVE_UP_AMONG: Final = Told("nats.exhausted", ERROR, "Gave up %s messages of %s after %s attempts, among these: %s")

@@ -32,6 +32,7 @@ from django.views.decorators.http import require_POST
 
 from ..._pipeline import rules, switch
 from ..._pipeline.attributes import AUDIENCE
+from ..._pipeline.origins import of_worker
 from ..._pipeline.primitives import freeze
 from ..._pipeline.report import report_once
 from ..._pipeline.router import router
@@ -41,8 +42,9 @@ from ..._pipeline.text import MAX_FIELD, MAX_MESSAGE, clean, clip
 from ...context import current_namespace
 from ...entry import Entry
 from ...exceptions import ConfigurationError, SinkUnavailableError
-from ...sinks.base import Sink
+from ...sinks import KnowingSink, Sink
 from ..django import conf, jobs
+from ..django.model_store import ModelStore
 from ..django.sink import DjangoSink
 from .tokens import BadTokenError, Grant, check_revoked, read_token
 
@@ -261,7 +263,7 @@ def _entries(batch: Mapping[str, Any], grant: Grant) -> tuple[list[Entry], int]:
             _counts["cross_job"].add()
             refused += 1
             continue
-        entry = _entry(line, grant, f"remote:{owner}:", now, ahead if abs(ahead) > _TOLERANCE else 0.0)
+        entry = _entry(line, grant, owner, now, ahead if abs(ahead) > _TOLERANCE else 0.0)
         if entry is None:
             refused += 1
         else:
@@ -269,7 +271,7 @@ def _entries(batch: Mapping[str, Any], grant: Grant) -> tuple[list[Entry], int]:
     return list(found.values()), refused
 
 
-def _entry(line: Any, grant: Grant, prefix: str, now: float, ahead: float) -> Entry | None:
+def _entry(line: Any, grant: Grant, owner: str, now: float, ahead: float) -> Entry | None:
     """A line as an entry, cleaned and cut like every other; None where it is not one."""
     if not isinstance(line, dict):
         return None
@@ -304,7 +306,7 @@ def _entry(line: Any, grant: Grant, prefix: str, now: float, ahead: float) -> En
         fields=kept,
         path=_text(line.get("path"), MAX_FIELD),
         line=number if _is_whole(number) else 0,
-        origin=prefix + origin,
+        origin=of_worker(owner, origin),
         seq=seq,
         n=n,
         namespace=grant.namespace,
@@ -340,12 +342,11 @@ def _store(entries: list[Entry], limits: Limits) -> tuple[int, int, int]:
     if not _sink_lock.acquire(timeout=_LOCK_TIMEOUT):
         raise SinkUnavailableError("other workers' lines are being stored for long", "see whether the store is slow")
     try:
-        lacks_job = getattr(named.sink, "lacks_job", None)
-        if lacks_job is not None and lacks_job(entries[0].job_id):
+        if isinstance(named.sink, ModelStore) and named.sink.lacks_job(entries[0].job_id):
             # They would wait here in memory, and the worker would think them stored.
             raise _Refusal("no_job", 409, 5)
-        if (not_stored := getattr(named.sink, "not_stored", None)) is not None:
-            new = not_stored(entries)
+        if isinstance(named.sink, KnowingSink):
+            new = list(named.sink.not_stored(entries))
         else:
             known = _known(named, entries)
             new = [entry for entry in entries if (entry.origin, entry.seq) not in known]
@@ -375,7 +376,7 @@ def _is_same_table(sink: Sink, other: Sink) -> bool:
 def _known(named: NamedSink, entries: list[Entry]) -> set[tuple[str, int]]:
     """Those that are in the app's own table already: for the counters. Sinks refuse them, too."""
     sink = named.sink
-    if type(sink) is not DjangoSink or sink.is_in_memory():
+    if not isinstance(sink, DjangoSink) or sink.is_in_memory():
         return set()
     from ..django.models import JobLogEntry
 

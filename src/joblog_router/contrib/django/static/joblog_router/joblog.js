@@ -194,7 +194,7 @@ class JobLog {
     this.current = null;
     this.figures = null;
     this.cursor = "";
-    this.origins = [];
+    this.origins = new Map(); // each process that is known, and its number
     this.time = this.recall("time") || "local";
     this.round = 0; // counts new beginnings: other filters, another log
     this.epoch = 0; // counts moves to another part: answers to what was asked before are of no use
@@ -248,7 +248,15 @@ class JobLog {
       const text = await answer.json().then((found) => found.error, () => "");
       throw new Error(text || this.t(answer.status === 404 ? "absent" : "failed"));
     }
-    return answer.json();
+    const found = await answer.json();
+    this.meet((found.entries || []).map((line) => line.origin));
+    return found;
+  }
+
+  /** Each process has its colour before a line of it is drawn, and keeps it; all lines show theirs where there are several. */
+  meet(origins) {
+    for (const origin of origins) if (!this.origins.has(origin)) this.origins.set(origin, this.origins.size);
+    this.list.classList.toggle("jl-several", this.origins.size > 1);
   }
 
   async start(at = null, isFirst = false) {
@@ -300,8 +308,12 @@ class JobLog {
       return;
     }
     if (round !== this.round) return;
+    // Whoever opens a log finds the processes in the order that all others do, as soon as that is known.
+    const shown = [...this.origins.keys()];
+    if (!this.figures) this.origins.clear();
     this.figures = found;
-    this.origins = found.origins;
+    this.meet([...found.origins, ...shown]);
+    if (shown.some((origin, n) => this.origins.get(origin) !== n)) this.redraw();
     if (isFirst && this.atEnd && this.above) {
       const top = this.lines[this.firstVisible() - this.above];
       this.above = Math.max(this.guess() - this.lines.length, this.atStart ? 0 : PAGE);
@@ -414,8 +426,7 @@ class JobLog {
   take(entries) {
     if (!entries.length) return;
     this.isStale = true;
-    for (const line of entries)
-      if (!this.origins.includes(line.origin)) this.origins.push(line.origin);
+    this.meet(entries.map((line) => line.origin));
     this.recent = merged(this.recent, entries).slice(-KEEP_RECENT);
     this.showStatus();
     if (!this.atEnd) {
@@ -595,7 +606,7 @@ class JobLog {
     this.scrollTo(this.offset(index) - Math.max(0, (this.view.clientHeight - this.pitch) / 3));
     this.redraw();
     this.address();
-    this.announce(`${line.level} ${visible(line.message).slice(0, 300)}`);
+    this.announce(this.spoken(line));
   }
 
   currentIndex() {
@@ -607,33 +618,48 @@ class JobLog {
     const at = this.currentIndex();
     if (at >= 0) return this.lines[at];
     if (this.follows && step < 0) return null;
-    return this.lines[Math.min(this.lines.length - 1, Math.max(0, this.firstVisible() - this.above))] || null;
+    // What is in sight is found, too, whichever way.
+    const index = step > 0 ? this.firstVisible() : this.indexOf(this.top() + this.view.clientHeight - 1);
+    return this.lines[Math.min(this.lines.length - 1, Math.max(0, index - this.above))] || null;
   }
 
-  /** Go to the next (or previous) line that `parameters` choose, wherever in the log it is. */
-  async go(step, parameters) {
+  /** Go to the next (or previous) line that `parameters` choose, wherever in the log it is, and around its ends. */
+  async go(step, parameters, what) {
     const from = this.origin(step);
-    const bound = from ? { [step > 0 ? "since" : "until"]: from.created } : step > 0 ? { since: 0 } : { until: 9e11 };
     this.announce(this.t("searching"));
     try {
-      for (let limit = 20; limit <= 1000; limit *= 7) {
-        const found = await this.get("entries", { ...parameters, ...bound, limit });
-        const hits = found.entries.filter((line) => !from || this.current === null || compare(line, from) * step > 0);
-        if (hits.length) return void (await this.reveal(step > 0 ? hits[0] : hits.at(-1)));
-        if (!found.more) break;
-      }
-      this.announce(this.t("nomore"), true);
+      let line = await this.nearest(step, parameters, from);
+      const isAround = !line && from !== null;
+      if (isAround) line = await this.nearest(step, parameters, null);
+      if (!line) return this.announce(this.t(this.isFiltered() ? `${what}_filtered` : `${what}_none`), true);
+      if (keyOf(line) === this.current) return this.announce(this.t(`${what}_only`), true);
+      await this.reveal(line);
+      if (isAround) this.announce(this.t(step > 0 ? "fromfirst" : "fromlast"), true, this.spoken(line));
     } catch (error) {
       this.say(error.message);
     }
   }
 
+  /** The line that `parameters` choose which is nearest to `from`, or to the log's end, null where there is none. */
+  async nearest(step, parameters, from) {
+    const bound = from ? { [step > 0 ? "since" : "until"]: from.created } : step > 0 ? { since: 0 } : { until: 9e11 };
+    for (let limit = 20; limit <= 1000; limit *= 7) {
+      const found = await this.get("entries", { ...parameters, ...bound, limit });
+      const hits = found.entries.filter((line) => !from || this.current === null || compare(line, from) * step > 0);
+      if (hits.length) return step > 0 ? hits[0] : hits.at(-1);
+      if (!found.more) break;
+    }
+    return null;
+  }
+
   goError(step) {
-    return this.go(step, { level: "ERROR" });
+    const { level } = this.filters;
+    const least = NUMBERS[level.toUpperCase()] || Number(level) || 0;
+    return this.go(step, { level: least > NUMBERS.ERROR ? level : "ERROR" }, "error");
   }
 
   goFound(step) {
-    return this.search ? this.go(step, { text: this.search }) : this.focusSearch();
+    return this.search ? this.go(step, { text: this.search }, "text") : this.focusSearch();
   }
 
   focusSearch() {
@@ -809,12 +835,10 @@ class JobLog {
     time.dateTime = new Date(line.created * 1000).toISOString();
     time.title = time.dateTime;
     head.append(time, element("span", "jl-level", visible(line.level)));
-    if (this.origins.length > 1) {
-      const origin = element("span", `jl-origin jl-origin-${this.origins.indexOf(line.origin) % 6}`, "●");
-      origin.title = visible(line.origin);
-      origin.setAttribute("aria-hidden", "true");
-      head.append(origin);
-    }
+    const origin = element("span", `jl-origin jl-origin-${this.origins.get(line.origin) % 6}`, "●");
+    origin.title = visible(line.origin);
+    origin.setAttribute("aria-hidden", "true");
+    head.append(origin);
     head.append(element("bdi", "jl-logger", visible(line.logger)));
     const text = element("span", "jl-text");
     text.dir = "auto";
@@ -1104,8 +1128,9 @@ class JobLog {
     if (text && action) this.message.append(" ", button(action, run));
   }
 
-  announce(text, isSeen = false) {
-    this.live.textContent = text;
+  /** Said to those who listen, and shown for a moment if it `isSeen`, but for what is `unseen`. */
+  announce(text, isSeen = false, unseen = "") {
+    this.live.replaceChildren(text, ...(unseen ? [" ", element("span", "jl-unseen", unseen)] : []));
     this.live.classList.toggle("jl-seen", isSeen);
     clearTimeout(this.announced);
     if (isSeen) this.announced = setTimeout(() => this.live.classList.remove("jl-seen"), 3000);
@@ -1124,11 +1149,12 @@ class JobLog {
     }
     this.figuresNode.replaceChildren(...parts);
     const known = [...this.originField.options].map((option) => option.value).join("\n");
-    if (known !== ["", ...this.origins].join("\n")) {
-      this.originField.replaceChildren(new Option(this.t("all"), ""), ...this.origins.map((origin) => new Option(visible(origin), origin)));
+    const origins = [...this.origins.keys()];
+    if (known !== ["", ...origins].join("\n")) {
+      this.originField.replaceChildren(new Option(this.t("all"), ""), ...origins.map((origin) => new Option(visible(origin), origin)));
       this.originField.value = this.filters.origin;
     }
-    this.originLabel.hidden = this.origins.length < 2 && !this.filters.origin;
+    this.originLabel.hidden = origins.length < 2 && !this.filters.origin;
     this.doctor.hidden = figures.audience !== "staff";
     if (!this.doctor.hidden && !this.isEmbedded && figures.job && figures.job.failed && !this.wasDiagnosed) {
       this.wasDiagnosed = true;
@@ -1311,6 +1337,10 @@ class JobLog {
     if (line) this.toggle(line);
   }
 
+  spoken(line) {
+    return `${line.level} ${visible(line.message).slice(0, 300)}`;
+  }
+
   step(by) {
     const at = this.currentIndex();
     const from = at >= 0 ? at : this.firstVisible() - this.above - (by > 0 ? 1 : 0);
@@ -1322,7 +1352,7 @@ class JobLog {
     if (top < this.top() || top > this.top() + this.view.clientHeight - 2 * this.pitch) this.scrollTo(top - this.view.clientHeight / 2);
     this.redraw();
     this.address();
-    this.announce(`${line.level} ${visible(line.message).slice(0, 300)}`);
+    this.announce(this.spoken(line));
   }
 
   onViewKey(event) {

@@ -16,7 +16,8 @@ __all__ = ["Entry"]
 _STANDARD: Final = frozenset({10, 20, 30, 40, 50})
 
 
-# Beyond it no date can be told, in whatever time zone: the last day but one of the year 9999.
+# Beyond them no date can be told, in whatever time zone: the second day of the year 1, the last but one of 9999.
+EARLIEST: Final = -62_135_510_400.0
 LATEST: Final = 253_402_128_000.0
 
 

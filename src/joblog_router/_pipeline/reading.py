@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
-from ..entry import Entry
+from ..entry import EARLIEST, LATEST, Entry
 from ..sinks.store import Selection, Summary
 from .text import clean
 
@@ -65,6 +65,13 @@ def foreign(text: str) -> ValueError:
     return ValueError(f"{str(text)[:40]!r} is not a cursor of this store: leave it out to begin with the newest lines")
 
 
+def datable(seconds: float) -> float:
+    """A time that a store has as one that a date can be told of: others' rows may have any."""
+    if EARLIEST <= seconds <= LATEST:
+        return seconds
+    return EARLIEST if seconds < 0 else LATEST
+
+
 def is_number(value: object) -> bool:
     """Whether `value` can be a position: a whole number from 0 on that a database takes."""
     return type(value) is int and 0 <= value < 2**63
@@ -74,7 +81,7 @@ def is_number(value: object) -> bool:
 
 
 def chooser(selection: Selection, since: float) -> Callable[[Entry], bool]:
-    """Whether an entry is selected and not older than `since`."""
+    """Whether an entry is selected and not older than `since`; 0 is since ever."""
     level, logger, text, origin, audience = selection
     below = logger + "."
     wanted = text.casefold()
@@ -82,7 +89,7 @@ def chooser(selection: Selection, since: float) -> Callable[[Entry], bool]:
     def is_wanted(entry: Entry) -> bool:
         return (
             entry.level >= level
-            and entry.created >= since
+            and (entry.created >= since or since <= 0)
             and (audience == "staff" or entry.audience == "all")
             and (not logger or entry.logger == logger or entry.logger.startswith(below))
             and (not origin or entry.origin == origin)
@@ -177,6 +184,7 @@ class Counting:
         """Count lines of one level and origin."""
         self._levels[level] = self._levels.get(level, 0) + count
         self._origins[origin] = None
+        first, last = datable(first), datable(last)
         self._first = first if self._first is None else min(self._first, first)
         self._last = last if self._last is None else max(self._last, last)
 

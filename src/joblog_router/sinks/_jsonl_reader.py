@@ -23,7 +23,7 @@ from .. import context
 from .._pipeline import reading
 from .._pipeline.escaping import escape_job_id
 from .._pipeline.text import clean
-from ..entry import LATEST, Entry
+from ..entry import Entry
 from ..exceptions import SinkUnavailableError
 from .store import ALL, Page, Selection, Summary
 
@@ -251,7 +251,7 @@ def _entry(line: bytes) -> Entry | None:
         # By position: by name it would take twice as long.
         return Entry(
             str(found["job_id"]),
-            min(float(found["created"]), LATEST),
+            reading.datable(float(found["created"])),
             int(level),
             str(found["logger"]),
             str(found["message"]),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
-from ...entry import LATEST, Entry
+from ..._pipeline.reading import datable
+from ...entry import Entry
 from .times import MICROSECONDS
 
 __all__ = ["READ_COLUMNS", "StoredRow", "entry_of", "place_of"]
@@ -44,7 +45,7 @@ def entry_of(row: StoredRow, job_id: str, namespace: str) -> Entry:
     # By position: by name it would take twice as long.
     return Entry(
         job_id,
-        min(created / MICROSECONDS, LATEST),
+        datable(created / MICROSECONDS),
         level,
         logger,
         message,

@@ -192,9 +192,11 @@ def test_attributes_that_somebody_takes_off_records_hide_nothing_of_what_the_cal
 @pytest.mark.parametrize("extra", [None, {"k": 1}])
 @pytest.mark.parametrize("name", ["pathname", "lineno", "created", "exc_info", "stack_info", "exc_text", "name"])
 def test_a_record_that_lacks_what_every_record_has_is_a_line_all_the_same(
-    name: str, extra: dict[str, Any] | None, spooled: bool, tmp_path: Path
+    name: str, extra: dict[str, Any] | None, spooled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is raised where it is logged, and two handlers of one sink still take it once."""
+    monkeypatch.setattr(attributes, "_are_slimmed", False)
+    attributes.DOUBTS[:] = [None]  # as in a new process
     sink = MemorySink()
     handlers = [JobLogHandler(sink=sink, fold=False, spool=str(tmp_path / "spool") if spooled else None) for _ in "12"]
     record = log.makeRecord("app", logging.WARNING, "f.py", 1, "hello %s", ("you",), None, extra=extra)

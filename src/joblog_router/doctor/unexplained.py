@@ -19,10 +19,7 @@ _LOOKS: Final = (
 )
 
 
-def unexplained(case: Case) -> Diagnosis:
-    """The verdict that is none."""
-    failed = [Evidence(name, result.error) for name, result in case.results.items() if result.error]
-    unseen = [Evidence(what, why) for what, probes, why in _LOOKS if not any(name in case.results for name in probes)]
+def _seen(case: Case) -> list[Evidence]:
     seen = [
         *job_evidence(case),
         *(stream_evidence(stream) for stream in case.streams),
@@ -31,6 +28,17 @@ def unexplained(case: Case) -> Diagnosis:
     ]
     if case.log and not case.log.get("lines"):
         seen.append(Evidence("log", "no line"))
+    return seen
+
+
+def unexplained(case: Case) -> Diagnosis:
+    """The verdict that is none."""
+    failed = [Evidence(name, result.error) for name, result in case.results.items() if result.error]
+    unseen = [Evidence(what, why) for what, probes, why in _LOOKS if not any(name in case.results for name in probes)]
+    try:
+        seen = _seen(case)
+    except Exception:
+        seen = []  # a probe of the project's own took the place of ours and says other things
     return Diagnosis(
         "unknown",
         "I don't know: nothing of what was looked at explains it.",

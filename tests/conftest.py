@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -11,6 +12,7 @@ import pytest
 
 from joblog_router import flush
 from joblog_router._pipeline import report
+from joblog_router._pipeline.router import router
 from tests.isolation import preserved_logging
 from tests.postgres import PgBouncer, PostgresServer, find_pgbouncer, find_postgres
 from tests.servers import NatsServer
@@ -21,13 +23,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _open_handlers() -> int:
+    return sum(len(channel.uses) for channel in router._snapshot())
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     """No test sees the logging configuration of another, its waiting lines, or that a cause was reported before."""
     report.forget()
+    spools = router.recovery.directories()
+    open_before = _open_handlers()
     with preserved_logging():
         yield
+    assert _open_handlers() <= open_before, "the test leaves a handler open, whose settings count on"
     assert flush(5), "the test leaves lines that cannot be stored, for which every later flush waits"
+    # The writer lets go of closed handlers' spools right after it answered.
+    until = time.monotonic() + 1
+    while not router.recovery.directories() <= spools and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,16 @@
-"""What several tests need: a configuration by dictConfig, and subprocesses that end."""
+"""What several tests need: a configuration by dictConfig, a wait for what nobody tells, and subprocesses that end."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import logging.config
 import os
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +60,21 @@ def entries(job_id: object = None) -> list[Entry]:
 def messages(job_id: object = None) -> list[str]:
     """The messages of `entries`."""
     return [entry.message for entry in entries(job_id)]
+
+
+def until(is_so: Callable[[], object], seconds: float = 20.0) -> None:
+    """Poll for what there is no event of: the doing of another process, or of a thread that nobody waits for."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"not so within {seconds:g} s"
+        time.sleep(0.01)
+
+
+async def auntil(is_so: Callable[[], object], seconds: float = 20.0) -> None:
+    """The same on an event loop, which goes on meanwhile."""
+    async with asyncio.timeout(seconds):
+        while not is_so():
+            await asyncio.sleep(0.01)
 
 
 def run_python(

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from joblog_router import JobLogHandler
+
 
 @dataclass(frozen=True)
 class _LoggerState:
@@ -44,6 +46,11 @@ def _loggers() -> list[logging.Logger]:
     return [logging.getLogger(), *(logger for logger in named if isinstance(logger, logging.Logger))]
 
 
+def _job_handlers() -> set[JobLogHandler]:
+    found = (reference() for reference in list(logging._handlerList))  # type: ignore[attr-defined]
+    return {handler for handler in found if isinstance(handler, JobLogHandler)}
+
+
 @contextmanager
 def preserved_logging() -> Iterator[None]:
     """Restore handlers, filters, levels and switches of all loggers, and the module's own settings, on exit.
@@ -58,6 +65,7 @@ def preserved_logging() -> Iterator[None]:
     raise_exceptions = logging.raiseExceptions
     last_resort = logging.lastResort
     show_warning = warnings.showwarning
+    job_handlers = _job_handlers()
     try:
         yield
     finally:
@@ -70,3 +78,6 @@ def preserved_logging() -> Iterator[None]:
         for logger in _loggers():
             before.get(logger, _FRESH).restore(logger)
         logging.disable(disabled_below)
+        # Handlers that stand behind others, or on no logger: their settings would count in the tests that follow.
+        for handler in _job_handlers() - job_handlers:
+            handler.close()

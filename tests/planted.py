@@ -27,6 +27,10 @@ _BASIC = base64.b64encode(b"jo:opensesame99").decode()
 _SEED = "SU" + "AM3ZJ7TQKXWBHVDYEFG2LNOPCR4S5U6AIQMEYUWZ7XHBDFJLNPRTVX2A"
 assert len(_SEED) == 58
 
+_SLACK = "T0AAAAAA0/B0BBBBBB0/" + "abcdefghijklmnopqrstuvwx"
+_DISCORD = "abcDEF_ghijklmnop-" + "qrstuvwxyz0123456789"
+_TELEGRAM = "AAEhBOweik6ad9r_" + "QXMENQjcrGbqCr4K-pc"
+
 # What the tests register, as an application does with what it read from a vault.
 REGISTERED = "Tr0ub4dor&3 ünï/+"
 
@@ -100,6 +104,19 @@ PLANTED = [
         "sent " + base64.b64encode(f"ab:{REGISTERED}.".encode()).decode(),
         base64.b64encode(f"ab:{REGISTERED}.".encode()).decode()[4:-4],
     ),
+    Planted(
+        "Slack webhook in an error of requests",
+        f"HTTPSConnectionPool(host='hooks.slack.com', port=443): Max retries exceeded with url: /services/{_SLACK}",
+        _SLACK,
+    ),
+    Planted("Slack webhook as urllib3 tells it", f'hooks.slack.com:443 "POST /services/{_SLACK} HTTP/1.1" 200', _SLACK),
+    Planted("Slack webhook without a scheme", f"posting to hooks.slack.com/services/{_SLACK}", _SLACK),
+    Planted("trigger of a Slack workflow", f"POST /triggers/{_SLACK}", _SLACK),
+    Planted("Discord webhook without a scheme", f"to discord.com/api/webhooks/123456789012345678/{_DISCORD}", _DISCORD),
+    Planted("Discord webhook as urllib3 tells it", f"POST /api/v10/webhooks/123456789012345678/{_DISCORD}", _DISCORD),
+    Planted("Telegram bot's URL", f"POST https://api.telegram.org/bot123456789:{_TELEGRAM}/getMe", _TELEGRAM),
+    Planted("Telegram bot's path", f"retries exceeded with url: /bot123456789:{_TELEGRAM}/getMe", _TELEGRAM),
+    Planted("password in a table", "password            : open-sesame-8", "open-sesame-8"),
 ]
 
 INNOCENT = [
@@ -142,5 +159,10 @@ INNOCENT = [
     "S3 bucket eu-west-1/AKIAdocs/readme.txt",
     "ünïcödé, 漢字, עברית: nothing to hide",
     "compass=12 trespassing: none",
+    "GET /services/TEAMS/list and /api/webhooks/17/deliveries",
+    "GET /services/Transport/B7 200, /workflows/T1",
+    "writing /srv/bots/bot7: 12 items",
+    "eyJhIjogMX0 is JSON in base64. No token",
+    "password        : required",
     "[redacted] was here already, password=[redacted]",
 ]

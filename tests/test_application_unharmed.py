@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 import sys
 import threading
 from typing import Any
 
 import pytest
 
-from joblog_router import JobLogHandler, aflush, flush, job_context, stats
+from joblog_router import JobLogHandler, aflush, completeness, flush, job_context, stats
 from joblog_router.entry import Entry
-from tests.helpers import configure, entries, messages, run_python
+from tests.helpers import SRC, configure, entries, messages, run_python
 
 log = logging.getLogger("app")
 
@@ -52,6 +54,26 @@ def test_a_message_that_cannot_be_formatted_is_kept_in_parts() -> None:
     ]
     assert len(kept) == 5
     assert all(entry.fields["format_error"] is True for entry in kept)
+
+
+def test_a_text_that_fails_in_every_way_is_a_line_that_says_so() -> None:
+    """Not even its parts can be kept; the line is there all the same, and counted."""
+
+    class Unspeakable(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+        def __format__(self, spec: str) -> str:
+            raise RuntimeError("no text")
+
+    configure()
+    with job_context(1):
+        log.info(Unspeakable("x"), "argument")
+    (entry,) = entries()
+    assert (entry.message, entry.n) == ("<this line's message could not be formatted>", 1)
+    assert entry.fields == {"format_error": True}
 
 
 def test_repr_that_logs_or_recurses_ends() -> None:
@@ -181,6 +203,31 @@ def test_exceptions_are_rendered_with_chain_notes_and_groups() -> None:
     assert "OSError: one" in group
     assert "TypeError: two" in group
     assert "Stack (most recent call last)" in stack
+
+
+def test_what_an_exception_interrupted_is_shown_unless_it_is_suppressed() -> None:
+    """As Python prints it: an error met while another was handled with that one, `from None` without."""
+    configure()
+
+    def fail(suppressed: bool) -> None:
+        try:
+            raise KeyError("inner")
+        except KeyError:
+            if suppressed:
+                raise ValueError("outer") from None
+            raise ValueError("outer")  # noqa: B904 - this is what is tested
+
+    with job_context(1):
+        for suppressed in (False, True):
+            try:
+                fail(suppressed)
+            except ValueError:
+                log.exception("failed")
+    whole, alone = (entry.exception or "" for entry in entries())
+    assert "KeyError: 'inner'" in whole
+    assert "During handling of the above exception, another exception occurred" in whole
+    assert "KeyError: " not in alone
+    assert alone.endswith("ValueError: outer")
 
 
 def test_groups_of_groups_are_kept_in_part() -> None:
@@ -358,6 +405,34 @@ def test_what_does_not_fit_is_dropped_and_counted() -> None:
     assert [entry.n for entry in kept] == list(range(1, len(kept) + 1))
 
 
+def test_exactly_as_many_lines_wait_as_may_of_each_level() -> None:
+    """With room for a hundred DEBUG has 80, INFO 10 more, what is above the rest; not a line more."""
+    release = threading.Event()
+    reached = threading.Event()
+
+    class Stuck:
+        def write(self, entries: Any) -> None:
+            reached.set()
+            assert release.wait(20)
+
+        def close(self) -> None:
+            pass
+
+    logging.getLogger().addHandler(JobLogHandler(fold=False, sink=Stuck(), capacity=100))
+    logging.getLogger().setLevel(logging.DEBUG)
+    waiting = []
+    with job_context(1):
+        log.debug("first")
+        assert reached.wait(10)
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.DEBUG):
+            for number in range(100):
+                log.log(level, "line %d", number)
+            waiting.append(completeness(1)["Stuck"]["waiting"])
+    release.set()
+    assert flush(10)
+    assert waiting == [80, 90, 100, 100]
+
+
 def test_flush_on_the_writer_thread_returns_at_once() -> None:
     """A sink that flushes does not wait for itself."""
     answers: list[bool] = []
@@ -454,6 +529,43 @@ def test_an_application_that_only_logs_at_exit_loses_nothing(tmp_path: Any) -> N
     assert result.returncode == 0
     assert result.stderr == ""
     assert len((tmp_path / "1.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.timeout(60)
+def test_a_full_stderr_that_nobody_reads_holds_nothing_back(tmp_path: Any) -> None:
+    """What there is to say waits; lines are stored, flush returns, and the process ends."""
+    script = tmp_path / "full.py"
+    script.write_text(
+        """
+import fcntl, logging, os
+from joblog_router import JobLogHandler, flush, job_context
+fcntl.fcntl(2, fcntl.F_SETFL, os.O_NONBLOCK)
+for size in (4096, 1):
+    try:
+        while True:
+            os.write(2, b"x" * size)
+    except BlockingIOError:
+        pass
+fcntl.fcntl(2, fcntl.F_SETFL, 0)
+handler = JobLogHandler(sink="memory", fold=False)
+logging.getLogger().addHandler(handler)
+with job_context(7):
+    logging.warning("a reason to speak", extra={"job_id": 8})
+    for number in range(5):
+        logging.warning("line %d", number)
+print(flush(10), len(handler.sink.entries()), flush=True)
+"""
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read().split() == ["True", "5"]
+        assert process.wait(20) == 0
 
 
 def test_a_proxy_in_extra_is_not_woken() -> None:

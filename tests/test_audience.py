@@ -45,6 +45,25 @@ def audiences(rows: list[Entry]) -> dict[str, str]:
     return {row.message: row.audience for row in rows}
 
 
+def test_lines_for_staff_and_for_all_are_never_counted_in_one_row() -> None:
+    """One call site through which loggers of both speak: folding shows neither in the tally of the other."""
+    configure(fold=True, staff=["app.billing"])
+
+    def done(logger: str, what: str) -> None:
+        logging.getLogger(logger).info("done with %r", what)
+
+    with job_context(1):
+        for number in range(7):
+            done("app.shop", f"basket {number}")
+        for number in range(7):
+            done("app.billing", f"card of Mrs. Smith, {number}")
+        done("app.shop", "basket 99")
+    found = [(entry.audience, entry.logger, str(entry.message), str(dict(entry.fields))) for entry in entries(1)]
+    assert len([each for each in found if "folded" in each[3]]) == 2
+    for audience, logger, *texts in found:
+        assert (audience == "staff") == (logger == "app.billing") == ("Smith" in "".join(texts)), found
+
+
 EXPECTED = {"for all": "all", "for staff": "staff"}
 
 

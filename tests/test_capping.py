@@ -198,6 +198,17 @@ def test_flushes_again_and_again_do_not_get_around_the_limit() -> None:
     assert stored[6400] <= 100 + 6 * 50
 
 
+def test_a_job_that_is_twice_as_long_keeps_half_as_many_lines_more() -> None:
+    """Where it is flushed all the time: 5 at the beginning, 5 behind them, and 5 more whenever its length doubled."""
+    configure(max_lines=10)
+    with job_context(1):
+        for number in range(1, 101):
+            log.info("line %d", number)
+            if number % 10 == 0:
+                assert flush(10)
+    assert sum("left_out" not in row.fields for row in entries(1)) == 5 + 5 + 3 * 5
+
+
 def test_the_marker_shows_nothing_of_the_lines_it_stands_for() -> None:
     """Neither their texts nor their fields: some may have been for staff."""
     configure(max_lines=10)

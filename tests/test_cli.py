@@ -406,4 +406,6 @@ def test_the_doctor_finds_a_job_that_logs_healthy_where_no_queue_is_configured(
     assert "job 3: The job is healthy as far as its log tells: 2 lines" in ran.lines[0]
     assert "likely (healthy)" in ran.out
     assert "DOCTOR['NATS']" in ran.out
-    assert "I don't know" in Ran("doctor", "1", "--store", f"jsonl:{directory}").out
+    unknown = Ran("doctor", "1", "--store", f"jsonl:{directory}").out
+    assert "I don't know" in unknown
+    assert "  job:        its row was not looked at: JOB_MODEL" in unknown

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.helpers import until
 from tests.postgres import USER, PostgresServer
 
 SURVEY = Path(__file__).resolve().parent.parent / "examples" / "survey"
@@ -260,10 +260,7 @@ def test_a_killed_demo_leaves_no_process(demo: Demo, folder: Path) -> None:
     process.stdout.readline()
     process.kill()
     process.communicate(timeout=10)
-    deadline = time.monotonic() + 10
-    while processes_in(folder) and time.monotonic() < deadline:
-        time.sleep(0.01)  # the kernel sends the signal; nobody tells when it has arrived
-    assert processes_in(folder) == []
+    until(lambda: processes_in(folder) == [])
 
 
 def test_colour_can_be_asked_for(demo: Demo) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from joblog_router import Entry, aflush, flush, job_context, stats
-from joblog_router._pipeline.folding import KEPT, shape_of
+from joblog_router._pipeline import folding
+from joblog_router._pipeline.folding import KEPT, Folder, shape_of
+from joblog_router._pipeline.scopes import JobScope
 from joblog_router.sinks import MemorySink
-from tests.helpers import configure, entries, job_handler, run_python
+from tests.helpers import auntil, configure, entries, job_handler, run_python
 
 log = logging.getLogger("app")
 
@@ -111,20 +113,15 @@ def test_folding_can_be_off_for_a_handler_and_for_loggers() -> None:
 
 async def test_a_run_that_stops_is_told_within_seconds_without_a_flush() -> None:
     """A live reader sees the true count soon after the last line, though nobody flushed."""
-    import asyncio
-
     handler = configure(fold=True)
+    sink = handler.sink
+    assert isinstance(sink, MemorySink)
     with job_context(1):
         for number in range(KEPT + 7):
             log.info("line %d", number)
-    for _ in range(100):
-        rows = handler.sink.entries(1)  # type: ignore[attr-defined]
-        if rows and rows[-1].fields.get("folded") == 7:
-            break
-        await asyncio.sleep(0.05)
-    assert rows[-1].fields["folded"] == 7
+    await auntil(lambda: [row for row in sink.entries(1) if row.fields.get("folded") == 7], 5)
     assert await aflush()
-    assert len(handler.sink.entries(1)) == KEPT + 1  # type: ignore[attr-defined]
+    assert len(sink.entries(1)) == KEPT + 1
 
 
 def test_rows_and_tallies_come_in_the_order_of_their_numbers() -> None:
@@ -327,6 +324,48 @@ def test_a_flush_without_a_writer_thread_tells_what_is_owed() -> None:
     finally:
         router._writer.resume()
     assert shown(rows)[-1].fields["folded"] == 30 - KEPT
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_job_that_goes_on_soon_goes_on_with_its_runs(is_over: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened again within seconds, its similar lines are counted on; later, here at once, the first are stored anew."""
+    monkeypatch.setattr(folding, "_FORGET", -1.0 if is_over else 60.0)
+    configure(fold=True)
+    for _ in range(2):
+        with job_context(1):
+            for number in range(20):
+                log.info("line %d", number)
+        assert flush(10)
+    lines = [entry for entry in entries(1) if "fold" not in entry.fields]
+    assert len(lines) == KEPT * (2 if is_over else 1)
+    assert sum(row.fields["folded"] for row in shown(entries(1)) if "fold" in row.fields) == 40 - len(lines)
+
+
+def test_a_run_is_told_a_moment_after_its_last_line() -> None:
+    """Not after its first: while it goes on its count is told now and then only."""
+    folder, scope = Folder(), JobScope("1")
+    due = []
+    for number in range(KEPT + 3):
+        folder.pass_on(Entry("1", 0.0, 20, "app", f"line {number}", None, {}, "", 0, "here", number, number), scope)
+        due.append(folder.next_due())
+    first, second, third = due[KEPT:]
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert first < second < third
+
+
+def test_a_run_that_makes_room_for_others_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten thousand, here one: those that were quiet longest are forgotten, their counts are not."""
+    monkeypatch.setattr(folding, "_MAX_RUNS", 1)
+    monkeypatch.setattr(folding, "QUIET", 60.0)
+    folder, scope = Folder(), JobScope("1")
+    for run in ("first", "second"):
+        for number in range(KEPT + 3):
+            text = f"{run} {number}"
+            folder.pass_on(Entry("1", 0.0, 20, "app", text, None, {}, "", 0, "here", number, number), scope)
+    assert [(row.message, row.fields["folded"]) for row in folder.due()] == [(f"first {KEPT + 2}", 3)]
+    assert [(row.message, row.fields["folded"]) for row in folder.due(True)] == [(f"second {KEPT + 2}", 3)]
 
 
 def test_a_line_with_the_fields_of_a_tally_is_a_line() -> None:

@@ -286,8 +286,9 @@ class Node:
     def __del__(self):
         log.info("freed", extra={"job_log_id": "finalizer"})
 def handler(number, frame):
-    with job_context("signal"):
-        log.info("signal")
+    # Enters no scope: before Python 3.12, where a collection may begin in the middle of setting a context variable, one
+    # that is set by a signal in a finalizer then frees what the interpreter is reading, whosever variables they are.
+    log.info("signal", extra={"job_log_id": "signal"})
 def busy(index):
     number = 0
     with job_context(index):

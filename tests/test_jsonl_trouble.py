@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,12 @@ def test_lines_that_are_longer_than_a_block_are_read_both_ways(tmp_path: Path) -
         if not page.more:
             break
     assert forwards == names
+
+
+@pytest.mark.parametrize("created", ["NaN", "-Infinity", "-1e13", "1e13"])
+def test_a_time_that_is_no_date_is_read_as_the_nearest(tmp_path: Path, created: str) -> None:
+    """A file may be anybody's: a line of it has a time that a date can be told of."""
+    line = json.dumps({"job_id": "7", "level": "INFO", "logger": "x", "message": "odd", "origin": "o", "seq": 1})
+    (tmp_path / "7.jsonl").write_text(f'{line[:-1]}, "created": {created}}}\n')
+    (found,) = JsonLinesSink(tmp_path).newest("7").entries
+    assert dt.datetime.fromtimestamp(found.created, dt.UTC).year in (1, 9999)

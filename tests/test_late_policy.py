@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import sys
 import threading
@@ -57,19 +58,20 @@ def test_the_policy_for_all_loggers() -> None:
     assert messages() == ["from app.results", "from app.results.noise", "from other"]
 
 
-def test_the_grace_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many seconds after the scope has closed, the record is in no job's log again."""
+@pytest.mark.parametrize("grace", [5, 0])
+def test_the_grace_ends(grace: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many seconds after the scope has closed, the record is in no job's log again; with none, at once."""
     now = [100.0]
     monkeypatch.setattr(resolve.time, "monotonic", lambda: now[0])
-    configure(late={"app": "mark"}, late_grace=5)
+    configure(late={"app": "mark"}, late_grace=grace)
     with job_context("1"):
         log_late = carry(lambda: results.info("at %s", now[0]))
     log_late()
-    now[0] = 105.0
+    now[0] = 100.0 + grace
     log_late()
-    now[0] = 105.1
+    now[0] = 100.1 + grace
     log_late()
-    assert messages() == ["at 100.0", "at 105.0"]
+    assert messages() == ["at 100.0", f"at {100.0 + grace}"]
 
 
 def test_filter_and_handler_agree_on_a_late_record() -> None:
@@ -215,7 +217,7 @@ async def _outlive() -> None:
     await asyncio.gather(*tasks)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="the next test is for older Pythons")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the last test is for older Pythons")
 @pytest.mark.parametrize("wanted", [True, False])
 def test_tasks_that_outlive_their_scope_are_reported_by_name(wanted: bool, capfd: pytest.CaptureFixture[str]) -> None:
     """Once per coroutine function, with its place; not those of an inner scope of the same job; off by default."""
@@ -227,10 +229,61 @@ def test_tasks_that_outlive_their_scope_are_reported_by_name(wanted: bool, capfd
     assert all("_poll (" in line and "job '1'" in line for line in told)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the last test is for older Pythons")
+def test_only_tasks_of_the_job_that_has_ended_are_reported(capfd: pytest.CaptureFixture[str]) -> None:
+    """Not one of nobody, nor one with a job of its own by now; one of an inner scope when the outer one ends."""
+    configure(report_tasks=True)
+
+    async def of_nobody(go: asyncio.Event) -> None:
+        await go.wait()
+
+    async def on_its_own(go: asyncio.Event) -> None:
+        with job_context("2"):
+            await go.wait()
+
+    async def work() -> None:
+        go = asyncio.Event()
+        tasks = [asyncio.create_task(of_nobody(go))]
+        with job_context("1"):
+            tasks.append(asyncio.create_task(on_its_own(go)))
+            with job_context("1"):
+                tasks.append(asyncio.create_task(_poll(go)))
+            await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(work())
+    entries()
+    (told,) = [line for line in capfd.readouterr().err.splitlines() if "goes on after it" in line]
+    assert "_poll (" in told
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the last test is for older Pythons")
+def test_tasks_that_cannot_be_looked_at_are_said_to_be(capfd: pytest.CaptureFixture[str]) -> None:
+    """Once; the block ends as ever."""
+    configure(report_tasks=True)
+
+    class Opaque(asyncio.Task[None]):
+        def get_context(self) -> contextvars.Context:
+            raise RuntimeError("not shown")
+
+    async def work() -> None:
+        for _ in range(2):
+            with job_context("1"):
+                task = Opaque(_poll(asyncio.Event()))
+            task.cancel()
+
+    asyncio.run(work())
+    entries()
+    assert capfd.readouterr().err.count("tasks that outlive their job could not be listed: RuntimeError") == 1
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="there it can be had")
 def test_an_old_python_says_that_it_cannot_report_tasks(capfd: pytest.CaptureFixture[str]) -> None:
     """One line, and everything else works."""
     configure(report_tasks=True)
     asyncio.run(_outlive())
     entries()
-    assert capfd.readouterr().err.count("report_tasks needs Python 3.12") == 1
+    told = capfd.readouterr().err
+    assert told.count("report_tasks needs Python 3.12") == 1
+    assert "outlive" not in told

@@ -79,7 +79,7 @@ async def test_one_detached_object_serves_many_tasks() -> None:
     """A shared `detached()` gives each task its own job back."""
     configure()
     shared = detached()
-    inside = asyncio.Barrier(2)
+    inside, left = asyncio.Barrier(2), asyncio.Event()
 
     async def job(name: str) -> None:
         with job_context(name):
@@ -87,7 +87,8 @@ async def test_one_detached_object_serves_many_tasks() -> None:
                 await inside.wait()
                 log.info("nobody")
                 if name == "A":
-                    await asyncio.sleep(0.01)
+                    await left.wait()
+            left.set()
             log.info("line of %s", name)
 
     await asyncio.gather(job("A"), job("B"))
@@ -145,6 +146,70 @@ def test_a_scope_left_in_another_context_opens_nothing_there(opened: Callable[[]
     with job_context("B"):
         log.info("of B")
     assert messages() == ["of B"]
+
+
+def test_one_context_object_that_is_in_use_several_times_is_left_newest_first() -> None:
+    """Also from a context that knows of none of its scopes."""
+    shared = job_context(7)
+    first = shared.__enter__()
+    second = shared.__enter__()
+    third = shared.__enter__()
+    closed = []
+    for _ in range(3):
+        contextvars.Context().run(shared.__exit__, None, None, None)
+        closed.append((first.closed, second.closed, third.closed))
+    assert closed == [(False, False, True), (False, True, True), (True, True, True)]
+
+
+def test_a_generator_leaves_the_newest_scope_of_one_context_object_first() -> None:
+    """Between its items nobody else sees either of them."""
+    shared = job_context(7)
+
+    def items() -> Iterator[tuple[bool, bool]]:
+        with shared as first:
+            with shared as second:
+                yield first.closed, second.closed
+            yield first.closed, second.closed
+        yield first.closed, second.closed
+
+    seen = []
+    for item in items():
+        seen.append(item)
+        assert current_job() is None
+    assert seen == [(False, False), (False, True), (True, True)]
+
+
+@pytest.mark.parametrize("how", ["carry", "wrap_stream"])
+def test_code_that_leaves_a_scope_open_disturbs_nobody(how: str) -> None:
+    """A step or a carried call enters a scope and never leaves it: nothing is raised, its caller is given all."""
+    configure()
+
+    class Rows:
+        """An iterator that is no generator."""
+
+        left = 2
+
+        def __iter__(self) -> Rows:
+            return self
+
+        def __next__(self) -> str:
+            if not self.left:
+                raise StopIteration
+            self.left -= 1
+            job_context("B").__enter__()
+            log.info("row")
+            return "row"
+
+    def consume() -> list[str]:
+        if how == "wrap_stream":
+            return list(wrap_stream("A", Rows()))
+        with job_context("A"):
+            call = carry(lambda: list(Rows()))
+        return call()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(consume).result(10) == ["row", "row"]
+    assert found() == [("B", "row")] * 2
 
 
 def test_carry_leaves_a_reused_thread_as_it_was() -> None:

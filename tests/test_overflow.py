@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import logging
+import math
+import os
 import statistics
 import threading
 import time
@@ -13,6 +16,11 @@ from pathlib import Path
 import pytest
 
 from joblog_router import Entry, JobLogHandler, SinkUnavailableError, completeness, flush, job_context, stats
+from joblog_router._pipeline import completeness as completeness_module
+from joblog_router._pipeline import missing, overflow, quarantine
+from joblog_router._pipeline.completeness import JobCounts
+from joblog_router._pipeline.missing import Missing
+from joblog_router._pipeline.overflow import Bounds, Overflow
 from joblog_router._pipeline.text import MAX_MESSAGE
 from joblog_router.cli import main
 from tests import spool_trials
@@ -82,7 +90,8 @@ def test_debug_goes_first_then_info_and_warnings_last(gate: Gate) -> None:
     assert kept.count(logging.WARNING) >= 20
     assert kept.count(logging.DEBUG) <= 80
     assert kept.count(logging.INFO) > 0
-    assert kept.count(logging.WARNING) > kept.count(logging.INFO)
+    # Not more where the writer comes to make room only after all of them were logged.
+    assert kept.count(logging.WARNING) >= kept.count(logging.INFO)
     assert len(kept) <= 130
 
 
@@ -141,6 +150,93 @@ def test_a_marker_names_the_times_of_the_first_and_the_last_line_it_stands_for(g
     assert min(marker.fields["first"] for marker in markers) < min(
         entry.created for entry in gate.written if entry.logger == "app"
     )
+
+
+def test_markers_follow_one_another_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stands for what was dropped since the one before, and they come once a second at most: here a minute."""
+    monkeypatch.setattr(overflow, "_TELL_EVERY", 60.0)
+    bounds, jobs = Overflow(Bounds(10)), JobCounts()
+    bounds.drop("", "1", logging.INFO, 1.0)
+    bounds.drop("", "1", logging.INFO, 2.0)
+    (first,) = bounds.rows("here", True, jobs)
+    bounds.drop("", "1", logging.INFO, 3.0)
+    assert list(bounds.rows("here", False, jobs)) == []
+    due = bounds.next_due()
+    assert due is not None
+    assert due > time.monotonic()
+    (second,) = bounds.rows("here", True, jobs)
+    assert (first.fields["first"], first.fields["last"], first.fields["dropped"]) == (1.0, 2.0, 2)
+    assert (second.fields["first"], second.fields["last"], second.fields["dropped"]) == (2.0, 3.0, 1)
+
+
+def test_jobs_whose_dropped_lines_are_told_of_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten thousand jobs at a time, here two, is told how many lines were dropped; of others the sum is counted."""
+    monkeypatch.setattr(overflow, "_MOST_JOBS", 2)
+    bounds, jobs = Overflow(Bounds(10)), JobCounts()
+
+    def told(*dropped: str) -> list[str]:
+        for job in dropped:
+            bounds.drop("", job, logging.INFO, 1.0)
+        return [row.job_id for row in bounds.rows("here", True, jobs)]
+
+    assert told("1", "2", "3") == ["1", "2"]
+    assert bounds.dropped.value() == 3
+    assert told("1") == ["1"]
+    assert told("1", "3") == ["1", "3"]
+
+
+def test_the_account_of_a_job_that_goes_on_is_kept_however_many_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was touched longest ago is forgotten first: of five thousand, here of two."""
+    monkeypatch.setattr(completeness_module, "_MOST_JOBS", 2)
+    jobs = JobCounts()
+    for number in range(10):
+        jobs.at(("", "long")).stored += 1
+        jobs.at(("", str(number))).stored += 1
+    known = jobs.get(("", "long"))
+    assert known is not None
+    assert known.stored == 10
+    assert [number for number in range(10) if jobs.get(("", str(number)))] == [9]
+
+
+def test_a_job_is_told_what_it_lacks_once_and_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many jobs the newest, here two; of many scopes the last, here one: those of others are not waited for."""
+    monkeypatch.setattr(missing, "_MOST_JOBS", 2)
+    monkeypatch.setattr(missing, "_MOST_SCOPES", 1)
+    lacking, jobs = Missing(), JobCounts()
+
+    def told(*noted: str) -> list[str]:
+        for job in noted:
+            lacking.note(("", job))
+        counts = {"emitted": 2, "stored": 1, "folded": 0, "dropped": 1, "quarantined": 0, "waiting": 0}
+        rows = list(lacking.rows("here", True, jobs, lambda namespace, job_id: counts))
+        assert all((row.path, row.line, row.seq, row.n) == ("", 0, 0, 0) for row in rows)
+        return [row.job_id for row in rows]
+
+    assert told("1", "2", "3") == ["2", "3"]
+    assert not lacking.owes()
+    assert lacking.next_due() is None
+    assert told("2", "3") == [], "nothing more is missing"
+    with job_context("4") as four, job_context("5") as five:
+        for scope in (four, five):
+            lacking.saw(scope)
+        assert told("5") == []
+        assert not lacking.owes(), "its scope is open"
+        lacking.note(("", "4"))
+        assert lacking.owes(), "its scope is not known any more"
+
+
+def test_the_scope_of_a_job_that_goes_on_is_known_however_many_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was seen last, if not for the first time: its end is waited for."""
+    monkeypatch.setattr(missing, "_MOST_SCOPES", 2)
+    lacking = Missing()
+    with job_context("long") as long:
+        for number in range(10):
+            lacking.saw(long)
+            with job_context(number) as other:
+                lacking.saw(other)
+        lacking.note(("", "long"))
+        assert not lacking.owes()
+    assert lacking.owes()
 
 
 def test_the_end_of_a_scope_tells_what_is_missing_and_only_then(gate: Gate) -> None:
@@ -222,6 +318,48 @@ def test_what_becomes_of_a_jobs_lines_adds_up(gate: Gate) -> None:
     assert done["stored"] == sum(entry.logger == "app" and "fold" not in entry.fields for entry in sink.written)
 
 
+class Level(int, enum.Enum):
+    """As some projects name their levels."""
+
+    INFO = 20
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stored"),
+    [
+        ("levelno", Level.INFO, 20),
+        ("levelno", True, 1),
+        ("levelno", 20.5, 20),
+        ("levelno", "INFO", 20),
+        ("levelno", None, 20),
+        ("lineno", "12", 12),
+        ("lineno", None, 0),
+        ("created", math.nan, None),
+        ("created", math.inf, None),
+        ("created", 1_764_000_000_000.0, None),
+        ("created", 10**400, None),
+        ("created", "2026-01-01", None),
+        ("created", 1_764_000_000, 1_764_000_000.0),
+    ],
+)
+def test_what_no_store_can_hold_in_a_record_is_made_into_what_each_can(
+    gate: Gate, name: str, value: object, stored: object
+) -> None:
+    """A time that is none is that of storing; and all are of the types that an entry has."""
+    handler = add(gate)
+    gate.is_open = True
+    record = log.makeRecord("app", logging.INFO, "f.py", 1, "odd", (), None)
+    setattr(record, name, value)
+    before = time.time()
+    with job_context(1):
+        handler.handle(record)
+    assert flush(10)
+    (entry,) = gate.written
+    assert (type(entry.created), type(entry.level), type(entry.line)) == (float, int, int)
+    found = {"levelno": entry.level, "lineno": entry.line, "created": entry.created}[name]
+    assert before <= found <= time.time() if stored is None else found == stored
+
+
 def test_a_text_that_is_too_long_is_cut_and_is_a_line_like_any_other(gate: Gate) -> None:
     """It says that it was cut; nothing tells of an error."""
     add(gate)
@@ -288,6 +426,37 @@ def test_a_refused_line_is_kept_beside_the_spool(gate: Gate, tmp_path: Path) -> 
     assert [line["message"] for line in lines] == [f"poison {number}" for number in range(0, 30, 3)]
     assert {line["reason"] for line in lines} == {"ValueError: refused"}
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_refused_lines_leave_no_file_open(gate: Gate, tmp_path: Path) -> None:
+    """However many a store refuses: the application has its descriptors for itself."""
+    add(gate, spool=tmp_path / "spool")
+    gate.is_open, gate.refuses = True, "poison"
+
+    def descriptors() -> int:
+        with job_context(1):
+            for number in range(20):
+                log.info("poison %d" if number % 2 else "good %d", number)
+        assert flush(20)
+        return len(os.listdir("/dev/fd"))  # noqa: PTH208 - no files
+
+    assert descriptors() + 5 > descriptors()
+
+
+def test_that_no_more_refused_lines_are_kept_is_said(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Once, with the file that is full."""
+    monkeypatch.setattr(quarantine, "_MOST_BYTES", 1000)
+    add(gate, spool=tmp_path / "spool")
+    gate.is_open, gate.refuses = True, "poison"
+    with job_context(1):
+        for number in range(30):
+            log.info("poison %d", number)
+    assert flush(20)
+    (file,) = (tmp_path / "spool").glob("*.quarantine.jsonl")
+    assert 1 <= len(file.read_text().splitlines()) < 30
+    assert capfd.readouterr().err.count(f"{str(file)!r} has") == 1
 
 
 # --- real stores that are away -------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ import json
 import logging
 import random
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -131,12 +133,20 @@ def test_no_planted_secret_reaches_files_callables_loggers(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.kind)
 def test_each_kind_is_masked_wherever_it_stands(planted: Planted) -> None:
-    """At the start, in the middle, in brackets and quotes; and masking it again changes nothing."""
+    """At the start, in the middle, in brackets; what is before it stays, and masking it again changes nothing."""
     for line in (planted.line, f"[{planted.line}]", f"x: {planted.line} and more", f"{planted.line}\n{planted.line}"):
         masked = STANDARD.text(line)
         assert planted.secret not in masked
         assert MASK in masked
+        assert masked.startswith((line[0], MASK))
         assert STANDARD.text(masked) == masked
+
+
+def test_a_web_token_may_be_long() -> None:
+    """One with a certificate in its header; a picture in base64 that begins like one stays."""
+    assert STANDARD.text(f"got eyJ{'x5c0' * 500}.eyJzdWIi.c2lnbmF0dXJl now") == f"got {MASK} now"
+    picture = "eyJ" + "QUJDREVG" * 500
+    assert STANDARD.text(f"{picture}. And more") == f"{picture}. And more"
 
 
 @pytest.mark.parametrize("line", INNOCENT)
@@ -206,10 +216,27 @@ def test_a_registered_secret_is_masked_from_then_on() -> None:
         ('with "quotes"', r'with \\"quotes\\"'),
         ('with "quotes"', r"with \\\"quotes\\\""),
         ("it's 1\ttab", r"it's 1\ttab"),
+        ("it's 1 value", r"it\'s 1 value"),
+        ("käse-brot", repr("käse-brot".encode())[2:-1]),
+        ("käse-brot", repr("käse-brot".encode("latin-1"))[2:-1]),
+        ("käse-brot", ascii("käse-brot")[1:-1]),
+        ("käse/brot", r"k\u00e4se\/brot"),
+        ("käse/brot", r"käse\/brot"),
+        ("a&b<c>d='e'", r"a\u0026b\u003cc\u003ed='e'"),
+        ("a&b<c>d='e'", r"a\u0026b\u003cc\u003ed\u003d\u0027e\u0027"),
+        ("a&b<c>d='e'", r"a\u0026b\u003Cc\u003Ed='e'"),
+        ("a&b<c>d='e'", r"a\\u0026b\\u003cc\\u003ed='e'"),
+        ("a&b<c>d='e'", "a&amp;b&lt;c&gt;d=&#x27;e&#x27;"),
+        ("a&b<c>d='e'", "a&amp;b&lt;c&gt;d=&#39;e&#39;"),
+        ("a&b<c>d='e'", "a&amp;b&lt;c&gt;d='e'"),
+        ("nul\0inside", "nul\u2400inside"),
+        ("nul\0inside", r"nul\x00inside"),
+        ("nul\0inside", r"nul\u0000inside"),
+        ("not \udce4 UTF-8", r"not \udce4 UTF-8"),
     ],
 )
 def test_a_registered_secret_is_found_as_others_write_it(secret: str, written: str) -> None:
-    """In a URL, a form, JSON, a repr, and escaped twice."""
+    """In a URL, a form, JSON (PHP, Go, Django and Gson have their own ways), HTML, a repr, as stores take it, twice."""
     assert register_secret(secret)
     assert STANDARD.text(f"a {secret} b") == f"a {MASK} b"
     assert STANDARD.text(f"a={written}&b") == f"a={MASK}&b"
@@ -226,6 +253,59 @@ def test_a_registered_secret_is_found_in_base64(secret: str, before: bytes, behi
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         text = encode(raw).decode()
         assert STANDARD.text(f"got {text}") == f"got {text[:begin]}{MASK}{text[end:]}"
+
+
+_KEY = bytes.fromhex("8f1ce3a99b00ff5ed2c7b8a1f00d9e44277aa31c4d5e6f70819a2b3c4d5e6f20")
+_IN_BASE64 = base64.b64encode(_KEY).decode()
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (_IN_BASE64, f"{MASK}{_IN_BASE64[-2:]}"),
+        (_KEY.hex(), MASK),
+        (_KEY.hex().upper(), MASK),
+        (_KEY.hex(":"), MASK),
+        (_KEY.hex(":").upper(), MASK),
+        (repr(_KEY), f'b"{MASK}"'),
+        (repr(b'"' + _KEY), f"b'\"{MASK}'"),
+        (json.dumps({"key": repr(_KEY)}), '{"key": "b\\"' + MASK + '\\""}'),
+        (quote(_KEY), MASK),
+        (re.sub("%..", lambda match: match[0].lower(), quote(_KEY)), MASK),
+        (json.dumps({"key": _KEY.hex()}), f'{{"key": "{MASK}"}}'),
+    ],
+)
+def test_a_key_in_bytes_is_found_however_it_is_shown(written: str, shown: str) -> None:
+    """Bytes that are no text: base64, hexadecimal digits, repr, URL."""
+    assert register_secret(_KEY)
+    assert STANDARD.text(f"the key: {written} and more") == f"the key: {shown} and more"
+    assert not secrets.holds_no_secret(f"nothing\nthe key {written}\nnothing")
+
+
+def test_bytes_that_are_text_are_found_as_text_too() -> None:
+    """What is given as bytes is often a password from a file, with its line's end."""
+    assert register_secret(b"sword-f\xc3\xacsh\n")
+    assert STANDARD.text(f"sword-fìsh, {'sword-fìsh'.encode().hex()}") == f"{MASK}, {MASK}"
+    assert STANDARD.text(f"got {'sword-fìsh'.encode()!r}") == f"got b'{MASK}'"
+
+
+def test_a_registered_secret_in_the_name_of_a_field_is_masked() -> None:
+    """Also in a short one, nested or not, and in one that was seen before the secret was registered."""
+    fields = {"short99": 1, "stage": "x", "deep": {"short99": {"list": [{"short99": 2}]}}}
+    assert STANDARD.fields(fields) is fields
+    assert register_secret("short99")
+    assert STANDARD.fields(fields) == {MASK: 1, "stage": "x", "deep": {MASK: {"list": [{MASK: 2}]}}}
+
+
+def test_names_of_fields_that_are_ever_new_take_no_memory() -> None:
+    """What is kept of them is bounded, and all of them are searched."""
+    redactor = Redactor()
+    for number in range(5_000):
+        redactor.fields({f"name_{number}": 1, "n" * number: 2})
+    assert len(redactor._innocent[1]) <= 1_001
+    assert max(map(len, redactor._innocent[1])) <= 100
+    assert register_secret("name_4999")
+    assert redactor.fields({"name_4999": 1}) == {MASK: 1}
 
 
 def test_a_value_that_cannot_be_a_secret_is_refused_with_a_reason(capfd: pytest.CaptureFixture[str]) -> None:
@@ -315,10 +395,10 @@ def test_a_secret_that_a_long_line_was_cut_in_is_not_half_shown() -> None:
 
 def test_own_patterns_come_on_top_of_the_built_in_ones() -> None:
     """A pattern masks what it matches, or only its group `secret`; several handlers may have different ones."""
-    configure(redact=[r"\bPAT-\d{6}\b", re.compile(r"iban (?P<secret>\w+)", re.IGNORECASE)])
+    configure(redact=[r"\bPAT-\d{6}\b", re.compile(r"iban (?P<secret>\w+)", re.IGNORECASE), "<(?P<secret>.+?)/(.+?)>"])
     with job_context(1):
-        log.warning("patient PAT-123456, IBAN DE44500105175407324931, password=x1")
-    assert messages(1) == [f"patient {MASK}, IBAN {MASK}, password={MASK}"]
+        log.warning("patient PAT-123456, IBAN DE44500105175407324931, password=x1, <4711/north> left")
+    assert messages(1) == [f"patient {MASK}, IBAN {MASK}, password={MASK}, <{MASK}/north> left"]
 
 
 def test_redaction_can_be_turned_off_for_a_handler() -> None:
@@ -343,6 +423,7 @@ def test_redaction_can_be_turned_off_for_a_handler() -> None:
         ([r"(x|xy?)*z"], "takes too long"),
         ([r"(\w+\s?)*:"], "takes too long"),
         ([r"\s*\s*\s*\s*;"], "takes too long"),
+        ([r"x?y?z?(?:a[b]|a[b]?b)+!"], "takes too long"),
         (["x"] * 200, "100 are the most"),
     ],
 )
@@ -367,6 +448,15 @@ def test_usual_patterns_are_not_taken_for_slow() -> None:
     redactor = make_redactor(usual, "redact")
     assert redactor is not None
     assert redactor.text("write to jo.x@example.org now") == f"write to {MASK} now"
+
+
+def test_own_patterns_see_single_words() -> None:
+    """A short word is searched, too: the whole message, a field's value, a field's name."""
+    redactor = make_redactor([r"PAT\d+"], "redact")
+    assert redactor is not None
+    assert redactor.text("PAT123456") == MASK
+    assert redactor.fields({"PAT123": 1}) == {MASK: 1}
+    assert redactor.fields({"patient": "PAT123"}) == {"patient": MASK}
 
 
 def test_own_patterns_see_long_texts_in_pieces() -> None:
@@ -457,6 +547,47 @@ def test_long_texts_take_time_in_proportion() -> None:
             STANDARD.text(text)
             times.append(time.thread_time() - begin)
         assert times[1] < 0.02 or times[1] < 9 * times[0], (unit, times)
+
+
+# A hundred thousand characters of each: what leads patterns on, and what is usual.
+_LONG = {
+    "JSON": '{"key": "value", "n": 12, "password_hint": true}, ' * 2_000,
+    "beginnings of web tokens": "eyJ" * 33_000,
+    "base64 with beginnings of web tokens": "QUJDREVGeyJh" * 8_000,
+    "a private key that does not end": "-----BEGIN PRIVATE KEY-----" + "MIIE" * 25_000,
+    "a password in quotes that does not end": 'password="' + "a\\" * 50_000,
+    "a password in escaped quotes that does not end": 'password=\\"' + "\\a" * 50_000,
+    "stars": "password=" + "*" * 100_000,
+    "options": "--aaaa-" * 14_000 + " password: --token x",
+    "dashes": "-" * 100_000 + "password:",
+    "URLs": "://aaaaaaaaaaaaaaaaaaaaaaa:" * 3_700 + "@",
+    "paths": "/services/TAAAAAAAA/BAAAAAA/" * 3_500,
+    "keys of model providers": "sk-" * 33_000,
+}
+
+
+@pytest.mark.parametrize("text", _LONG.values(), ids=_LONG)
+def test_a_long_line_lets_other_threads_run_while_it_is_searched(text: str) -> None:
+    """No single call of a pattern or a method, which keeps the interpreter, takes more than a part of the search.
+
+    Processor time of this thread: what others do counts little.
+    """
+    longest = began = 0.0
+
+    def watch(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal longest, began
+        if event == "c_call":
+            began = time.thread_time()
+        elif event == "c_return":
+            longest = max(longest, time.thread_time() - began)
+
+    begin = time.thread_time()
+    sys.setprofile(watch)
+    try:
+        STANDARD.text(text)
+    finally:
+        sys.setprofile(None)
+    assert longest < 0.012 or longest < (time.thread_time() - begin) / 5, longest
 
 
 def test_text_never_grows_beyond_what_stores_take() -> None:

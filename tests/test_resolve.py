@@ -9,6 +9,7 @@ import logging
 import logging.config
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joblog_router import JobContextFilter, JobLogHandler, flush, job_context, stats
+from joblog_router._pipeline import attributes
 from joblog_router._pipeline.naming import LoggerNames
 from joblog_router._pipeline.resolve import DEFAULT_EVIDENCE, resolve, use_evidence, use_resolvers
 from joblog_router._pipeline.services import guard_services, use_service_names
@@ -143,6 +145,88 @@ def test_a_record_factory_with_attributes_of_its_own_changes_nothing() -> None:
     with job_context(2):
         pass
     assert [(entry.job_id, dict(entry.fields)) for entry in entries()] == [("1", {"k": 1, "trace_id": "t1"})]
+
+
+@pytest.mark.parametrize("taken_off", [("taskName",), ("processName",), ("exc_text", "process"), ("msecs", "taskName")])
+@pytest.mark.parametrize(("job_filter", "is_new"), [(False, False), (False, True), (True, True)])
+def test_attributes_that_somebody_takes_off_records_hide_nothing_of_what_the_call_says(
+    taken_off: tuple[str, ...], job_filter: bool, is_new: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many fewer as `extra` adds: the address, the audience, evidence and the fields count all the same.
+
+    In a new process, and where many lines were whole before.
+    """
+    monkeypatch.setattr(attributes, "_are_slimmed", False)
+    attributes.DOUBTS[:] = [None] * is_new
+    configure()
+    handler = job_handler()
+
+    class Slim(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            for name in taken_off:
+                record.__dict__.pop(name, None)
+            return True
+
+    slim = Slim()
+    monkeypatch.setattr(log, "filters", [slim, JobContextFilter()] if job_filter else [slim])
+    with job_context(7):
+        log.info("a line as any other")
+        log.info("of 8", extra={"job_log_id": 8})
+        log.info("nobody's", extra={"job_log": False})
+        log.info("for staff", extra={"job_log": "staff"})
+        log.info("evidence", extra={"job_id": 8})
+        log.info("a field", extra={"table": "users"})
+        log.info("two %s", "fields", extra={"table": "users", "row": 1})
+    assert flush(10)
+    assert isinstance(handler.sink, MemorySink)
+    assert [(entry.job_id, entry.audience, entry.message, dict(entry.fields)) for entry in handler.sink.entries()] == [
+        ("7", "all", "a line as any other", {}),
+        ("8", "all", "of 8", {}),
+        ("7", "staff", "for staff", {}),
+        ("7", "all", "a field", {"table": "users"}),
+        ("7", "all", "two fields", {"table": "users", "row": 1}),
+    ]
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+@pytest.mark.parametrize("extra", [None, {"k": 1}])
+@pytest.mark.parametrize("name", ["pathname", "lineno", "created", "exc_info", "stack_info", "exc_text", "name"])
+def test_a_record_that_lacks_what_every_record_has_is_a_line_all_the_same(
+    name: str, extra: dict[str, Any] | None, spooled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is raised where it is logged, and two handlers of one sink still take it once."""
+    monkeypatch.setattr(attributes, "_are_slimmed", False)
+    attributes.DOUBTS[:] = [None]  # as in a new process
+    sink = MemorySink()
+    handlers = [JobLogHandler(sink=sink, fold=False, spool=str(tmp_path / "spool") if spooled else None) for _ in "12"]
+    record = log.makeRecord("app", logging.WARNING, "f.py", 1, "hello %s", ("you",), None, extra=extra)
+    del record.__dict__[name]
+    with job_context(7):
+        for handler in handlers:
+            handler.handle(record)
+    assert flush(10)
+    for handler in handlers:
+        handler.close()
+    assert [(entry.job_id, entry.message, dict(entry.fields)) for entry in sink.entries()] == [
+        ("7", "hello you", extra or {})
+    ]
+
+
+def test_what_formatters_and_filters_behind_the_handler_make_of_a_record_is_not_stored(tmp_path: Path) -> None:
+    """A name shortened in place, a level turned down: the line keeps its own, and stays with its readers."""
+    sink = MemorySink()
+    handler = JobLogHandler(sink=sink, fold=False, staff=["app.billing"], spool=str(tmp_path / "spool"))
+    record = logging.getLogger("app.billing").makeRecord("app.billing", logging.ERROR, "f.py", 1, "card", (), None)
+    addressed = log.makeRecord("app.billing", logging.ERROR, "f.py", 1, "card", (), None, extra={"k": 1})
+    with job_context(7):
+        for each in (record, addressed):
+            handler.handle(each)
+            each.name, each.levelno = "billing", logging.DEBUG
+    assert flush(10)
+    handler.close()
+    assert [(entry.logger, entry.level, entry.audience) for entry in sink.entries()] == [
+        ("app.billing", logging.ERROR, "staff")
+    ] * 2
 
 
 def test_formatters_before_the_handler_leave_no_fields(capfd: pytest.CaptureFixture[str]) -> None:

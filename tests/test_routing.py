@@ -587,6 +587,22 @@ def test_what_is_to_be_done_before_a_scope_closes_is_done_in_it_and_a_failure_is
     assert "broken callback" in told
 
 
+def test_what_is_to_be_done_before_a_stream_ends_is_done_in_the_streams_job() -> None:
+    """Though the last step is the consumer's, who is in a job of its own and stays there."""
+    configure()
+
+    def rows() -> Iterator[int]:
+        scope = current_job()
+        assert scope is not None
+        before_close(scope, lambda scope: log.info("sum of %s", scope.job_id))
+        yield 1
+
+    with job_context("consumer"):
+        assert list(wrap_stream("stream", rows())) == [1]
+        log.info("goes on")
+    assert (messages("stream"), messages("consumer")) == (["sum of stream"], ["goes on"])
+
+
 def test_a_generator_that_held_a_job_is_not_kept_alive() -> None:
     """Neither it nor what its local variables held, once it has ended."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from joblog_router._pipeline.overflow import Bounds
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.rules import Rules
 from joblog_router.sinks import MemorySink
-from tests.helpers import use_rules
+from tests.helpers import until, use_rules
 
 log = logging.getLogger("app")
 STRICT: dict[str, Any] = {"redact": [r"PAT-\d+"], "staff": ["app.billing"], "max_lines": 20, "fold": False}
@@ -96,14 +95,6 @@ def test_the_largest_bounds_hold_and_what_one_keeps_whole_is_whole(sink: MemoryS
     small.close()
 
 
-def until(is_so: Callable[[], bool]) -> bool:
-    """Whether it is so within ten seconds: nothing tells when the writer has done what nobody waits for."""
-    deadline = time.monotonic() + 10
-    while not is_so() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return is_so()
-
-
 def test_a_handler_that_is_dropped_without_being_closed_has_no_say_any_more(sink: MemorySink) -> None:
     """Neither in whose records are whose nor over the lines of the sink that it shared."""
     plain = JobLogHandler(sink=sink, fold=False)
@@ -113,8 +104,8 @@ def test_a_handler_that_is_dropped_without_being_closed_has_no_say_any_more(sink
     assert resolve._evidence == {"order"}
     del strict
     gc.collect()
-    assert until(lambda: resolve._evidence == {"job_id"})
-    assert until(lambda: len(plain._channel.uses) == 1)
+    until(lambda: resolve._evidence == {"job_id"})
+    until(lambda: len(plain._channel.uses) == 1)
     with job_context(1):
         logging.getLogger("app.billing").info("PAT-1", extra={"order": 2})
     assert flush(10)
@@ -145,4 +136,4 @@ def test_the_collector_may_come_while_a_policy_is_applied(sink: MemorySink, monk
 
     monkeypatch.setattr(policy, "use_drivers", collect)  # the moment cannot be met otherwise
     JobLogHandler(sink=sink, evidence=["case"]).close()
-    assert until(lambda: resolve._evidence == {"job_id"})
+    until(lambda: resolve._evidence == {"job_id"})

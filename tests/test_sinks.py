@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joblog_router import Entry, flush, job_context
-from joblog_router._pipeline.escaping import escape_job_id
+from joblog_router._pipeline.escaping import escape_job_id, unescape_job_id
 from joblog_router.contrib.django.model_store import ModelStore
 from joblog_router.contrib.django.sink import DjangoSink
 from joblog_router.sinks import HoldingSink, IdleSink, JsonLinesSink, KnowingSink, MemorySink, PlacedSink
@@ -146,6 +146,18 @@ def test_escaped_ids_are_safe_and_never_collide(ids: list[str]) -> None:
         assert name
         assert len(name) <= 200
         assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-~")
+
+
+def test_an_id_is_readable_as_long_as_it_fits() -> None:
+    """Up to 180 characters, or the bound that is asked for, an escape leads back; a longer one has just that length."""
+    fits = "Ä" * 28 + "~ A/"
+    assert len(escape_job_id(fits)) == 180
+    assert unescape_job_id(escape_job_id(fits)) == fits
+    for longest in (180, 100):
+        escaped = escape_job_id(fits + "x", longest)
+        assert len(escaped) == longest
+        with pytest.raises(ValueError, match="is not an escaped job id"):
+            unescape_job_id(escaped)
 
 
 @pytest.mark.parametrize("job_id", ["../../etc/passwd", "a/b", "..", ".", "C:\\x", "nul\x00", "A" * 300, "\udcff"])

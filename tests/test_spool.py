@@ -9,6 +9,7 @@ import re
 import stat
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,9 @@ from joblog_router import JobLogHandler, SinkUnavailableError, flush, job_contex
 from joblog_router._pipeline import spool as spool_module
 from joblog_router._pipeline import spool_recovery, status_file
 from joblog_router._pipeline.router import router
+from joblog_router._pipeline.scopes import JobScope
 from joblog_router._pipeline.spool import MAGIC, Spool
+from joblog_router._pipeline.status_file import StatusFile
 from tests import spool_trials
 from tests.helpers import run_python, run_script
 from tests.postgres import PORT, USER, PostgresServer
@@ -962,6 +965,71 @@ print(said["pid"] == os.getpid(), said["stats"]["captured"] >= 1)
     assert run_python(SETUP + code + KILLED, str(tmp_path)).returncode == -9
     assert len(list((tmp_path / "spool").glob("*.status"))) == 1
     recover(tmp_path)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_what_processes_say_of_themselves_is_this_users_alone_and_leaves_no_file_open(tmp_path: Path) -> None:
+    """0600, and as many descriptors after many times as after the first."""
+    open_files = []
+    for number in range(10):
+        StatusFile(tmp_path / "spool", f"host-{number}").write(lambda: {"pid": 1})
+        open_files.append(len(os.listdir("/dev/fd")))  # noqa: PTH208 - no files
+    files = list((tmp_path / "spool").iterdir())
+    assert len(files) == 10
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert open_files[-1] < open_files[0] + 5
+
+
+def test_what_is_no_word_of_a_running_process_is_passed_over(tmp_path: Path) -> None:
+    """What others wrote there, half a file, and what a process of days ago left behind."""
+    for name, text in (("a", '{"pid": 1}'), ("b", "[1]"), ("c", '{"pid'), ("d", '{"pid": 2}')):
+        (tmp_path / f"{name}.status").write_text(text)
+    days_ago = time.time() - 2 * 86_400
+    os.utime(tmp_path / "d.status", (days_ago, days_ago))
+    assert list(status_file.running(tmp_path)) == [{"pid": 1}]
+
+
+def test_a_segment_fills_from_where_it_begins(tmp_path: Path) -> None:
+    """A spool that is turned on late has all its room: sums are told early beyond a quarter of it, no sooner."""
+    spool = Spool(tmp_path / "spool", "key", "host-1", 1000)
+    assert spool.open(after=5000)
+    quarter = (spool.mask + 1) // 4
+    assert [spool.is_filling(5000 + lines) for lines in (1, quarter - 1, quarter)] == [False, False, True]
+    spool.close(is_done=True)
+
+
+def test_what_is_noted_of_folded_lines_is_found_again_wherever_they_stand(tmp_path: Path) -> None:
+    """In the near ring or the far one; and what the recovery notes in its turn is found by the next one."""
+    spool = Spool(tmp_path / "spool", "key", "host-1", 4000)
+    assert spool.open()
+    record = log.makeRecord("app", logging.INFO, "app.py", 1, "line", (), None)
+    for seq in range(1, 3001):
+        spool.put(seq, spool_module.pack_scope(JobScope("1")), record, seq, f"line {seq}", None)
+    spool.mark(500, 6, 495)
+    spool.mark(2500, 1500, 1001)
+    spool.let_go()
+    wanted = {500: (6, 495), 2500: (1500, 1001)}
+    for _ in range(2):
+        (found,) = spool_recovery.find(tmp_path / "spool", None)
+        dead = spool_recovery.DeadSegment(found)
+        lines = [(item[2], item[4]) for item in dead.items()]
+        assert lines == [(seq, f"line {seq}") for seq in range(1, 3001)]
+        assert dead.marks == wanted
+        dead.mark(501, 6, 496)
+        dead.mark(2501, 1500, 1002)
+        wanted |= {501: (6, 496), 2501: (1500, 1002)}
+        dead.close(is_done=False)
+
+
+def test_a_segment_that_was_let_go_leaves_nothing_open(tmp_path: Path) -> None:
+    """Neither a descriptor nor a file, however often the configuration names another spool."""
+    open_files = []
+    for number in range(10):
+        spool = Spool(tmp_path / "spool", "key", f"host-{number}", 1000)
+        assert spool.open()
+        spool.close(is_done=True)
+        open_files.append(len(os.listdir("/dev/fd")))  # noqa: PTH208 - no files
+    assert open_files[-1] < open_files[0] + 5
     assert list((tmp_path / "spool").iterdir()) == []
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from pathlib import Path
 
 import pytest
 
 from joblog_router import ConfigurationError, JobLogHandler, flush, job_context
-from tests.helpers import run_python
+from tests.helpers import run_python, until
 from tests.planted import PLANTED
 from tests.test_overflow import Gate
 from tests.test_redaction import FIELD_SECRETS, _registered, plant  # noqa: F401 - a fixture
@@ -45,10 +44,7 @@ def test_without_spool_redact_secrets_stand_there_until_lines_are_stored(tmp_pat
     assert len(before) > 25  # that none is found below means something
     gate.is_open = True
     assert flush(20)
-    until = time.monotonic() + 5
-    while in_files(tmp_path / "spool") and time.monotonic() < until:
-        time.sleep(0.02)
-    assert in_files(tmp_path / "spool") == set()
+    until(lambda: in_files(tmp_path / "spool") == set(), 5)
 
 
 def test_refused_lines_are_kept_without_secrets(tmp_path: Path) -> None:

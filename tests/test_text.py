@@ -65,6 +65,17 @@ def test_a_line_of_ours_is_one_line_without_escapes(monkeypatch: pytest.MonkeyPa
     assert stream.getvalue() == "joblog_router: job '\\x1b[2J\\u202e1' forged\n"
 
 
+def test_a_cause_is_told_once_until_too_many_others_came(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of a thousand causes, here three, each is said once; beyond that rather twice than never again."""
+    monkeypatch.setattr(report, "_MAX_CAUSES", 3)
+    monkeypatch.setattr(report, "_wake_writer", None)
+    for cause in "abcabcdabc":
+        report.report_once(cause, cause)
+    assert capfd.readouterr().err.split()[1::2] == list("abcdabc")
+
+
 def test_where_a_text_was_cut_is_found_again() -> None:
     """The note of `clip`, and nothing that only resembles it."""
     assert CUT.sub("|", clip("abc def", 4) + clip("ghi", 1)) == "abc |g|"
@@ -75,6 +86,14 @@ class Colour(enum.Enum):
     """A value of the application's own."""
 
     RED = "red"
+
+
+class Unsaid(datetime.date):
+    """What fails when it is asked."""
+
+    def isoformat(self) -> str:
+        """Not to be had."""
+        raise RuntimeError("no text")
 
 
 class Count(int):
@@ -98,6 +117,7 @@ class Count(int):
         (datetime.date(2024, 2, 29), "2024-02-29"),
         (object(), "<object>"),
         (Path, "<type>"),
+        (Unsaid(2024, 2, 29), f"<{__name__}.Unsaid>"),
         ({"a": (1, None), 2: {"b"}}, {"a": [1, None], "2": ["b"]}),
         ([[[[[1]]]]], [[[["<list>"]]]]),
         (list(range(100)), list(range(100))),

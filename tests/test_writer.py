@@ -153,6 +153,40 @@ def test_a_line_the_sink_refuses_costs_that_line_only(recording: Recording, pois
     assert after["waiting"] == 0
 
 
+def test_a_line_that_is_refused_without_its_contents_too_costs_no_other_line_of_its_job(recording: Recording) -> None:
+    """Another job's line tells that the sink is well; then each is tried by itself."""
+    recording.fail = lambda entries: ValueError("level 25") if any(entry.level == 25 for entry in entries) else None
+    before = stats()
+    with job_context(1):
+        for number in range(40):
+            log.log(25 if number % 8 == 0 else logging.INFO, "%d", number)
+        assert not flush(0.3), "it may be the sink"
+        with job_context(2):
+            log.info("99")
+    assert flush(15)
+    expected = [number for number in range(40) if number % 8]
+    assert sorted(int(entry.message) for entry in recording.written if entry.message.isdigit()) == [*expected, 99]
+    assert stats()["quarantined"] - before["quarantined"] == 5
+    assert stats()["stored"] - before["stored"] == 36
+
+
+def test_a_job_of_which_the_sink_takes_nothing_holds_up_no_other(recording: Recording) -> None:
+    """Its lines are counted as quarantined, after a few tries and not one for each."""
+    recording.fail = lambda entries: (
+        ValueError("no such job") if any(entry.job_id == "1" for entry in entries) else None
+    )
+    before = stats()
+    with job_context(1):
+        for number in range(400):
+            log.info("%d", number)
+        with job_context(2):
+            log.info("99")
+    assert flush(15)
+    assert [entry.message for entry in recording.written] == ["99"]
+    assert stats()["quarantined"] - before["quarantined"] == 400
+    assert recording.calls < 40
+
+
 def test_one_dead_sink_does_not_hold_up_another(recording: Recording) -> None:
     """Each sink has its own buffer and its own retries."""
     healthy = Recording()
@@ -199,6 +233,21 @@ def test_lines_for_a_sink_that_was_configured_away_are_still_stored() -> None:
         log.info("again")
     assert flush(10)
     assert old.closed == 1
+    assert all(sink is not old for sink in router.sinks().values()), "nobody else can have it"
+
+
+def test_a_memory_sink_ends_with_its_handler() -> None:
+    """No other handler can have it, so its lines are not kept when a configuration has made a new one."""
+    configure()
+    old = job_handler().sink
+    with job_context(1):
+        log.info("for the old one")
+        assert messages() == ["for the old one"]
+        configure()
+        for number in range(2):
+            log.info("%d", number)
+            assert messages() == [str(number) for number in range(number + 1)]
+    assert all(sink is not old for sink in router.sinks().values())
 
 
 def test_a_closed_handler_left_on_its_logger_goes_on(recording: Recording) -> None:

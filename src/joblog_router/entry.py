@@ -16,6 +16,11 @@ __all__ = ["Entry"]
 _STANDARD: Final = frozenset({10, 20, 30, 40, 50})
 
 
+# Beyond them no date can be told, in whatever time zone: the second day of the year 1, the last but one of 9999.
+EARLIEST: Final = -62_135_510_400.0
+LATEST: Final = 253_402_128_000.0
+
+
 class Folded(NamedTuple):
     """What a tally row stands for: lines that were counted and not stored.
 

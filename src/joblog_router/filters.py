@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 from ._pipeline import resolve as resolving
-from ._pipeline.attributes import BARE_LENGTH, STAMP, put_on
+from ._pipeline.attributes import STAMP, is_bare, put_on
 from ._pipeline.generators import ALWAYS, ASK, GUARDS
 from ._pipeline.naming import LoggerNames
 from ._pipeline.resolve import DEFAULT_EVIDENCE, NO_JOB, Captured, note_unaddressed, resolve
@@ -76,7 +76,7 @@ class JobContextFilter(logging.Filter):
             scope = None  # an object in extra can make anything fail; the call goes on
         attributes = record.__dict__
         if scope is None:
-            if len(attributes) != BARE_LENGTH:
+            if not is_bare(attributes):
                 _note(record, attributes)
             attributes.setdefault("job_id", None)
             attributes.setdefault(STAMP, NO_JOB)

@@ -13,6 +13,7 @@ import re
 import struct
 import termios
 import threading
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -117,6 +118,7 @@ async def test_watch_ends_with_the_job(lab: Laboratory, run: Any) -> None:
     assert "| INFO two" in text
     assert text.count("INFO two") == 1
     assert "The job is done" in text
+    assert not [one for one, next_one in pairwise(text.splitlines()) if one == next_one], "said again unchanged"
 
 
 async def test_watch_shows_rates_and_how_long_it_will_take(lab: Laboratory, run: Any) -> None:

@@ -59,11 +59,26 @@ def test_probes_that_fail_prove_nothing(phase: str) -> None:
 
 
 def test_nothing_known_is_not_a_cause() -> None:
-    """It says so, and names what failed."""
+    """It says so, and names what was seen and what failed."""
     found = verdict(job(), log(), ProbeResult("nats", {}, "boom"))
+    assert [one.text for one in found.diagnosis.evidence] == ["boom", "status STARTED"]
     assert found.diagnosis.cause == "unknown"
     assert found.diagnosis.sentence.startswith("I don't know")
     assert found.failures == {"nats": "boom"}
+
+
+def test_nothing_known_names_what_nobody_looked_at() -> None:
+    """Without a row and a queue there is little to see: it says which settings have them looked at."""
+    found = verdict(log(lines=0)).diagnosis
+    assert found.cause == "unknown"
+    assert "joblog status JOB" in found.advice
+    assert "set what is named below" in found.advice
+    assert {one.source: one.text for one in found.evidence} == {
+        "log": "no line",
+        "job": "its row was not looked at: JOB_MODEL (or DOCTOR['REST']) is not set",
+        "queue": "none was looked at: NATS_URL, DOCTOR['NATS'] and DOCTOR['CELERY'] are not set",
+    }
+    assert "below" not in verdict(job(), log(), ProbeResult("nats", {}, "boom")).diagnosis.advice
 
 
 LOGS: dict[str, Any] = {"lines": 12, "last": NOW - 3, "calm": NOW - 3}

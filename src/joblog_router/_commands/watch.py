@@ -64,6 +64,7 @@ class _Watch:
         self._last: Verdict | None = None
         self._cursor: str | None = None
         self._tail: list[str] = []
+        self._written: list[str] = []
         self._live: Any = None
         self._paces = Paces()
         self._stages: list[Stage] = []
@@ -110,6 +111,10 @@ class _Watch:
         if verdict.diagnosis.cause == self.cause:
             # The row and the stages alone: the rest is told where it becomes another.
             lines = lines[1:2] + [f"            {line}" for line in lines_of(self._stages, self._paces)]
+        if lines == self._written:
+            lines = []
+        else:
+            self._written = lines
         for line in lines:
             self._console.line(line)
         for line in self._new_lines():

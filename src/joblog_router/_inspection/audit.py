@@ -1,7 +1,7 @@
 """What keeps lines out of job logs, or puts them into the wrong hands, in the logging configuration as it is now.
 
 A look at the loggers of this process: changes nothing, logs nothing, reads no file. Called by `snapshot`, on the writer
-thread or a command's; imports the handler and the filter to know them.
+thread or a command's; imports the handler, the filter and the router to know them.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import logging.handlers
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from .._pipeline.router import router
 from ..filters import JobContextFilter
 from ..handlers import JobLogHandler
 
-__all__ = ["Finding", "audit_logging"]
+__all__ = ["Finding", "audit_logging", "loggers_that_pass_on", "open_handlers"]
 
 # They keep their own access and error logs apart, on purpose, and say little about jobs.
 _APART = frozenset({"django", "uvicorn", "gunicorn", "hypercorn", "daphne"})
@@ -52,6 +53,21 @@ def audit_logging(root: logging.Logger | None = None, made: Iterable[JobLogHandl
             )
         )
     return tuple(found)
+
+
+def loggers_that_pass_on() -> list[str]:
+    """The loggers ("" is the root) that have a job handler, or a queue or buffer, behind which one may be."""
+    root = logging.getLogger()
+    return [
+        _name(logger)
+        for logger in (root, *_below(root))
+        if any(_is_ours(each) or hasattr(each, "queue") or hasattr(each, "target") for each in logger.handlers)
+    ]
+
+
+def open_handlers() -> list[JobLogHandler]:
+    """The job handlers that exist in this process, on a logger or not."""
+    return [handler for handler in router.handlers() if isinstance(handler, JobLogHandler) and handler.is_open]
 
 
 def _below(root: logging.Logger) -> list[logging.Logger]:

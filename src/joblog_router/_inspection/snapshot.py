@@ -1,7 +1,7 @@
 """What a running process can say about itself, as plain data: for a status file beside its spool.
 
-Called by the router on the writer thread, by name, and by the doctor's probes on theirs. Imports handlers, the router
-and `audit`.
+Called by the router on the writer thread, by name, and by the doctor's probes on theirs. Imports the router and
+`audit`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any
 
 from .._pipeline.leaks import leak_report
 from .._pipeline.router import router
-from ..handlers import JobLogHandler
-from .audit import audit_logging
+from .audit import audit_logging, open_handlers
 
 _STARTED = time.time()
 
@@ -35,10 +34,6 @@ def snapshot() -> dict[str, Any]:
         "started": _STARTED,
         "time": time.time(),
         "stats": router.stats(),
-        "audit": [asdict(finding) for finding in audit_logging(made=_handlers())],
+        "audit": [asdict(finding) for finding in audit_logging(made=open_handlers())],
         "leaks": leak_report().as_dict(),
     }
-
-
-def _handlers() -> list[JobLogHandler]:
-    return [handler for handler in router.handlers() if isinstance(handler, JobLogHandler) and handler.is_open]

@@ -1,1 +1,1 @@
-"""The way of a record from a logging call to a sink. Private: imports the standard library and the core only."""
+"""The way of a record from a logging call to a sink. Private: imports the standard library, the core and `sinks`."""

@@ -25,11 +25,17 @@ JOB_ID: Final = "job_id"
 """What JobContextFilter writes for other handlers; in `extra` it is evidence, never an address."""
 
 # A bare record: how many attributes it has, and the last of them. Whatever stands behind that one in a record's
-# __dict__ was added: extra, a record factory's attributes, a formatter's, our stamp.
+# __dict__ was added: extra, a record factory's attributes, a formatter's, our stamp. Where it is missing somebody took
+# attributes off (`taskName` is a common one), and the length tells nothing.
 _BARE: Final = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
 BARE_LENGTH: Final = len(_BARE)
+BARE_LAST: Final = next(reversed(_BARE))
+DOUBTS: Final[list[None]] = [None]
+"""Empty while a record's length tells whether it is bare: after many lines, none of which lacked an attribute."""
+_ENOUGH: Final = 1000
+_seen = 0
+_are_slimmed = False
 _STAMPED_LENGTH: Final = BARE_LENGTH + 2
-_LAST: Final = next(reversed(_BARE))
 
 
 def _make_room() -> None:
@@ -48,6 +54,39 @@ _make_room()
 _NOT_EXTRA: Final = frozenset({"message", "asctime", "exc_text", "taskName", AUDIENCE, ADDRESS, JOB_ID, STAMP})
 
 
+def is_bare(attributes: dict[str, Any]) -> bool:
+    """Whether a record has what every record has, and nothing else. Written out on the hot path."""
+    if len(attributes) == BARE_LENGTH and next(reversed(attributes)) == BARE_LAST:
+        return True
+    if len(attributes) <= BARE_LENGTH or (DOUBTS and not _are_slimmed and not _BARE.keys() <= attributes.keys()):
+        _doubt()
+    return False
+
+
+def _doubt() -> None:
+    """Somebody takes attributes off: from now on the last one is looked at, too."""
+    global _are_slimmed
+    if not _are_slimmed:
+        _are_slimmed = True
+        DOUBTS.append(None)
+
+
+def have_seen(lines: int) -> None:
+    """So many more lines were captured. On the writer thread."""
+    global _seen
+    if DOUBTS and not _are_slimmed:
+        _seen += lines
+        if _seen > _ENOUGH:
+            DOUBTS.clear()
+
+
+def completed(record: logging.LogRecord) -> logging.LogRecord:
+    """A copy of a record that lacks what every record has, with it."""
+    whole = logging.LogRecord("", logging.INFO, "", 0, "", (), None)
+    whole.__dict__.update(record.__dict__)
+    return whole
+
+
 def put_on(attributes: dict[str, Any], scope: JobScope) -> None:
     """What JobContextFilter leaves on a record that is about `scope`'s job; what is there already stays."""
     attributes.setdefault(JOB_ID, scope.job_id)
@@ -63,12 +102,14 @@ def extras_of(added: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any
 
     `fields` are the scope's, which JobContextFilter has put on the record too.
     """
-    if len(added) == _STAMPED_LENGTH and JOB_ID in added and STAMP in added:
+    if len(added) == _STAMPED_LENGTH and JOB_ID in added and STAMP in added and not DOUBTS:
         return None  # JobContextFilter has seen it, and nobody else
     found: dict[str, Any] | None = None
     for key in reversed(added):
-        if key == _LAST:
+        if key == BARE_LAST:
             break
+        if key in _BARE:
+            continue  # the last one was taken off
         if key in _NOT_EXTRA and (key != AUDIENCE or not isinstance(added[key], str)):
             continue  # a text under "job_log" is the line's audience; the writer takes it out again
         value = added[key]

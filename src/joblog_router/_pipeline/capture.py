@@ -15,7 +15,7 @@ from marshal import dumps
 from typing import Any, TypeAlias
 
 from . import scopes
-from .attributes import BARE_LENGTH, extras_of, put_on
+from .attributes import BARE_LAST, BARE_LENGTH, DOUBTS, STAMP, completed, extras_of, is_bare, put_on
 from .channel import Channel
 from .exceptions import CapturedException, capture_exception
 from .generators import ALWAYS, ASK, GUARDS
@@ -57,33 +57,40 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
         more: _More | None
         scope = get_scope()
         # These lines are the beginning of resolve(), without the call: most records end here or are plain.
-        if scope is None:
-            if not (ASK or hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
-                return False
-            level = record.levelno
-            added = record.__dict__
-            is_plain = False
-        else:
-            # Before __dict__ is asked for: attributes of a record without a dictionary are found faster. One by one: a
-            # tuple of four would be made and taken apart.
-            message = record.msg
-            args = record.args
-            raised = record.exc_info or record.stack_info
-            name = record.name
-            level = record.levelno
-            if spool is not None:
-                path = record.pathname
-                line = record.lineno
-                created = record.created
-            added = record.__dict__
-            is_plain = (
-                len(added) == BARE_LENGTH
-                and not scope.closed
-                and type(record) is LogRecord
-                and not (GUARDS and (ALWAYS or ((loop := _get_running_loop()) is not None and is_service(loop, scope))))
-                and name != "asyncio"
-                and not handler.filters
-            )
+        try:
+            if scope is None:
+                if not (ASK or hasattr(record, "_joblog") or hasattr(record, "job_log_id")):
+                    return False
+                level = record.levelno
+                added = record.__dict__
+                is_plain = False
+            else:
+                # Before __dict__ is asked for: attributes of a record without a dictionary are found faster. One by
+                # one: a tuple of four would be made and taken apart.
+                message = record.msg
+                args = record.args
+                raised = record.exc_info or record.stack_info
+                name = record.name
+                level = record.levelno
+                if spool is not None:
+                    path = record.pathname
+                    line = record.lineno
+                    created = record.created
+                added = record.__dict__
+                is_plain = (
+                    len(added) == BARE_LENGTH
+                    and BARE_LAST in added
+                    and (not DOUBTS or next(reversed(added)) == BARE_LAST)
+                    and not scope.closed
+                    and type(record) is LogRecord
+                    and not (
+                        GUARDS and (ALWAYS or ((loop := _get_running_loop()) is not None and is_service(loop, scope)))
+                    )
+                    and name != "asyncio"
+                    and not handler.filters
+                )
+        except AttributeError:
+            return capture_completed(record)
         if is_plain:
             if names is not None and not names.wants(name):
                 return False
@@ -106,8 +113,9 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 return False
             record, scope, message, more, captured = looked
             added = record.__dict__
+            name = record.name
+            level = record.levelno
             if spool is not None and more is None:
-                name = record.name
                 path = record.pathname
                 line = record.lineno
                 created = record.created
@@ -136,7 +144,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 except Exception:
                     spool.put_anything(seq, captured.packed, record, n, message, more)
             # After the spool: what the writer has seen it may wipe there.
-            append((record, scope, seq, n, message, more))  # type: ignore[arg-type]
+            append((record, scope, seq, n, message, more, name, level))  # type: ignore[arg-type]
         if not channel.awake:
             channel.wake()
         try:
@@ -146,6 +154,14 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
             pass  # the level of a record that was made by hand
         added["_joblog"] = captured
         return True
+
+    def capture_completed(record: LogRecord) -> bool:
+        """A record that lacks what every record has: somebody took attributes off."""
+        whole = completed(record)
+        is_captured = capture(whole)
+        if (stamp := whole.__dict__.get(STAMP)) is not None:
+            record.__dict__[STAMP] = stamp
+        return is_captured
 
     def look(record: LogRecord, scope: JobScope | None) -> _Looked | None:
         """What is to be captured of a record that is not plain: stamped, with extra, filtered, in a guarded task."""
@@ -163,7 +179,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
         if names is not None and not names.wants(record.name):
             return None
         added = record.__dict__
-        is_bare = len(added) == BARE_LENGTH
+        bare = is_bare(added)
         filters = handler.filters
         if filters:
             if len(filters) == 1 and "only_stamps" in type(filters[0]).__dict__:
@@ -175,7 +191,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 if isinstance(kept, LogRecord):
                     record = kept
                 added = record.__dict__
-                is_bare = len(added) == BARE_LENGTH
+                bare = is_bare(added)
         more: _More | None = None
         try:
             message = record.msg
@@ -185,9 +201,9 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 message = message % record.args
             if len(message) >= LONG:
                 message = weigh(message)
-            raised = record.exc_info or record.stack_info or record.exc_text
+            raised = record.exc_info or record.stack_info or added.get("exc_text")
             exception = capture_exception(record) if raised else None
-            extras = None if is_bare else extras_of(added, scope.fields)
+            extras = None if bare else extras_of(added, scope.fields)
             if extras is not None or exception is not None:
                 more = (extras, exception)
         except Exception:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 from .delivery import ChannelDelivery
 from .lasting import former
 from .naming import LoggerNames
+from .origins import is_first
 from .overflow import Bounds, Overflow
 from .rules import Rules, SeveralRules, strictest
 from .scopes import JobScope
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from .exceptions import CapturedException
     from .sinks import NamedSink
 
-# record, scope, seq, n, message, extra and exception. The record is kept for what nobody changes (time, level, logger,
-# place) and only until the writer has looked, a few hundredths of a second later.
+# record, scope, seq, n, message, extra and exception, logger, level. The record is kept for what hardly anybody changes
+# (time, place) and only until the writer has looked, a few hundredths of a second later; formatters shorten the names
+# of loggers in it, and by the name a line is for staff.
 # An entry stands in the place of the record where the writer itself adds one: a tally row, or a line held back.
 Item: TypeAlias = (
-    "tuple[LogRecord | Entry, JobScope, int, int, str, tuple[dict[str, Any] | None, CapturedException | None] | None]"
+    "tuple[LogRecord | Entry, JobScope, int, int, str, tuple[dict[str, Any] | None, CapturedException | None] | None, "
+    "str, int]"
 )
 
 
@@ -93,7 +96,7 @@ class Channel:
     def _begin(self, origin: str) -> None:
         self.origin = origin
         # The process's first channel takes its `n` from the scope itself, others from a table of the scope.
-        self.is_first = "." not in origin.rpartition("-")[2]
+        self.is_first = is_first(origin)
         self.buffer: deque[Item] = deque()
         self.numbers = itertools.count(1)
         self.overflow = Overflow(self.bounds)

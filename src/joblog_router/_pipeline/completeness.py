@@ -51,6 +51,8 @@ class JobCounts:
             counts = self._jobs[key] = Counts()
             if len(self._jobs) > _MOST_JOBS:
                 self._jobs.popitem(last=False)
+        else:
+            self._jobs.move_to_end(key)
         return counts
 
     def get(self, key: Key) -> Counts | None:

@@ -6,11 +6,15 @@ may import what a line meets here (`folding`, `rules`), nothing of sinks.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Final
 
-from ..entry import Entry
+from ..entry import LATEST, Entry
 from . import settings
+from .attributes import completed, have_seen
 from .channel import Item
 from .delivery import Delivery
 from .exceptions import render_exception
@@ -20,6 +24,8 @@ from .text import clean
 
 # As Entry(...), without the Python function that a NamedTuple has for it.
 _new: Final = tuple.__new__
+_parts: Final = attrgetter("pathname", "lineno", "created")
+_MAX_WHOLE: Final = 2**31 - 1
 
 
 def convert(delivery: Delivery, items: Iterable[Item]) -> list[Entry]:
@@ -32,13 +38,20 @@ def convert(delivery: Delivery, items: Iterable[Item]) -> list[Entry]:
     unfolded = delivery.unfolded
     origin = delivery.origin
     cleaned: dict[str, str] = {}  # loggers and paths, of which a batch has few
-    for record, scope, seq, n, message, more in items:
+    for record, scope, seq, n, message, more, name, given in items:
         try:
             if isinstance(record, Entry):
                 made.append(record._replace(seq=seq))
                 continue
             delivery.missing.saw(scope)
-            name, path = record.name, record.pathname
+            try:
+                path, number, created = record.pathname, record.lineno, record.created
+            except AttributeError:
+                path, number, created = _parts(completed(record))
+            level = given
+            is_sound = type(level) is type(number) is int and type(created) is float and 0 < created < LATEST
+            if not is_sound:
+                created, level, number = _sound(created, level, number)
             if (logger := cleaned.get(name)) is None:
                 logger = cleaned[name] = clean(name)
             if (place := cleaned.get(path)) is None:
@@ -49,14 +62,14 @@ def convert(delivery: Delivery, items: Iterable[Item]) -> list[Entry]:
                 Entry,
                 (
                     scope.job_id,
-                    record.created,
-                    record.levelno,
+                    created,
+                    level,
                     logger,
                     clean(message),
                     None if raised is None else clean(render_exception(raised)),
                     no_tally(fields) if fields else fields,
                     place,
-                    record.lineno,
+                    number,
                     origin,
                     seq,
                     n,
@@ -73,6 +86,7 @@ def convert(delivery: Delivery, items: Iterable[Item]) -> list[Entry]:
                 made.append(entry)
         except Exception as error:
             _could_not_be_stored(delivery, scope.job_id, error)
+    have_seen(len(made))
     try:
         return rules.finish(made)
     except Exception:
@@ -80,6 +94,24 @@ def convert(delivery: Delivery, items: Iterable[Item]) -> list[Entry]:
 
 
 _NOTHING: Final = (None, None)
+
+
+def _sound(created: object, level: object, number: object) -> tuple[float, int, int]:
+    """What every store can hold for what somebody wrote into a record that was made by hand."""
+    try:
+        moment = float(created)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        moment = 0.0
+    if not 0 < moment < LATEST:
+        moment = time.time()
+    return moment, _whole(level, logging.INFO), _whole(number, 0)
+
+
+def _whole(value: object, otherwise: int) -> int:
+    try:
+        return min(max(int(value), -_MAX_WHOLE), _MAX_WHOLE)  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
 
 
 def _finished_one_by_one(delivery: Delivery, entries: Iterable[Entry]) -> list[Entry]:

@@ -1,8 +1,9 @@
 """Lines on their way to one sink, once logging threads are done with them: what waits, what is stored, when to retry.
 
-Touched by the writer alone, and by who configures or forks while the writer does not run; what is read on any thread
-says so. `Delivery` is what the writer knows; `ChannelDelivery` brings a channel's lines, `recovery.RecoveryDelivery`
-those of a dead process. Imports what the writer's way is made of, of channels and the writer nothing.
+Touched by the writer alone, by who forks while the writer does not run, and by `make_room`, which whoever configures
+may call beside it; what is read on any thread says so. `Delivery` is what the writer knows; `ChannelDelivery` brings a
+channel's lines, `recovery.RecoveryDelivery` those of a dead process. Imports what the writer's way is made of, of
+channels and the writer nothing.
 """
 
 from __future__ import annotations
@@ -245,7 +246,7 @@ class ChannelDelivery(Delivery):
         seq = 0
         for row in self.folder.due(everything):
             seq = next(self.channel.numbers)
-            self.buffer.append((row, _NO_SCOPE, seq, row.n, "", None))
+            self.buffer.append((row, _NO_SCOPE, seq, row.n, "", None, "", 0))
         if seq:
             self.folder.number_rows(seq)
 
@@ -255,7 +256,7 @@ class ChannelDelivery(Delivery):
         if not self.failing:
             for row in self._marker_rows(everything):
                 seq = next(self.channel.numbers)
-                self.buffer.append((row, _NO_SCOPE, seq, 0, "", None))
+                self.buffer.append((row, _NO_SCOPE, seq, 0, "", None, "", 0))
         return seq
 
     def _marker_rows(self, everything: bool) -> Iterator[TallyRow]:
@@ -290,7 +291,12 @@ class ChannelDelivery(Delivery):
 
     def where_kept(self) -> str:
         """See `Delivery`."""
-        return f"are kept in memory (at most {self.channel.bounds.lines})"
+        place = "in the spool" if self.is_spooled() else "in memory"
+        return f"are kept {place} (at most {self.channel.bounds.lines})"
+
+    def is_spooled(self) -> bool:
+        """Whether lines outlive the process: there is a spool, and it could be used."""
+        return self.channel.spool is not None and not self.channel.spool.cannot
 
     def forget_counts(self) -> None:
         """Count from zero: somebody has added what was counted so far to a sum."""

@@ -1,10 +1,11 @@
 """Many similar lines of one job become the first few and a tally: DEBUG and INFO only, never an exception.
 
-Runs on the writer thread, between records and the sink. Lines are similar if they come from the same call site in the
-same job and their texts differ only in numbers, ids and quoted values; so one helper through which many different
-messages pass is not folded. A tally row carries the message of the last line it stands for and the fields of
-`Entry.tally`. Tally rows are added, never changed: readers show the newest of a run. Called by the channel; imports
-`capping`, which comes behind it, and nothing of the writer.
+Runs on the writer thread, between records and the sink. Lines are similar if they come from the same call site and
+logger in the same job and their texts differ only in numbers, ids and quoted values; so one helper through which many
+different messages pass is not folded, nor are loggers whose lines are for different readers. A tally row carries the
+message of the last line it stands for and the fields of `Entry.tally`. Tally rows are added, never changed: readers
+show the newest of a run. Called by `conversion` and by a delivery; imports `capping`, which comes behind it, and
+nothing of the writer.
 """
 
 from __future__ import annotations
@@ -75,11 +76,11 @@ class _Run:
         self.changed_at = self.told_at = time.monotonic()
 
 
-_Key = tuple[str, str, str, int, int, str]
+_Key = tuple[str, str, str, int, int, str, str]
 
 
 class Folder:
-    """The runs of one channel."""
+    """The runs of one delivery."""
 
     def __init__(self) -> None:
         self._runs: OrderedDict[_Key, _Run] = OrderedDict()
@@ -111,7 +112,7 @@ class Folder:
         if fields:
             # Words in `extra` tell lines apart as words in the text do.
             shape += "".join(f"\0{name}={_shape_of_value(value)}" for name, value in fields.items())
-        key = (namespace, job_id, path, line, level, shape)
+        key = (namespace, job_id, path, line, level, logger, shape)
         runs = self._runs
         run = runs.get(key)
         if run is None:
@@ -254,6 +255,6 @@ def _resume(run: _Run, entry: Entry, key: _Key, mark: tuple[int, int]) -> None:
 
 
 def _fold_id(origin: str, first_seq: int, key: _Key) -> str:
-    # Without the shape: recovery may see the texts with secrets masked, and must come to the same.
-    text = "\0".join((origin, str(first_seq), *map(str, key[:-1])))
+    # Without logger and shape: recovery may see them with secrets masked, and must come to the same.
+    text = "\0".join((origin, str(first_seq), *map(str, key[:-2])))
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()

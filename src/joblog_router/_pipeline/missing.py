@@ -46,7 +46,9 @@ class Missing:
         """A line of `scope` came: should lines of its job be missing, its end is waited for."""
         if scope is not self._last:
             self._last = scope
-            self._scopes[scope.namespace, scope.job_id] = scope
+            key = (scope.namespace, scope.job_id)
+            self._scopes[key] = scope
+            self._scopes.move_to_end(key)
             if len(self._scopes) > _MOST_SCOPES:
                 self._scopes.popitem(last=False)
 

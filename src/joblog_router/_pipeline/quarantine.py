@@ -39,6 +39,11 @@ def keep(delivery: Delivery, entry: Entry, reason: Exception | None) -> str:
             descriptor = os.open(name, flags, 0o600, dir_fd=folder)
             try:
                 if os.fstat(descriptor).st_size > _MOST_BYTES:
+                    report_once(
+                        ("quarantine is full", name),
+                        f"{str(directory / name)!r} has {_MOST_BYTES // 2**20} MiB of refused lines, the most it may: "
+                        "further ones are counted as quarantined and not kept",
+                    )
                     return ""
                 os.write(descriptor, line.encode("utf-8", "backslashreplace"))
             finally:

@@ -14,8 +14,9 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
-from ..entry import Entry
+from ..entry import EARLIEST, LATEST, Entry
 from ..sinks.store import Selection, Summary
+from .text import clean
 
 P = TypeVar("P")
 
@@ -64,6 +65,13 @@ def foreign(text: str) -> ValueError:
     return ValueError(f"{str(text)[:40]!r} is not a cursor of this store: leave it out to begin with the newest lines")
 
 
+def datable(seconds: float) -> float:
+    """A time that a store has as one that a date can be told of: others' rows may have any."""
+    if EARLIEST <= seconds <= LATEST:
+        return seconds
+    return EARLIEST if seconds < 0 else LATEST
+
+
 def is_number(value: object) -> bool:
     """Whether `value` can be a position: a whole number from 0 on that a database takes."""
     return type(value) is int and 0 <= value < 2**63
@@ -73,7 +81,7 @@ def is_number(value: object) -> bool:
 
 
 def chooser(selection: Selection, since: float) -> Callable[[Entry], bool]:
-    """Whether an entry is selected and not older than `since`."""
+    """Whether an entry is selected and not older than `since`; 0 is since ever."""
     level, logger, text, origin, audience = selection
     below = logger + "."
     wanted = text.casefold()
@@ -81,7 +89,7 @@ def chooser(selection: Selection, since: float) -> Callable[[Entry], bool]:
     def is_wanted(entry: Entry) -> bool:
         return (
             entry.level >= level
-            and entry.created >= since
+            and (entry.created >= since or since <= 0)
             and (audience == "staff" or entry.audience == "all")
             and (not logger or entry.logger == logger or entry.logger.startswith(below))
             and (not origin or entry.origin == origin)
@@ -105,7 +113,11 @@ class Folds:
     """The runs whose newest tally was given already, for readers that go from new to old."""
 
     def __init__(self, seen: object = ()) -> None:
-        if not isinstance(seen, list | tuple) or not all(isinstance(fold, str) for fold in seen):
+        if (
+            not isinstance(seen, list | tuple)
+            or len(seen) > _MAX_FOLDS
+            or not all(isinstance(fold, str) for fold in seen)
+        ):
             raise ValueError("not a list of runs")
         self._seen = dict.fromkeys(seen)
 
@@ -172,6 +184,7 @@ class Counting:
         """Count lines of one level and origin."""
         self._levels[level] = self._levels.get(level, 0) + count
         self._origins[origin] = None
+        first, last = datable(first), datable(last)
         self._first = first if self._first is None else min(self._first, first)
         self._last = last if self._last is None else max(self._last, last)
 
@@ -234,8 +247,12 @@ def positive(limit: int) -> int:
     return max(1, int(limit))
 
 
-def marks_of(value: object) -> dict[str, int]:
-    """A checked `{origin: position}` out of a cursor. Raises ValueError."""
-    if not isinstance(value, dict) or not all(isinstance(key, str) and is_number(at) for key, at in value.items()):
+def marks_of(value: object, most: int) -> dict[str, int]:
+    """A checked `{origin: position}` out of a cursor, `most` of them. Raises ValueError."""
+    if (
+        not isinstance(value, dict)
+        or len(value) > most
+        or not all(clean(origin) == origin and is_number(at) for origin, at in value.items())
+    ):
         raise ValueError("not positions by origin")
     return dict(value)

@@ -14,7 +14,7 @@ from ..entry import Entry
 from . import report
 from .credentials import MASK, holds_no_credential, is_sensitive, mask_credentials
 from .own_patterns import compile_patterns, mask_own
-from .secrets import holds_no_secret, mask_cut_secret, mask_secrets
+from .secrets import holds_no_secret, known_secrets, mask_cut_secret, mask_secrets
 from .text import CUT, MAX_FIELD, MAX_MESSAGE, clip
 
 _FAILED: Final = "[redacted: this text could not be searched for secrets]"
@@ -23,6 +23,8 @@ _ROUNDS: Final = 3
 _SHORT: Final = 6
 # No credential is recognised in a single word that is shorter.
 _TOKEN: Final = 16
+_MAX_NAMES: Final = 1_000
+_LONGEST_NAME: Final = 100
 # A word at the place where a long text was cut may be the beginning of a secret.
 _LONGEST_WORD: Final = 300
 # So many lines are looked at together first; one that may hold a secret has each of them looked at.
@@ -30,12 +32,14 @@ _TOGETHER: Final = 16
 
 
 class Redactor:
-    """What is masked in the entries of a channel: registered secrets, credentials, own patterns. Immutable."""
+    """What is masked in the entries of a channel: registered secrets, credentials, own patterns. For any thread."""
 
-    __slots__ = ("_own",)
+    __slots__ = ("_innocent", "_own")
 
     def __init__(self, own: tuple[Pattern[str], ...] = ()) -> None:
         self._own = own
+        # Names of fields that hold nothing, as they are few and come again; of these secrets. Replaced as a whole.
+        self._innocent: tuple[object, set[str]] = (None, set())
 
     @classmethod
     def joined(cls, redactors: Iterable[Redactor]) -> Redactor:
@@ -62,8 +66,9 @@ class Redactor:
         return masked
 
     def _once(self, text: str) -> str:
-        if len(text) < _TOKEN and text.isidentifier():
-            return mask_secrets(text)  # a word: most values of fields
+        if len(text) < _TOKEN and text.isidentifier():  # a word: most values of fields
+            text = mask_secrets(text)
+            return mask_own(self._own, text) if self._own else text
         if " more characters]" in text:
             text = _without_cut_words(text)
         text = mask_credentials(mask_secrets(text))
@@ -72,8 +77,9 @@ class Redactor:
     def fields(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """`fields`, or a copy in which values under names like `password` are masked whole, and texts searched."""
         try:
+            innocent = self._innocent_names()
             for name, value in fields.items():
-                if self._value(name, value) is not value or self._name(name) is not name:
+                if self._value(name, value) is not value or (name not in innocent and self._name(name) is not name):
                     return {self._name(name): self._value(name, value) for name, value in fields.items()}
         except Exception:
             return {"redaction_error": _FAILED}
@@ -106,8 +112,22 @@ class Redactor:
             return entry
         return entry._replace(logger=logger, message=message, exception=exception, fields=fields)
 
+    def _innocent_names(self) -> set[str]:
+        """The names that are known to hold none of the secrets that are known now."""
+        known, (of, names) = known_secrets(), self._innocent
+        if of is not known or len(names) >= _MAX_NAMES:
+            names = set()
+            self._innocent = (known, names)
+        return names
+
     def _name(self, name: str) -> str:
-        return name if len(name) < 16 else self.text(name)
+        innocent = self._innocent_names()  # before the search: a secret that is registered meanwhile makes another set
+        if name in innocent:
+            return name
+        masked = self.text(name)
+        if masked is name and len(name) <= _LONGEST_NAME:
+            innocent.add(name)
+        return masked
 
     def _value(self, name: str, value: Any) -> Any:
         if is_sensitive(name):

@@ -1,20 +1,25 @@
 """One line on stderr, once per cause: how this library speaks about itself without using logging.
 
 Called from any thread, also while a record is handled. Once a router runs, lines are handed to its writer thread, so
-that the thread that logs does no I/O. Imports `text`, so that everything may import it.
+that the thread that logs does no I/O; and where nobody reads what a pipe is full of they wait, as the writer must not.
+Imports `text`, so that everything may import it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import select
 import sys
 from collections import deque
 from collections.abc import Callable, Hashable
+from typing import Any
 
 from .text import printable
 
 _MAX_CAUSES = 1000
 _MAX_LENGTH = 2000
+# What a pipe that says it takes something takes at once: POSIX has 512 at least, Linux 4096.
+_MAX_BYTES = 4000
 
 _seen: set[Hashable] = set()
 _waiting: deque[str] = deque(maxlen=_MAX_CAUSES)
@@ -65,8 +70,8 @@ def has_waiting() -> bool:
 
 
 def print_waiting() -> None:
-    """Print what `report` left for the writer thread."""
-    while _waiting:
+    """Print what `report` left for the writer thread, as far as it can be printed at once."""
+    while _waiting and _takes_a_line(_stream()):
         with contextlib.suppress(IndexError):
             _print(_waiting.popleft())
 
@@ -76,14 +81,28 @@ def forget() -> None:
     _seen.clear()
 
 
-def _print(text: str) -> None:
+def _stream() -> Any:
     # sys.stderr may be a proxy that logs (Celery's is): the original stream cannot loop.
-    stream = sys.__stderr__ or sys.stderr
+    return sys.__stderr__ or sys.stderr
+
+
+def _takes_a_line(stream: Any) -> bool:
+    """Whether a line can be written without waiting, where that can be known: of pipes, sockets and terminals."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
+    except Exception:
+        return True  # no file, or a system without poll
+
+
+def _print(text: str) -> None:
+    stream = _stream()
     if stream is None:
         return
     with contextlib.suppress(Exception):
         # Before the line is cut: half a secret is recognised by nobody.
         text = _mask(text) if _mask is not None else text
-        line = "joblog_router: " + printable(text.replace("\n", " ")[:_MAX_LENGTH]) + "\n"
-        stream.write(line.encode("utf-8", "backslashreplace").decode("utf-8"))
+        line = "joblog_router: " + printable(text.replace("\n", " ")[:_MAX_LENGTH])
+        stream.write(line.encode("utf-8", "backslashreplace")[:_MAX_BYTES].decode("utf-8", "ignore") + "\n")
         stream.flush()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import secrets
 import sys
 import threading
 import time
@@ -28,9 +27,11 @@ from .channel import Channel, Item, Use
 from .delivery import ChannelDelivery, Delivery
 from .dotted import load
 from .namespaces import current_namespace
+from .origins import new_origin, of_channel
 from .overflow import WRITER_NAME
 from .recovery import Recovery, RecoveryDelivery
 from .report import has_waiting, report_once, use_writer
+from .rules import Rules
 from .settings import SpoolSetting, Unset
 from .sinks import NamedSink
 from .spool import pack_scope
@@ -62,7 +63,7 @@ class Router:
         self._status: StatusFile | None = None
         self.recovery = Recovery(self._channels, self.wake_writer)
         self._writer = Writer(self._deliveries, self.recovery.running, self._retire, self._before_round)
-        self.origin = _new_origin()
+        self.origin = new_origin()
         # When the process ends: until when flushing may hold that up in all. None before.
         self._exit_deadline: float | None = None
         # Our exit function is over: nobody asks to flush what is logged from here on.
@@ -171,6 +172,11 @@ class Router:
         """The sinks that are open here, by key, the first configured first."""
         return {channel.key: channel.sink for channel in self._snapshot()}
 
+    def rules_of(self, is_meant: Callable[[str, Sink], bool]) -> list[Rules]:
+        """What the handlers ask whose channel, by its key and sink, is meant. On any thread."""
+        meant = [channel for channel in self._snapshot() if is_meant(channel.key, channel.sink)]
+        return [use.rules for channel in meant for use in channel.uses]
+
     def wake_writer(self) -> None:
         """Start the writer's thread if there is none."""
         self._writer.wake()
@@ -219,11 +225,11 @@ class Router:
 
     @staticmethod
     def _append_again(channel: Channel, item: Item) -> None:
-        record, scope, _, n, message, more = item
+        record, scope, _, n, message, more, name, level = item
         seq = next(channel.numbers)
         if channel.spool is not None and isinstance(record, LogRecord):
             channel.spool.put_anything(seq, pack_scope(scope), record, n, message, more)
-        channel.buffer.append((record, scope, seq, n, message, more))
+        channel.buffer.append((record, scope, seq, n, message, more, name, level))
 
     def _start_anew(self) -> None:
         self._process = os.getpid()
@@ -231,7 +237,7 @@ class Router:
         self._writer = Writer(self._deliveries, self.recovery.running, self._retire, self._before_round)
         self._status = None
         self.recovery.start_anew()
-        self.origin = _new_origin()
+        self.origin = new_origin()
         self._count = 0
         self._before = dict.fromkeys(self._before, 0)
         self._stuck = []
@@ -246,7 +252,7 @@ class Router:
 
     def _next_origin(self) -> str:
         self._count += 1
-        return self.origin if self._count == 1 else f"{self.origin}.{self._count}"
+        return of_channel(self.origin, self._count)
 
     def close_channel(self, channel: Channel, use: Use) -> None:
         """One user less. The last one leaves the rest to the writer: nothing waits here, `dictConfig` holds locks."""
@@ -423,7 +429,9 @@ class Router:
         self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
         if not is_complete and (left := self._waiting_lines()):
-            is_spooled = all(channel.spool is not None for channel in self._snapshot() if channel.delivery.waiting())
+            is_spooled = all(
+                channel.delivery.is_spooled() for channel in self._snapshot() if channel.delivery.waiting()
+            )
             kept = "they are in the spool, for the next process" if is_spooled else "they are lost"
             report_once(("exit",), f"the process ends with {left} job log lines that could not be stored; {kept}")
 
@@ -442,15 +450,6 @@ def _snapshot() -> dict[str, Any]:
     # By name: it looks at handlers, which import this module.
     snapshot: dict[str, Any] = load("joblog_router._inspection.snapshot.snapshot")()
     return snapshot
-
-
-def _new_origin() -> str:
-    return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _host() -> str:
-    name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "host")
-    return clean(name)[:40] or "host"
 
 
 router = Router()

@@ -110,7 +110,7 @@ class DeadSegment:
                 continue
             if count := words[(start >> 3) + 2]:
                 self.marks[seq] = (words[(start >> 3) + 1], count)
-            yield (record, scope, seq, n, message, extra)
+            yield (record, scope, seq, n, message, extra, name, level)
 
     def _paged(self, checksum: int, length: int, pages: bytes) -> bytes:
         numbers = memoryview(pages).cast("H")

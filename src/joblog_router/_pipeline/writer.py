@@ -307,19 +307,19 @@ class Writer:
                 text = f"sink {delivery.name!r}: idle() failed: {error!r}"
                 report_once(("idle", delivery.key, repr(error)), text)
 
-    def _make_entries(self, channel: Delivery, everything: bool = False) -> None:
+    def _make_entries(self, delivery: Delivery, everything: bool = False) -> None:
         """Turn records into entries at once, also while the sink is away: a record may hold on to large arguments."""
-        channel.is_converting = True  # what is taken is in no list for a moment: nobody may think it done
-        items = channel.take(max(_CONVERT, len(channel.buffer)) if everything else _CONVERT)
+        delivery.is_converting = True  # what is taken is in no list for a moment: nobody may think it done
+        items = delivery.take(max(_CONVERT, len(delivery.buffer)) if everything else _CONVERT)
         if items:
-            entries = convert(channel, items)
-            channel.ready.extend(entries)
-            channel.taken = items[-1][2]
-            channel.overflow.converted(items)
-            channel.overflow.ready_bytes += weight(entries)
-            channel.shed()
-        channel.is_converting = False
-        channel.make_room()
+            entries = convert(delivery, items)
+            delivery.ready.extend(entries)
+            delivery.taken = items[-1][2]
+            delivery.overflow.converted(items)
+            delivery.overflow.ready_bytes += weight(entries)
+            delivery.shed()
+        delivery.is_converting = False
+        delivery.make_room()
 
     def _write_one_by_one(self, delivery: Delivery, error: Exception) -> bool:
         """Find the entries a sink cannot store: they are set aside, the rest is written in order.
@@ -353,10 +353,12 @@ class Writer:
                 if tries == _SUSPECTS:
                     break
                 continue
-            for suspect, reason in suspects:
-                self._set_aside(delivery, suspect, reason)
-                delivery.missing.forget(suspect)  # nothing of this job is taken, nor would a word about it be
-            handled += len(suspects) + 1
+            done, stored, stopped = self._judge(delivery, suspects)
+            handled += done
+            lines += stored
+            if stopped is not None:
+                break
+            handled += 1
             lines += is_stored and not isinstance(entry, TallyRow)
             suspects.clear()
             tries = 0
@@ -368,6 +370,34 @@ class Writer:
             self._back_off(delivery, stopped or error)
             return False
         return True
+
+    def _judge(self, delivery: Delivery, suspects: list[tuple[Entry, Exception]]) -> tuple[int, int, Exception | None]:
+        """The sink took another job's entry: how many of these are done, how many lines stored, and what stopped it.
+
+        The first of a job is set aside. Is the next one refused as well, then nothing of that job is taken.
+        """
+        is_taken: dict[str, bool | None] = {}  # by job; None while only one of it was refused
+        stored = 0
+        for number, (suspect, reason) in enumerate(suspects):
+            job = suspect.job_id
+            why = reason
+            if is_taken.get(job, False) is not False:
+                try:
+                    stored += self._store_one(delivery, suspect) and not isinstance(suspect, TallyRow)
+                    is_taken[job] = True
+                    continue
+                except (SinkUnavailableError, OSError) as unavailable:
+                    return number, stored, unavailable
+                except Exception as refusal:
+                    why = refusal
+                    is_taken[job] = is_taken[job] or False
+            else:
+                is_taken.setdefault(job, None)
+            self._set_aside(delivery, suspect, why)
+        for suspect, _ in suspects:
+            if not is_taken[suspect.job_id]:
+                delivery.missing.forget(suspect)  # nothing of this job is taken, nor would a word about it be
+        return len(suspects), stored, None
 
     def _store_one(self, delivery: Delivery, entry: Entry) -> bool:
         """Whether the sink has `entry`; if not it is set aside. Raises where it may be the sink's fault."""
@@ -402,23 +432,23 @@ class Writer:
             f"{reason!r}. Such lines are counted as quarantined" + (f" and kept in {kept_in!r}" if kept_in else ""),
         )
 
-    def _done(self, channel: Delivery, count: int, lines: int) -> None:
+    def _done(self, delivery: Delivery, count: int, lines: int) -> None:
         """The first `count` entries need no more work; `lines` lines among them are in the store."""
-        popleft = channel.ready.popleft
+        popleft = delivery.ready.popleft
         done = [popleft() for _ in range(count)]
-        channel.overflow.ready_bytes -= weight(done)
-        channel.folder.jobs.stored(entry for entry in done if not isinstance(entry, TallyRow))
-        channel.stored += lines
-        channel.make_room()
-        if channel.failing:
-            channel.failing = False
-            channel.failures = 0
-            channel.retry_at = 0.0
-            report(f"sink {channel.name!r} takes entries again; {channel.waiting()} are waiting")
-        dropped = channel.overflow.dropped.value()
-        if dropped > channel.told_dropped:
-            report(f"sink {channel.name!r}: {dropped - channel.told_dropped} lines dropped, the buffer was full")
-            channel.told_dropped = dropped
+        delivery.overflow.ready_bytes -= weight(done)
+        delivery.folder.jobs.stored(entry for entry in done if not isinstance(entry, TallyRow))
+        delivery.stored += lines
+        delivery.make_room()
+        if delivery.failing:
+            delivery.failing = False
+            delivery.failures = 0
+            delivery.retry_at = 0.0
+            report(f"sink {delivery.name!r} takes entries again; {delivery.waiting()} are waiting")
+        dropped = delivery.overflow.dropped.value()
+        if dropped > delivery.told_dropped:
+            report(f"sink {delivery.name!r}: {dropped - delivery.told_dropped} lines dropped, the buffer was full")
+            delivery.told_dropped = dropped
 
     def _back_off(self, delivery: Delivery, error: Exception) -> None:
         pause = min(_FIRST_BACKOFF * 2**delivery.failures, _LAST_BACKOFF)
@@ -452,6 +482,7 @@ def _without_contents(entry: Entry) -> Entry:
         exception=None,
         fields=fields,
         path="",
+        line=0,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from .._inspection.snapshot import snapshot
+from .._pipeline.origins import worker_of
 from .._pipeline.text import clip
 from ..entry import Entry
 from ..exceptions import SinkUnavailableError
@@ -32,7 +33,6 @@ _SIGNS: Final = frozenset(
     f"nats.{name}"
     for name in ("fetch.first", "fetch.summary", "nak", "in_progress", "terminated", "ack.twice", "snapshot", "drained")
 )
-_REMOTE: Final = "remote:"
 _WIDTH: Final = 300
 # The logger of what the NATS integration tells.
 _EVENT_LOGGER: Final = "joblog_router.nats"
@@ -133,11 +133,12 @@ class WorkersProbe:
         newest = numbers[-1] if numbers else {}
         remote: list[dict[str, Any]] = []
         for origin in store.summary(job_id, "staff", namespace).origins:
-            if origin.startswith(_REMOTE) and len(remote) < _MAX_WORKERS:
+            worker = worker_of(origin)
+            if worker is not None and len(remote) < _MAX_WORKERS:
                 lines = store.newest(job_id, Selection(origin=origin, audience="staff"), 1, namespace).entries
                 remote += [
                     {
-                        "worker": clip(origin.rpartition(":")[2], _WIDTH),
+                        "worker": clip(worker, _WIDTH),
                         "last": line.created,
                         "message": clip(line.message, _WIDTH),
                         "clock_ahead": number(line.fields.get("clock_ahead")),

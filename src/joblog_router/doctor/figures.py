@@ -110,17 +110,6 @@ def time_to_go(case: Case) -> float | None:
     return max(0.0, case.now - started) * (1 - progress) / progress
 
 
-def matches(subject: str, pattern: str) -> bool:
-    """Whether a subject is one of those that a pattern of NATS takes."""
-    ours, theirs = subject.split("."), pattern.split(".")
-    for at, part in enumerate(theirs):
-        if part == ">":
-            return len(ours) > at
-        if at >= len(ours) or part not in ("*", ours[at]):
-            return False
-    return len(ours) == len(theirs)
-
-
 def age_of(case: Case, at: float | None) -> float | None:
     """How many seconds ago that was."""
     return case.age(at)

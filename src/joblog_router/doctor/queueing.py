@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from .._pipeline.subjects import takes
 from .case import LIKELY, POSSIBLE, SURE, Case, Diagnosis, Evidence, since, span
 from .effective import effective, settings_evidence, worded
 from .figures import (
@@ -20,7 +21,6 @@ from .figures import (
     is_still,
     job_evidence,
     log_evidence,
-    matches,
     pending_of,
     quiet_for,
     stream_evidence,
@@ -205,7 +205,7 @@ def filter_mismatch(case: Case) -> Diagnosis | None:
         missed = {
             subject: count
             for subject, count in subjects.items()
-            if not any(matches(subject, pattern) for pattern in filters)
+            if not any(takes(pattern, subject) for pattern in filters)
         }
         if not missed or not consumers or any(consumer["num_pending"] for consumer in consumers):
             continue

@@ -13,22 +13,15 @@ from typing import Any, Final
 
 from ..sinks.opening import open_store
 from ..sinks.store import Store
-from .case import Case, Diagnosis, Evidence
+from .case import POSSIBLE, Case, Diagnosis, Evidence
 from .configuration import Configuration, configured, probes_of
 from .effective import Setting, effective
 from .probing import ProbeResult, ask
 from .rules import RULES
+from .unexplained import unexplained
 
 __all__ = ["Verdict", "diagnose", "examine", "examine_now"]
 
-POSSIBLE: Final = "possible"
-_UNKNOWN: Final = Diagnosis(
-    "unknown",
-    "I don't know: nothing of what was looked at explains it.",
-    "Look at the figures below, and at the log's last lines (joblog tail).",
-    (),
-    POSSIBLE,
-)
 _FEW: Final = 3
 # Something is gone: looked at once more, with what the row and the log say then.
 _FLEETING: Final = frozenset({"stream_deleted", "consumer_deleted", "redis_lost"})
@@ -87,11 +80,8 @@ def diagnose(job_id: str, results: Mapping[str, ProbeResult], now: float, patien
             continue  # a probe of the project's own took the place of ours and says other things
         if diagnosis is not None:
             found.append(diagnosis)
-    verdict = next((one for one in found if one.sure != POSSIBLE), _UNKNOWN)
+    verdict = next((one for one in found if one.sure != POSSIBLE), None) or unexplained(case)
     others = [one for one in found if one is not verdict and one.is_finding]
-    if verdict is _UNKNOWN:
-        evidence = [Evidence(name, result.error) for name, result in results.items() if result.error]
-        verdict = verdict._replace(evidence=tuple(evidence))
     return Verdict(job_id, verdict, tuple(others[:_FEW]), results, _settings(case), now)
 
 

@@ -251,7 +251,7 @@ def _entry(line: bytes) -> Entry | None:
         # By position: by name it would take twice as long.
         return Entry(
             str(found["job_id"]),
-            float(found["created"]),
+            reading.datable(float(found["created"])),
             int(level),
             str(found["logger"]),
             str(found["message"]),

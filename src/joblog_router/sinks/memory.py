@@ -71,7 +71,7 @@ class MemorySink:
         self, job_id: str, cursor: str, selection: Selection = ALL, limit: int = 1000, namespace: str | None = None
     ) -> Page:
         """See Store."""
-        since = self._position(cursor)[0] if cursor else 0
+        since = min(self._position(cursor)[0], self._count) if cursor else 0  # it may be made up
         kept = self._kept()
         found = [row for row in self._chosen(kept, job_id, selection, namespace) if row[0] > since]
         limit = reading.positive(limit)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
+import logging.handlers
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery import Celery, Task, signals
 from celery.app.log import Logging
+from celery.app.trace import build_tracer
 
-from joblog_router import ConfigurationError, MissingExtraError, current_job, job_context
+from joblog_router import ConfigurationError, MissingExtraError, current_job, job_context, stats
 from joblog_router.contrib.celery import instrument, instrumentation, uninstrument
-from tests.helpers import configure, messages, run_python
+from tests.helpers import configure, job_handler, messages, run_python
 
 log = logging.getLogger("shop.work")
 
@@ -85,6 +88,36 @@ def test_receivers_after_an_eager_task_are_in_its_job(work: Task) -> None:
     finally:
         signals.task_postrun.disconnect(dispatch_uid="test")
     assert seen == ["own"]
+
+
+def test_what_goes_on_after_a_task_is_in_no_job_and_no_mistake(app: Celery) -> None:
+    """A receiver hands its context on: what is logged there later is not late, nor of the job that frees it."""
+    configure(loggers=["shop"])
+    holding = logging.handlers.MemoryHandler(100, flushLevel=logging.CRITICAL, target=job_handler())
+    held = logging.getLogger("shop.held")
+    held.addHandler(holding)
+    contexts: list[contextvars.Context] = []
+
+    def after(**_: Any) -> None:
+        log.info("after")
+        contexts.append(contextvars.copy_context())
+
+    @app.task
+    def work(job_id: str) -> None:
+        # Behind ours, which look after that before each task only.
+        signals.task_postrun.connect(after, weak=False, dispatch_uid="test")
+
+    try:
+        # As a worker runs it, not as its caller would.
+        build_tracer(work.name, work, app=app)("id", (), {"job_id": "own"}, {"id": "id", "task": work.name})
+    finally:
+        signals.task_postrun.disconnect(dispatch_uid="test")
+    late = stats()["late"]
+    contexts[0].run(held.warning, "after all")
+    with job_context("caller"):
+        holding.flush()
+    assert (messages("own"), messages("caller")) == (["after"], [])
+    assert stats()["late"] == late
 
 
 def test_calling_a_task_as_a_function_changes_nothing(work: Task) -> None:

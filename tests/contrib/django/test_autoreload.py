@@ -6,10 +6,10 @@ import signal
 import socket
 import time
 import urllib.request
-from collections.abc import Callable
 from http.client import HTTPException
 
 from tests.contrib.django.project import Project
+from tests.helpers import until
 
 VIEWS = """
 import logging
@@ -24,14 +24,6 @@ def view(request):
             logging.getLogger("shop.work").info("version %d, request %s, %d", VERSION, request.GET["n"], number)
     return HttpResponse(str(VERSION))
 """
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for what another process does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_reload_loses_no_line_and_leaves_no_spool(project: Project) -> None:

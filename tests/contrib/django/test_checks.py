@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import sys
 import textwrap
 
 import pytest
 
 from tests.contrib.django.project import MODELS, Project
+
+NO_HANDLER = """
+    LOGGING["handlers"] = {"console": {"class": "logging.StreamHandler"}}
+    LOGGING["root"]["handlers"] = ["console"]
+"""
 
 
 def test_a_right_configuration_has_no_finding(project: Project) -> None:
@@ -29,7 +35,7 @@ def test_w001_loggers_that_are_disabled(bare_project: Project, settings: str) ->
 def test_w001_is_about_a_logging_that_is_used(bare_project: Project, settings: str) -> None:
     """An empty LOGGING, or one that Django does not apply, disables nothing."""
     bare_project.settings(settings)
-    assert bare_project.manage("check").stderr == ""
+    assert "W001" not in bare_project.manage("check").stderr
 
 
 @pytest.mark.parametrize(
@@ -50,7 +56,10 @@ def test_w002_a_file_that_is_shared(bare_project: Project, settings: str) -> Non
     assert "sqlite_alias(BASE_DIR / 'joblog.sqlite3')" in result.stderr
     assert "DATABASE_ROUTERS = ['joblog_router.contrib.django.db.JobLogRouter']" in result.stderr
     assert "manage.py migrate --database joblog" in result.stderr
-    assert "take it out first: manage.py migrate" in result.stderr
+    first, _, then = result.stderr.partition("After that, ")
+    assert "HINT: First, with the settings as they are now, run: manage.py migrate " in first
+    assert " joblog_router zero " in first
+    assert "sqlite_alias(" in then
 
 
 def test_w002_is_about_files_that_are_written(bare_project: Project) -> None:
@@ -84,6 +93,7 @@ def test_w003_a_missing_table(bare_project: Project) -> None:
     """`check --database` finds that the table is missing and has the command; plain `check` asks no database."""
     result = bare_project.manage("check", "--database", "joblog")
     assert "(joblog_router.W003)" in result.stderr
+    assert "is missing in the database 'joblog': lines wait in the spool." in result.stderr
     assert "HINT: Run: manage.py migrate --database joblog" in result.stderr
     assert "W003" not in bare_project.manage("check").stderr
     assert "W003" not in bare_project.manage("check", "--database", "default").stderr
@@ -132,8 +142,26 @@ def test_w005_a_handler_that_nobody_has(bare_project: Project) -> None:
     """A job handler that is defined and attached to no logger is found."""
     bare_project.settings("LOGGING['root']['handlers'] = []")
     result = bare_project.manage("check")
-    assert "(joblog_router.W005)" in result.stderr
+    assert result.stderr.count("(joblog_router.W") == result.stderr.count("(joblog_router.W005)") == 1
     assert "LOGGING['root']['handlers'] = [..., 'job']" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        {"class": "logging.handlers.MemoryHandler", "capacity": 100, "target": "job"},
+        {"class": "logging.handlers.QueueHandler", "handlers": ["job"]},
+    ][: 1 + (sys.version_info >= (3, 12))],  # which is when LOGGING came to know queues
+)
+def test_w005_is_not_about_a_handler_behind_a_buffer(bare_project: Project, handler: dict[str, object]) -> None:
+    """Lines get to the job handler by way of another one that the root logger has."""
+    bare_project.settings(
+        f"""
+        LOGGING["handlers"]["buffer"] = {handler!r}
+        LOGGING["root"]["handlers"] = ["buffer"]
+        """
+    )
+    assert bare_project.manage("check").stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -208,6 +236,56 @@ def test_w013_is_not_about_loggers_beside_root(bare_project: Project) -> None:
     assert bare_project.manage("check").stderr == ""
 
 
+@pytest.mark.parametrize("settings", [NO_HANDLER, "LOGGING_CONFIG = None"])
+def test_w017_no_job_handler_at_all(bare_project: Project, settings: str) -> None:
+    """A LOGGING without a job handler, or one that is not used, leaves every job's log empty: said, with the way."""
+    bare_project.settings(settings)
+    found = bare_project.manage("check").stderr
+    assert "(joblog_router.W017) No handler of LOGGING is a JobLogHandler: job logs stay empty." in found
+    assert "HINT: Add LOGGING['handlers']['job'] = {'class': 'joblog_router.JobLogHandler'" in found
+    assert "SILENCED_SYSTEM_CHECKS = ['joblog_router.W017']" in found
+
+
+def test_w017_is_not_about_handlers_that_code_makes(bare_project: Project) -> None:
+    """Where the project configures logging by itself, what counts is what is there."""
+    bare_project.settings("LOGGING_CONFIG = None; import logging.config; logging.config.dictConfig(LOGGING)")
+    assert bare_project.manage("check").stderr == ""
+
+
+BESIDE = """
+    LOGGING["root"]["handlers"] = []
+    LOGGING["loggers"] = {"textwrap": {"level": "INFO", "handlers": ["job"]}}
+"""
+
+
+def test_w018_a_handler_beside_the_projects_apps(bare_project: Project) -> None:
+    """On the logger of a module that is no app, and on none from which a line of an app could come: found."""
+    bare_project.settings(BESIDE)
+    found = bare_project.manage("check").stderr
+    assert found.count("(joblog_router.W") == 1
+    assert "(joblog_router.W018) The job handler 'job' is on the logger 'textwrap': what the project's apps" in found
+    assert "('shop') log reaches no job's log." in found
+    assert "LOGGING['root']['handlers'] = [..., 'job'], or to the logger of an app: LOGGING['loggers']['shop']" in found
+    bare_project.settings(BESIDE + "    SILENCED_SYSTEM_CHECKS = ['joblog_router.W018']")
+    assert bare_project.manage("check").stderr == ""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "INSTALLED_APPS += ['parcels']; LOGGING['loggers']['shop.work'] = {'handlers': ['job']}",
+        "import joblog_router as j, logging; logging.getLogger('shop').addHandler(j.JobLogHandler(sink='memory'))",
+        "INSTALLED_APPS.remove('shop')",
+    ],
+)
+def test_w018_is_not_about_what_is_wanted(bare_project: Project, settings: str) -> None:
+    """One app of two is enough, code may put the handler elsewhere, and a project without apps is not known."""
+    (bare_project.root / "parcels").mkdir()
+    (bare_project.root / "parcels" / "__init__.py").touch()
+    bare_project.settings(f"{BESIDE}    {settings}")
+    assert "W018" not in bare_project.manage("check").stderr
+
+
 @pytest.mark.parametrize(
     ("settings", "place"),
     [
@@ -269,8 +347,10 @@ def test_a_right_web_configuration_has_no_finding(bare_project: Project) -> None
 
 def test_w008_a_switch_that_is_off(bare_project: Project) -> None:
     """ENABLED False is found: the one who wonders why logs are empty looks here."""
-    bare_project.settings("JOBLOG_ROUTER['ENABLED'] = False")
-    assert "(joblog_router.W008) JOBLOG_ROUTER['ENABLED'] is False" in bare_project.manage("check").stderr
+    bare_project.settings(NO_HANDLER + "    JOBLOG_ROUTER['ENABLED'] = False")
+    found = bare_project.manage("check").stderr
+    assert "(joblog_router.W008) JOBLOG_ROUTER['ENABLED'] is False" in found
+    assert "W017" not in found  # nobody misses it where all is off
 
 
 @pytest.mark.parametrize(

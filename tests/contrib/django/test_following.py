@@ -240,6 +240,27 @@ def test_a_store_that_was_away_goes_on(hub: Hub, store: Away, make_entry: Any, c
     assert reader.until(lambda reader: bool(reader.messages())).messages() == ["meanwhile"]
 
 
+def test_a_cursor_that_the_store_chokes_on_holds_up_nobody_else(hub: Hub, make_entry: Any, capfd: Any) -> None:
+    """Its viewer is tried last the next time; the others follow. A store of this test's own: no real one chokes."""
+    chokes_on = MemorySink().newest("7").cursor
+
+    class Choking(MemorySink):
+        def after(self, job_id: str, cursor: str, *args: Any, **kwargs: Any) -> Any:
+            if cursor == chokes_on:
+                raise RuntimeError("too much")
+            return super().after(job_id, cursor, *args, **kwargs)
+
+    store = Choking()
+    hub._store = lambda: store
+    Reader(hub, chokes_on)
+    reader = Reader(hub)
+    store.write([make_entry(job_id="7", message="one")])
+    reader.until(lambda reader: reader.messages() == ["one"])
+    store.write([make_entry(job_id="7", message="two")])
+    reader.until(lambda reader: reader.messages() == ["one", "two"])
+    assert "cannot be followed: too much" in capfd.readouterr().err
+
+
 def test_the_thread_ends_when_nobody_watches(hub: Hub, store: Away, make_entry: Any) -> None:
     """And comes back with the next viewer."""
     store.write([make_entry(job_id="7")])

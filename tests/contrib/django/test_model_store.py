@@ -81,7 +81,7 @@ def test_lines_are_rows_of_the_projects_table_and_read_from_it(project: Project)
 from joblog_router import Entry
 job = Job.objects.create(name="x")
 before = timezone.now()
-with job_context(job.pk, step="load"):
+with store._lock, job_context(job.pk, step="load"):  # nothing is written meanwhile
     logger.info("first %d", 1)
     try:
         1 / 0
@@ -89,7 +89,6 @@ with job_context(job.pk, step="load"):
         logger.exception("failed")
     logger.info("for us", extra={"job_log": "staff"})
     after = timezone.now()
-    time.sleep(0.3)
 assert flush(10)
 first, failed, staff = Line.objects.order_by("pk")
 assert (first.level, first.message, first.job_id) == ("INFO", "first 1", job.pk)
@@ -339,6 +338,8 @@ while store.dropped < 23 or len(left()) > 1:
         ({"model": "shop.Line", "fields": {"job": "job"}}, "known are"),
         ({"model": "shop.Line", "fields": {"job": "job_id"}}, "no field takes 'created'"),
         ({"model": "shop.Line", "fields": {"job": "job_id", "at": "created"}}, "'message' or 'text'"),
+        ({"model": "shop.Line", "fields": {}, "database": ""}, "sink 'model': database must be an alias"),
+        ({"model": "shop.Line", "fields": {}, "tests": "off"}, "sink 'model': tests must be 'memory' or 'database'"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:

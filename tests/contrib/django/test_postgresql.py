@@ -197,6 +197,46 @@ def test_a_user_without_rights_is_told_which(
         postgres.execute(f"DROP OWNED BY {role}; DROP ROLE {role}", log_on_postgresql)
 
 
+def test_into_a_table_with_row_level_security_lines_are_inserted(
+    sink: DjangoSink, make_entry: Make, postgres: PostgresServer, log_on_postgresql: str
+) -> None:
+    """PostgreSQL refuses the COPY of whoever is not the owner: the connection tries that once."""
+    role = f"tenant_{log_on_postgresql[-8:]}"
+    postgres.execute(
+        f"CREATE ROLE {role} LOGIN; GRANT INSERT, SELECT ON {TABLE} TO {role}; "
+        f"GRANT USAGE ON SEQUENCE {TABLE}_id_seq TO {role}; ALTER TABLE {TABLE} ENABLE ROW LEVEL SECURITY; "
+        f"CREATE POLICY everything ON {TABLE} USING (true) WITH CHECK (message <> 'forbidden')",
+        log_on_postgresql,
+    )
+    settings = connections.settings["joblog"]
+    settings["USER"] = role
+    entries = [make_entry(message=f"line {number}") for number in range(3)]
+    try:
+        with statements(sink) as seen:
+            sink.write(entries[:2])
+            assert [sql.split()[0] for sql in seen] == ["SELECT", "COPY", "SELECT", "INSERT"]
+            seen.clear()
+            sink.write(entries[1:])
+            sink.close()
+            sink.write(entries)
+            assert [sql.split()[0] for sql in seen if "COPY" in sql or "INSERT" in sql] == ["INSERT", "INSERT"]
+        assert list(JobLogEntry.objects.order_by("id").values_list("message", flat=True)) == [
+            "line 0",
+            "line 1",
+            "line 2",
+        ]
+        with pytest.raises(SinkUnavailableError, match="row-level security"):
+            sink.write([make_entry(message="forbidden")])
+    finally:
+        settings["USER"] = USER
+        sink.close()
+        postgres.execute(
+            f"DROP POLICY everything ON {TABLE}; ALTER TABLE {TABLE} DISABLE ROW LEVEL SECURITY; "
+            f"DROP OWNED BY {role}; DROP ROLE {role}",
+            log_on_postgresql,
+        )
+
+
 @pytest.mark.parametrize(
     "options",
     [{"server_side_binding": True}, {"isolation_level": 4}, {"options": "-c search_path=elsewhere,public"}],

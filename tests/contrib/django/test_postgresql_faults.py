@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import django
 import pytest
 
 from tests.contrib.django.project import PREAMBLE, Project
+from tests.helpers import until
 from tests.postgres import PgBouncer, PostgresServer
 
 pytestmark = pytest.mark.postgresql
 
-# Logs about a line in a millisecond until there is a file named "stop"; prints how many. It asks for them to be
-# stored all the time, so that the writer does not rest for long after a failure.
+# Logs about a line in a millisecond until there is a file named "stop"; prints how many, and now and then into a file,
+# too. It asks for them to be stored all the time, so that the writer does not rest for long after a failure.
 LOGGING = """
     import os, time
     number = 0
@@ -28,6 +28,8 @@ LOGGING = """
             time.sleep(0.001)
             if number % 50 == 0:
                 flush(0.02)
+                with open("logged", "w") as file:
+                    print(number, file=file)
     assert flush(30)
     print(number)
 """
@@ -38,18 +40,16 @@ def logging_in(project: Project) -> subprocess.Popen[str]:
     return project.start("-c", PREAMBLE + textwrap.dedent(LOGGING))
 
 
+def logged(project: Project) -> int:
+    """About how many lines it has logged so far."""
+    path = project.root / "logged"
+    return int(path.read_text() or 0) if path.exists() else 0
+
+
 def stop(project: Project, process: subprocess.Popen[str]) -> int:
     """Let it come to its end; how many lines it logged."""
     (project.root / "stop").touch()
     return int(project.finish(process).stdout)
-
-
-def wait_until(is_so: Callable[[], object]) -> None:
-    """Poll for something that only the server knows."""
-    deadline = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_twenty_killed_backends_cost_nothing(postgres_project: Project, postgres
     """Whoever is connected is thrown out twenty times while lines are written: all are there, once."""
     process = logging_in(postgres_project)
     for _ in range(20):
-        wait_until(lambda: postgres.kill_backends(postgres_project.name))
+        until(lambda: postgres.kill_backends(postgres_project.name))
     count = stop(postgres_project, process)
     assert count > 100
     assert postgres_project.rows() == [f"line {number}" for number in range(count)]
@@ -84,9 +84,10 @@ def test_a_server_that_goes_away_and_comes_back_costs_nothing(
 ) -> None:
     """Lines that are logged while the server is down, in order or by SIGKILL, come when it is back."""
     process = logging_in(own_project)
-    wait_until(own_project.rows)
+    until(own_project.rows)
     getattr(own_postgres, way)()
-    time.sleep(0.5)  # lines that are logged without a server
+    before = logged(own_project)
+    until(lambda: logged(own_project) >= before + 200)
     own_postgres.start()
     count = stop(own_project, process)
     assert count > 100
@@ -236,7 +237,7 @@ def test_backends_killed_behind_pgbouncer_cost_nothing(bounced_project: Project,
     """The sessions behind pgbouncer are killed ten times while lines are written: all are there, once."""
     process = logging_in(bounced_project)
     for _ in range(10):
-        wait_until(lambda: postgres.kill_backends(bounced_project.name))
+        until(lambda: postgres.kill_backends(bounced_project.name))
     count = stop(bounced_project, process)
     assert bounced_project.rows() == [f"line {number}" for number in range(count)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import django
 import pytest
 
 from tests.contrib.django.project import Project
+from tests.helpers import until
 from tests.uvicorn import Uvicorn
 
 SETTINGS = """
@@ -227,10 +227,7 @@ def logs(root: Path, folder: str = "logs") -> dict[str, list[str]]:
 
 def wait_for(root: Path, job: str, message: str) -> list[str]:
     """The messages of a job once `message` is among them."""
-    deadline = time.monotonic() + 15
-    while message not in logs(root).get(job, []):
-        assert time.monotonic() < deadline, logs(root)
-        time.sleep(0.02)  # another process writes the file; up to a deadline
+    until(lambda: message in logs(root).get(job, []))
     return logs(root)[job]
 
 

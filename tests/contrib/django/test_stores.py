@@ -14,16 +14,19 @@ import pytest
 from django.db import connections, transaction
 
 from joblog_router import Entry, SinkUnavailableError
-from joblog_router._pipeline.reading import encode
+from joblog_router._pipeline import reading
+from joblog_router._pipeline.reading import decode, encode
 from joblog_router.contrib.django import model_reader
 from joblog_router.contrib.django import store as store_module
 from joblog_router.contrib.django.models import JobLogEntry
 from joblog_router.contrib.django.ordering import MARK_WRITER
 from joblog_router.contrib.django.sink import DjangoSink
 from joblog_router.contrib.django.store import DjangoStore
+from joblog_router.contrib.django.tailing import Hub
 from joblog_router.sinks import JsonLinesSink, MemorySink, Selection, Store, _jsonl_reader, memory
 from tests.contrib.django.conftest import ON_POSTGRESQL
 from tests.contrib.django.project import Project
+from tests.contrib.django.test_following import Reader
 
 Make = Callable[..., Entry]
 STAFF = Selection(audience="staff")
@@ -157,6 +160,16 @@ def test_a_selection_chooses(store: Any, make_entry: Make) -> None:
     assert found(origin="other") == ["c needle"]
 
 
+def test_lines_from_the_moment_on_in_which_the_job_was_made_are_shown(
+    store: Any, make_entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those before it are of an earlier job of that id; the one of that very microsecond is not."""
+    store.write([line(make_entry, number) for number in range(3)])
+    monkeypatch.setattr(reading, "shown_since", lambda job_id, namespace: line(make_entry, 1).created)
+    assert texts(store.newest("1").entries) == ["line 1", "line 2"]
+    assert texts(store.after("1", "").entries) == ["line 1", "line 2"]
+
+
 def test_the_cursor_moves_past_lines_that_are_left_out(store: Any, make_entry: Make) -> None:
     """Following only errors, a reader is given those that come later."""
     cursor = store.newest("1", Selection(level=40)).cursor
@@ -275,6 +288,81 @@ def test_a_foreign_cursor_is_a_value_error(store: Any, make_entry: Make) -> None
             store.after("1", text)
     with pytest.raises(ValueError, match="not a cursor of this store"):
         store.before("1", None)
+
+
+def _far_ahead(cursor: str) -> str:
+    """A cursor of the same store that says that its reader has all lines there will ever be."""
+    kind = next(module._KIND for module in (memory, _jsonl_reader, store_module) if _is_of(cursor, module._KIND))
+    far = {int: lambda part: 2**62, dict: lambda part: {**part, "test": 2**62}}
+    return encode(kind, *(far.get(type(part), lambda part: part)(part) for part in decode(cursor, kind)))
+
+
+def _is_of(cursor: str, kind: str) -> bool:
+    try:
+        decode(cursor, kind)
+    except ValueError:
+        return False
+    return True
+
+
+def test_a_cursor_that_is_ahead_of_the_log_is_read_as_now(store: Any, make_entry: Make) -> None:
+    """Made up, or older than the database: what comes from now on is given."""
+    store.write([line(make_entry, 0)])
+    page = store.after("1", _far_ahead(store.newest("1").cursor))
+    assert texts(page.entries) == []
+    store.write([line(make_entry, 1)])
+    assert texts(store.after("1", page.cursor).entries) == ["line 1"]
+    store.delete("1")
+    page = store.after("1", page.cursor)
+    store.write([line(make_entry, 2)])
+    assert texts(store.after("1", page.cursor).entries) == ["line 2"]
+
+
+def test_a_viewer_with_a_made_up_cursor_changes_nothing_for_others(store: Any, make_entry: Make) -> None:
+    """It comes first, as far ahead as can be or with what the store chokes on; the next one gets every line, once."""
+    store.write([line(make_entry, 0)])
+    cursor = store.newest("1").cursor
+    hub = Hub(lambda: store, interval=0.02)
+    forgers = [Reader(hub, made, "1") for made in (_far_ahead(cursor), _with_many_marks(6_000), "rubbish")]
+    forgers[0].until(lambda _: hub._jobs["", "1"].current != [])
+    honest = Reader(hub, cursor, "1")
+    try:
+        for number in range(1, 4):
+            store.write([line(make_entry, number)])
+            honest.until(lambda honest, number=number: f"line {number}" in honest.messages())
+        assert honest.messages() == ["line 1", "line 2", "line 3"]
+        assert texts(store.after("1", honest.cursor).entries) == []
+        store.write([line(make_entry, 4)])
+        assert texts(store.after("1", honest.cursor).entries) == ["line 4"]
+    finally:
+        thread = hub._thread
+        for reader in (*forgers, honest):
+            hub.unwatch("", "1", reader.viewer)
+        if thread is not None:
+            thread.join(10)
+
+
+def _with_many_marks(count: int) -> str:
+    return encode("d1", 0, {f"o{number}": 1 for number in range(count)})
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [{f"o{number}": 1 for number in range(101)}, {"o\x00": 1}, {"o\ud800": 1}],
+    ids=["many", "NUL", "surrogate"],
+)
+def test_marks_that_no_cursor_has_are_refused(marks: dict[str, int]) -> None:
+    """Each is a condition on every row, and a text the database must take: more than are ever given are made up."""
+    with pytest.raises(ValueError, match="not a cursor of this store"):
+        DjangoStore("joblog").after("1", encode("d1", 0, marks))
+    with pytest.raises(ValueError, match="not a cursor of this store"):
+        DjangoStore("joblog").before("1", encode("d1", 0, marks, 1, 1, []))
+
+
+def test_an_earlier_with_more_runs_than_are_remembered_is_refused() -> None:
+    """It holds a hundred at most."""
+    with pytest.raises(ValueError, match="not a cursor of this store"):
+        DjangoStore("joblog").before("1", encode("d1", 0, {}, 1, 1, [str(number) for number in range(101)]))
 
 
 def test_a_cursor_names_its_store() -> None:

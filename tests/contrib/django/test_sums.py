@@ -400,9 +400,25 @@ def test_rows_are_spread_in_whole_numbers() -> None:
     for _ in range(500):
         count, first, width = chance.randrange(1, 400), chance.randrange(-50, 5000), chance.randrange(1, 900)
         last = first + chance.randrange(0, 3000)
-        found = list(sums._spread(count, first, last, width))
+        parts = chance.choice([1, 3, 20, 10_000])
+        found = list(sums._spread(count, first, last, width, parts))
         assert sum(share for _, share in found) == count
-        assert all(share > 0 and first // width <= part <= last // width for part, share in found)
+        within = [min(parts - 1, max(0, at // width)) for at in (first, last)]
+        assert all(share > 0 and within[0] <= part <= within[1] for part, share in found)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("away", [2e11, -6e10], ids=["future", "past"])
+def test_a_line_far_away_that_is_not_shown_costs_no_time(sink: DjangoSink, make_entry: Make, away: float) -> None:
+    """The bars are of a minute's lines, a block of which reaches over thousands of years for a line for staff."""
+    lines = [make_entry(job_id="7", created=1000.0 + n) for n in range(60)]
+    lines[20] = lines[20]._replace(created=away, audience="staff")
+    write(sink, lines)
+    summary = DjangoStore().summary("7")
+    assert (summary.first, summary.last) == (1000.0, 1059.0)
+    assert JobLogSum.objects.count() == 1
+    found = windows.histogram(DjangoStore(), "7", (1000.0, 1059.0), "all", 20)
+    assert sum(part.get(20, 0) for part in found) == 59
 
 
 def test_all_that_a_page_asks_for_goes_by_an_index(sink: DjangoSink, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from django.test import override_settings
 from joblog_router import JobLogHandler, flush, job_context, stats
 from joblog_router._pipeline import switch
 from joblog_router.sinks import MemorySink
+from tests.helpers import until
 
 logger = logging.getLogger("tests.switch")
 
@@ -72,13 +72,6 @@ def test_a_handler_that_is_made_while_it_is_off_captures_later() -> None:
     handler.close()
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)  # the writer asks in a thread of its own: there is nothing to wait for
-
-
 def test_a_function_is_asked_off_the_thread_that_logs(memory: MemorySink, monkeypatch: pytest.MonkeyPatch) -> None:
     """The writer's thread asks again and again; the answer turns capturing off and on."""
     monkeypatch.setattr(switch, "INTERVAL", 0.01)
@@ -93,12 +86,12 @@ def test_a_function_is_asked_off_the_thread_that_logs(memory: MemorySink, monkey
 
     with enabled(ask), job_context(1):
         logger.info("first")
-        _until(lambda: bool(threads))
+        until(lambda: bool(threads))
         answer = False
-        _until(lambda: not switch.is_on)
+        until(lambda: not switch.is_on)
         logger.info("off")
         answer = True
-        _until(lambda: switch.is_on)
+        until(lambda: switch.is_on)
         logger.info("last")
     assert messages(memory) == ["first", "last"]
     assert threads == {"joblog-writer"}
@@ -118,7 +111,7 @@ def test_a_function_that_fails_changes_nothing(
 
     with enabled(ask), job_context(1):
         logger.info("first")
-        _until(lambda: asked > 3)
+        until(lambda: asked > 3)
         logger.info("second")
     assert messages(memory) == ["first", "second"]
     assert capfd.readouterr().err.count("no table of flags") == 1
@@ -131,13 +124,13 @@ def test_a_child_of_a_fork_goes_on_asking(memory: MemorySink, monkeypatch: pytes
 
     with enabled(lambda: os.getpid() != parent), job_context(1):
         logger.info("wakes the writer")
-        _until(lambda: not switch.is_on)
+        until(lambda: not switch.is_on)
         child = os.fork()
         if not child:
             status = 1
             try:
                 logger.info("wakes the writer of the child")
-                _until(lambda: switch.is_on)
+                until(lambda: switch.is_on)
                 status = 0
             finally:
                 os._exit(status)

@@ -21,7 +21,9 @@ from joblog_router import Entry
 from joblog_router._pipeline import namespaces
 from joblog_router.contrib.django import streaming, views
 from joblog_router.contrib.django.downloads import FORMATS
+from joblog_router.contrib.django.models import JobLogEntry
 from joblog_router.contrib.django.tailing import Hub
+from joblog_router.entry import LATEST
 from joblog_router.exceptions import SinkUnavailableError
 from joblog_router.sinks import MemorySink
 from tests.contrib.django.conftest import store_all
@@ -295,6 +297,26 @@ def test_a_line_has_what_the_files_have(staff: Client, log: Log) -> None:
     entry = log("7", "packed", fields={"box": 3}, exception="Traceback ...", level=30, created=1_700_000_000.25)
     (line,) = get(staff, "7")["entries"]
     assert line == {**entry.as_dict(), "levelno": 30, "audience": "all"}
+
+
+@pytest.mark.parametrize("created", [1.79e12, 9.1e12, -1.79e12], ids=["milliseconds", "largest", "before the year 1"])
+def test_a_row_whose_time_is_no_date_is_shown_with_the_nearest(staff: Client, log: Log, created: float) -> None:
+    """As rows of others and of earlier versions may have them: every way to the log leads to it."""
+    log("7", "before", created=1000.0, level=40)
+    log("7", "odd", created=created, level=40)
+    log("7", "after", created=1001.0, level=40)
+    for name in ("page", "entries", "summary", "download"):
+        for more in ({}, {"shape": "streams", "buckets": "20", "format": "jsonl"}, {"since": "1"}, {"until": "8e12"}):
+            response = staff.get(url("7", name), more)
+            content = b"".join(response) if response.streaming else response.content
+            assert response.status_code == 200, (name, more)
+            assert name == "summary" or more.keys() & {"since", "until"} or b"odd" in content, (name, more)
+    found = staff.get(url("7", "summary"), {"buckets": "3"}).json()
+    nearest = -62_135_510_400.0 if created < 0 else LATEST
+    assert nearest in (found["first"], found["last"])
+    assert sum(part.get("ERROR", 0) for part in found["histogram"]) == 3
+    assert nearest in [line["created"] for line in get(staff, "7")["entries"]]
+    assert str(JobLogEntry.objects.get(message="odd")).endswith(" ERROR odd")
 
 
 def test_lines_are_filtered(staff: Client, log: Log) -> None:

@@ -14,7 +14,8 @@ from nats.js.api import ConsumerConfig
 
 from joblog_router.contrib.nats.monitor import Monitor
 from tests.contrib.nats.conftest import JobLogs
-from tests.contrib.nats.test_monitor import INTERVAL, of, until
+from tests.contrib.nats.test_monitor import INTERVAL, of
+from tests.helpers import auntil
 from tests.servers import NatsServer
 
 pytestmark = pytest.mark.usefixtures("monitor")
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("monitor")
 async def monitor(own_nats_server: NatsServer) -> AsyncIterator[Monitor]:
     """The one that writes; without what the server would have recorded before."""
     async with Monitor(own_nats_server.url, interval=INTERVAL, recorder=False) as monitor:
-        await until(lambda: monitor.is_leading)
+        await auntil(lambda: monitor.is_leading)
         yield monitor
 
 
@@ -67,7 +68,7 @@ async def test_answers_for_two_jobs_and_two_attempts_in_one_breath(logs: JobLogs
     for message in [*fresh[:10], *again, *fresh[10:]]:
         await client.publish(message.reply, b"+ACK")  # nothing is waited for in between
     await client.flush()
-    await until(lambda: logs.stdout.events().count("nats.drained") == 2)
+    await auntil(lambda: logs.stdout.events().count("nats.drained") == 2)
     (of_one,), (of_other,) = of(logs, one, "nats.drained"), of(logs, other, "nats.drained")
     assert (of_one.fields["acknowledged"], of_one.fields["naked"], of_one.fields["redelivered"]) == (4, 4, 4)
     assert of_other.fields["acknowledged"] == 30
@@ -82,7 +83,7 @@ async def test_an_answer_that_asks_for_more_is_an_acknowledgement(logs: JobLogs,
     for message, payload in zip(await taken(subscription, 6), payloads, strict=True):
         await client.publish(message.reply, payload)
     await client.flush()
-    await until(lambda: "nats.drained" in logs.stdout.events())
+    await auntil(lambda: "nats.drained" in logs.stdout.events())
     (drained,) = of(logs, own, "nats.drained")
     assert drained.fields["acknowledged"] == 6
 
@@ -99,7 +100,7 @@ async def test_a_pull_may_ask_in_any_way(logs: JobLogs, own: str, client: Any) -
         await client.publish(message.reply, b"+ACK")
     for payload in (b'{"batch": "many"}', b"[7]", b"{", b"\xff"):
         await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.job_{own}.c", payload, reply=inbox)
-    await until(lambda: "nats.drained" in logs.stdout.events())
+    await auntil(lambda: "nats.drained" in logs.stdout.events())
     (drained,) = of(logs, own, "nats.drained")
     assert (drained.fields["delivered"], drained.fields["acknowledged"]) == (4, 4)
 
@@ -114,7 +115,7 @@ async def test_what_is_published_by_hand_harms_nothing(logs: JobLogs, own: str, 
     subscription = await queue(client, own, 3)
     for message in await taken(subscription, 3):
         await message.ack_sync()
-    await until(lambda: "nats.drained" in logs.stdout.events())
+    await auntil(lambda: "nats.drained" in logs.stdout.events())
     (drained,) = of(logs, own, "nats.drained")
     assert (drained.fields["num_pending"], drained.fields["num_ack_pending"]) == (0, 0)
     assert logs.jobs() == {own}

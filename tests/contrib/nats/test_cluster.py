@@ -16,7 +16,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from joblog_router.contrib.nats.monitor import Monitor
 from tests.contrib.nats.cluster import Cluster, server_of
 from tests.contrib.nats.conftest import JobLogs
-from tests.contrib.nats.test_monitor import INTERVAL, of, until
+from tests.contrib.nats.test_monitor import INTERVAL, of
+from tests.helpers import auntil
 
 
 @pytest.fixture
@@ -56,10 +57,10 @@ async def test_leader_and_majority(logs: JobLogs, own: str, cluster: Cluster) ->
     monitor = Monitor(cluster.urls, interval=INTERVAL, reconnect_time_wait=0.1)
     await asyncio.gather(queued(client, own), monitor.start())
     try:
-        await until(lambda: monitor.is_leading)
+        await auntil(lambda: monitor.is_leading)
         before = await leader_of(client, own)
         await client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.job_{own}", b"", timeout=5)
-        await until(lambda: bool(of(logs, own, "nats.leader.elected")))
+        await auntil(lambda: bool(of(logs, own, "nats.leader.elected")))
         (moved,) = of(logs, own, "nats.leader.elected")
         assert moved.fields["leader"] == await leader_of(client, own) != before
         assert moved.message == f"NATS stream job_{own} has a new leader in its cluster: {moved.fields['leader']}"
@@ -68,21 +69,21 @@ async def test_leader_and_majority(logs: JobLogs, own: str, cluster: Cluster) ->
         dead = [mine, next(name for name in cluster.servers if name != mine)]
         for name in dead:
             cluster.servers[name].kill()
-        await until(lambda: bool(of(logs, own, "nats.quorum.lost")), 40)
+        await auntil(lambda: bool(of(logs, own, "nats.quorum.lost")), 40)
         (lost,) = of(logs, own, "nats.quorum.lost")
         assert lost.message.startswith(f"NATS stream job_{own} has no leader, too few servers of its cluster answer")
         for name in dead:
             cluster.servers[name].restart()
-        await until(lambda: bool(of(logs, own, "nats.quorum.restored")), 40)
+        await auntil(lambda: bool(of(logs, own, "nats.quorum.restored")), 40)
         (restored,) = of(logs, own, "nats.quorum.restored")
         assert restored.message.startswith(f"NATS stream job_{own} has a leader again")
-        await until(lambda: monitor.is_leading, 40)
+        await auntil(lambda: monitor.is_leading, 40)
         js = client.jetstream(timeout=1)
         await at_last(lambda: js.publish(f"job.{own}.tasks", b"1", headers={"Nats-Msg-Id": "1"}))
         sub = await at_last(lambda: js.pull_subscribe_bind("c", f"job_{own}"))
         for message in await at_last(lambda: sub.fetch(1, 2)):
             await at_last(partial(message.ack_sync, 1))
-        await until(lambda: "nats.drained" in logs.stdout.events())
+        await auntil(lambda: "nats.drained" in logs.stdout.events())
         assert len(of(logs, own, "nats.quorum.lost")) == len(of(logs, own, "nats.quorum.restored")) == 1
         assert logs.jobs() == {own}
     finally:

@@ -13,6 +13,7 @@ import pytest
 from joblog_router import ConfigurationError, job_context, stats
 from joblog_router.contrib.nats import instrument
 from tests.contrib.nats.conftest import Call, Connect, JobLogs
+from tests.helpers import auntil
 from tests.servers import NatsServer
 
 HEADER = "Joblog-Job-Id"
@@ -96,9 +97,7 @@ async def test_the_example_writes_into_the_publishers_job(
         for job in ("71", "72"):
             with job_context(job):
                 await js.publish(f"{own}.done", b"xyz")
-        async with asyncio.timeout(20):
-            while not all((tmp_path / f"{job}.jsonl").exists() for job in ("71", "72")):
-                await asyncio.sleep(0.02)
+        await auntil(lambda: all((tmp_path / f"{job}.jsonl").exists() for job in ("71", "72")))
     finally:
         process.send_signal(signal.SIGINT)
         await process.wait()

@@ -6,12 +6,13 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import re
 import signal
 import sys
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from joblog_router.contrib.nats.monitor import Monitor
 from joblog_router.contrib.nats.told import LOGGER
 from tests.contrib.nats.conftest import JobLogs, server_version
 from tests.contrib.nats.workers import Outsider
+from tests.helpers import auntil
 from tests.servers import NatsServer
 
 INTERVAL = 0.2
@@ -54,7 +56,7 @@ class Scene:
     async def leading(self, **options: Any) -> Monitor:
         """Start a monitor, and wait until it writes."""
         monitor = await self.monitor(**options)
-        await until(lambda: monitor.is_leading)
+        await auntil(lambda: monitor.is_leading)
         return monitor
 
     async def queue(self, count: int, **config: Any) -> None:
@@ -82,11 +84,21 @@ async def scene(own: str, own_nats_server: NatsServer) -> AsyncIterator[Scene]:
         yield Scene(own, own_nats_server, stack)
 
 
-async def until(is_so: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Until it is so."""
-    async with asyncio.timeout(seconds):
-        while not is_so():
-            await asyncio.sleep(0.02)
+async def rounds(monitor: Monitor, count: int = 3) -> None:
+    """Until a monitor that leads has looked so many times: what it had to tell before is told, and what came then."""
+    term: Any = monitor._term
+    look, looked = term.look, 0
+
+    async def counted() -> bool:
+        nonlocal looked
+        goes_on: bool = await look()
+        looked += 1
+        return goes_on
+
+    term.look = counted
+    await auntil(lambda: looked == count or monitor._term is not term)
+    assert monitor._term is term
+    term.look = look
 
 
 def of(logs: JobLogs, job: str, event: str) -> list[Entry]:
@@ -117,7 +129,7 @@ async def test_what_a_foreign_worker_does(how: str, recorder: bool, logs: JobLog
     assert Counter(again.values()) == {1: 4, 2: 2}
     for seq in again:
         await outsider.answer("ack", seq)
-    await until(lambda: "nats.drained" in logs.stdout.events())
+    await auntil(lambda: "nats.drained" in logs.stdout.events())
     info = await scene.js.consumer_info(f"job_{own}", "c")
 
     (drained,) = of(logs, own, "nats.drained")
@@ -155,7 +167,7 @@ async def test_a_slow_answer_is_work_done_twice(logs: JobLogs, scene: Scene) -> 
     await slow.answer("ack", 1)
     await slow.answer("ack", 2)
     await quick.answer("ack", 2)
-    await until(lambda: sum(e.fields["count"] for e in of(logs, own, "nats.ack.twice")) == 2)
+    await auntil(lambda: sum(e.fields["count"] for e in of(logs, own, "nats.ack.twice")) == 2)
     twice = of(logs, own, "nats.ack.twice")
     assert seqs(twice) == [1, 2]
     assert "ack_wait (300 ms) is too short for the work" in twice[0].message
@@ -165,7 +177,7 @@ async def test_a_slow_answer_is_work_done_twice(logs: JobLogs, scene: Scene) -> 
 async def test_given_up_with_all_workers_dead(max_deliver: int, logs: JobLogs, scene: Scene) -> None:
     """The last attempts were taken by workers that crashed: told within an interval past `ack_wait`, with task ids."""
     own, ack_wait = scene.job, 0.6
-    await scene.leading()
+    monitor = await scene.leading()
     await scene.queue(8, max_deliver=max_deliver, ack_wait=ack_wait)
     for attempt in range(1, max_deliver + 1):
         outsider = await scene.worker()
@@ -180,7 +192,7 @@ async def test_given_up_with_all_workers_dead(max_deliver: int, logs: JobLogs, s
         outsider.kill()
         if attempt < max_deliver:
             assert not of(logs, own, "nats.exhausted")
-    await until(lambda: "nats.exhausted" in logs.stdout.events())
+    await auntil(lambda: "nats.exhausted" in logs.stdout.events())
     took = asyncio.get_running_loop().time() - ended
     (given_up,) = of(logs, own, "nats.exhausted")
     assert given_up.fields["stream_seqs"] == "2, 3, 5, 7, 8"
@@ -194,7 +206,7 @@ async def test_given_up_with_all_workers_dead(max_deliver: int, logs: JobLogs, s
     # The server's own words at the next pull are no news, and nothing else was given up.
     outsider = await scene.worker()
     assert not await outsider.fetch(8, 0.5)
-    await asyncio.sleep(3 * INTERVAL)
+    await rounds(monitor)
     assert len(of(logs, own, "nats.exhausted")) == 1
 
 
@@ -210,7 +222,7 @@ async def test_nothing_is_missed_while_no_monitor_runs(logs: JobLogs, scene: Sce
     await outsider.fetch(2)
     await outsider.answer("nak", 1)
     await outsider.answer("ack", 2)
-    await until(lambda: bool(of(logs, own, "nats.nak")))
+    await auntil(lambda: bool(of(logs, own, "nats.nak")))
     await first.stop()
     before = logs.messages(own)
     got = await outsider.fetch(5)
@@ -219,7 +231,7 @@ async def test_nothing_is_missed_while_no_monitor_runs(logs: JobLogs, scene: Sce
     for seq in (1, 4, 5, 6):
         await outsider.answer("ack", seq)
     second = await scene.leading()
-    await until(lambda: "nats.drained" in logs.stdout.events())
+    await auntil(lambda: "nats.drained" in logs.stdout.events())
     await second.stop()
     after = logs.messages(own)[len(before) :]
     assert not set(before) & set(after)
@@ -229,7 +241,7 @@ async def test_nothing_is_missed_while_no_monitor_runs(logs: JobLogs, scene: Sce
     (drained,) = of(logs, own, "nats.drained")
     assert (drained.fields["acknowledged"], drained.fields["delivered"]) == (5, 7)
     third = await scene.leading()
-    await asyncio.sleep(3 * INTERVAL)
+    await rounds(third)
     await third.stop()
     assert logs.messages(own)[len(before) :] == after
 
@@ -247,7 +259,7 @@ async def test_a_job_that_came_and_went_while_no_monitor_ran(logs: JobLogs, scen
     await scene.js.delete_stream(scene.stream)
     for _ in range(2):
         monitor = await scene.leading()
-        await asyncio.sleep(3 * INTERVAL)
+        await rounds(monitor)
         await monitor.stop()
     told = of(logs, own, "nats.fetch.summary")
     assert [entry.fields["acknowledged"] for entry in told] == [3] * is_recording
@@ -263,14 +275,14 @@ async def test_two_monitors_write_each_line_once(logs: JobLogs, scene: Scene) ->
     got = await outsider.fetch(9)
     for seq in got:
         await outsider.answer("nak" if seq % 3 == 0 else "ack", seq)
-    await until(lambda: seqs(of(logs, own, "nats.nak")) == [3, 6, 9])
+    await auntil(lambda: seqs(of(logs, own, "nats.nak")) == [3, 6, 9])
     assert one.is_leading
     assert not two.is_leading
     await one.stop()
-    await until(lambda: two.is_leading)
+    await auntil(lambda: two.is_leading)
     for seq in await outsider.fetch(3):
         await outsider.answer("ack", seq)
-    await until(lambda: "nats.drained" in logs.stdout.events())
+    await auntil(lambda: "nats.drained" in logs.stdout.events())
     assert Counter(logs.messages(own)).most_common(1)[0][1] == 1
     assert seqs(of(logs, own, "nats.nak")) == seqs(of(logs, own, "nats.redelivery")) == [3, 6, 9]
     assert of(logs, own, "nats.drained")[0].fields["acknowledged"] == 9
@@ -307,7 +319,7 @@ async def test_a_monitor_that_lost_its_lease_writes_nothing(logs: JobLogs, scene
             pass
         await outsider.fetch(1)
         await outsider.answer("nak", 1)
-        await until(lambda: file.exists() and "nats.nak" in file.read_text())
+        await auntil(lambda: file.exists() and "nats.nak" in file.read_text())
         process.send_signal(signal.SIGSTOP)
         before = file.read_text()
         two = await scene.leading()
@@ -316,8 +328,9 @@ async def test_a_monitor_that_lost_its_lease_writes_nothing(logs: JobLogs, scene
         process.send_signal(signal.SIGCONT)  # it finds all that in its connection, and its lease long over
         while await process.stdout.readline() != b"False\n":
             pass
-        await until(lambda: "nats.drained" in logs.stdout.events())
-        await asyncio.sleep(3 * INTERVAL)
+        await auntil(lambda: "nats.drained" in logs.stdout.events())
+        for _ in range(12):  # three of its intervals
+            assert await process.stdout.readline() == b"False\n"
         assert two.is_leading
         assert file.read_text() == before
         assert not of(logs, scene.job, "nats.nak")
@@ -359,7 +372,7 @@ async def test_the_documented_permissions_are_enough(
                 for seq in (1, 2):
                     await outsider.answer("ack", seq)
         outsider.kill()
-        await until(lambda: "nats.exhausted" in logs.stdout.events())
+        await auntil(lambda: "nats.exhausted" in logs.stdout.events())
         (given_up,) = of(logs, own, "nats.exhausted")
         assert given_up.fields["count"] == 2
         snapshots = of(logs, own, "nats.snapshot")
@@ -387,11 +400,11 @@ async def test_what_somebody_does_to_stream_and_consumer(logs: JobLogs, scene: S
             pause = json.dumps({"pause_until": until_when}).encode()
             await scene.client.request(f"$JS.API.CONSUMER.PAUSE.{scene.stream}.c", pause)
             expected.append(f"nats.consumer.{event}")
-            await until(lambda: expected[-1] in logs.stdout.events())
+            await auntil(lambda: expected[-1] in logs.stdout.events())
     await scene.js.delete_consumer(scene.stream, "c")
     await scene.js.delete_stream("other")
     await scene.js.delete_stream(scene.stream)
-    await until(lambda: "nats.stream.deleted" in logs.stdout.events())
+    await auntil(lambda: "nats.stream.deleted" in logs.stdout.events())
     expected += ["nats.consumer.deleted", "nats.stream.deleted"]
     assert [event for event in logs.events(own) if event in expected] == expected
     assert logs.messages(own)[0] == f"NATS stream {scene.stream} was created"
@@ -440,8 +453,8 @@ async def test_a_finished_job_leaves_nothing_behind(jobs: int, scene: Scene, mon
             if number % (jobs // 2) == 0:
                 watching = monitor._term
                 assert watching is not None
-                await until(partial(_knows_nobody, watching))
-                await asyncio.sleep(3 * INTERVAL)  # the round in progress holds its own
+                await auntil(partial(_knows_nobody, watching))
+                await rounds(monitor, 1)  # the one in progress holds its own
                 assert not watching._watch._strangers
                 assert not watching._watch._by_subjects
                 monitor._settings.patterns.jobs_in.cache_clear()
@@ -457,22 +470,37 @@ async def test_a_finished_job_leaves_nothing_behind(jobs: int, scene: Scene, mon
     assert sizes[1] - sizes[0] < 10 * jobs + 10_000, sizes
 
 
-async def test_the_command_writes_into_the_store_that_is_named(scene: Scene, tmp_path: Path) -> None:
-    """`joblog monitor URL --store jsonl:DIR` prints and writes what it finds, and ends well on SIGTERM."""
+# Runs the command where a handler is configured.
+BY_ITS_HANDLER = """
+import logging, sys
+from joblog_router import JobLogHandler
+from joblog_router.cli import main
+logging.getLogger().addHandler(JobLogHandler(sink="jsonl", options={"directory": sys.argv[1]}))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("place", ["a store that is named", "the handler that there is"])
+async def test_the_command_writes_what_it_finds(scene: Scene, tmp_path: Path, place: str) -> None:
+    """`joblog monitor URL --store jsonl:DIR`, or without a store by handlers; prints it, and ends well on SIGTERM."""
     await scene.queue(2)
     outsider = await scene.worker()
     for seq in await outsider.fetch(2):
         await outsider.answer("ack", seq)
-    arguments = ("monitor", scene.url, "--store", f"jsonl:{tmp_path}", "--interval", "0.2")
+    arguments = ("monitor", scene.url, "--interval", "0.2")
+    command = ("-m", "joblog_router", *arguments, "--store", f"jsonl:{tmp_path}")
+    if place == "the handler that there is":
+        command = ("-c", BY_ITS_HANDLER, str(tmp_path), *arguments)
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "joblog_router", *arguments), stdout=asyncio.subprocess.PIPE
+        sys.executable, *command, stdout=asyncio.subprocess.PIPE, env=environment
     )
     assert process.stdout is not None
     file = tmp_path / f"{scene.job}.jsonl"
     try:
         line = await asyncio.wait_for(process.stdout.readline(), 20)
         assert line.startswith(f"[{scene.job}] Nothing is left for consumer c of {scene.stream}: 2 deliveries".encode())
-        await until(lambda: file.exists() and "nats.drained" in file.read_text())
+        await auntil(lambda: file.exists() and "nats.drained" in file.read_text())
     finally:
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 20) == 0

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from joblog_router import ConfigurationError
+from joblog_router._pipeline.subjects import takes
 from joblog_router.contrib.nats.naming import (
     Named,
     NamePatterns,
@@ -12,6 +13,7 @@ from joblog_router.contrib.nats.naming import (
     stream_of_reply,
     stream_of_subject,
 )
+from tests.contrib.nats.conftest import Connect
 
 UUID = "550e8400-e29b-41d4-a716-446655440000"
 
@@ -128,3 +130,17 @@ def test_a_header_of_its_own_names_the_namespace() -> None:
     assert job_in_header({name: "7", beside: "a"}, name) == Named("7", "a")
     assert job_in_header({name: "7", beside: "\x1b"}, name) == Named("7", None)
     assert job_in_header({beside: "a"}, name) is None
+
+
+async def test_a_pattern_takes_what_the_server_delivers_for_it(connect: Connect, own: str) -> None:
+    """Wildcards at every place, against subjects of one token to three."""
+    patterns = [f"{own}{rest}" for rest in ("", ".a", ".*", ".>", ".*.b", ".a.*", ".*.*", ".*.>", ".a.>", ".a.b")]
+    subjects = [f"{own}{rest}" for rest in ("", ".a", ".b", ".a.b", ".b.b", ".a.a", ".a.b.c")]
+    client = await connect()
+    subscriptions = {pattern: await client.subscribe(pattern) for pattern in patterns}
+    for subject in subjects:
+        await client.publish(subject, subject.encode())
+    await client.flush()  # the server answers after what it has delivered
+    for pattern, subscription in subscriptions.items():
+        delivered = {(await subscription.next_msg(5)).subject for _ in range(subscription.pending_msgs)}
+        assert {subject for subject in subjects if takes(pattern, subject)} == delivered, pattern

@@ -11,6 +11,7 @@ from nats.js.errors import NoStreamResponseError, ServiceUnavailableError
 
 from joblog_router import job_context
 from tests.contrib.nats.conftest import Connect, JobLogs
+from tests.helpers import auntil
 from tests.servers import NatsServer
 
 pytestmark = pytest.mark.usefixtures("instrumented")
@@ -140,15 +141,17 @@ async def test_a_timeout_is_not_called_a_failure(
     logs: JobLogs, connect: Connect, own: str, own_nats_server: NatsServer
 ) -> None:
     """Without an acknowledgement in time the message may be stored; so says the line, and so do the numbers."""
-    js = (await connect(own_nats_server.url)).jetstream()
+    client = await connect(own_nats_server.url)
+    js = client.jetstream()
     with job_context(own):
         await js.add_stream(name=f"job_{own}", subjects=[own])
         await js.publish(own, b"")
         own_nats_server.pause()
         results = await asyncio.gather(*(js.publish(own, b"", timeout=0.2) for _ in range(4)), return_exceptions=True)
         assert {type(result) for result in results} == {NatsTimeoutError}
+        before = client.stats["out_msgs"]
         task = asyncio.create_task(js.publish(own, b""))
-        await asyncio.sleep(0.05)
+        await auntil(lambda: client.stats["out_msgs"] > before)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -14,7 +13,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from joblog_router.contrib.nats.monitor import Monitor
 from tests.contrib.nats.conftest import JobLogs
-from tests.contrib.nats.test_monitor import INTERVAL, of, seqs, until
+from tests.contrib.nats.test_monitor import INTERVAL, of, rounds, seqs
+from tests.helpers import auntil
 from tests.servers import NatsServer
 
 
@@ -24,11 +24,13 @@ class Shop:
     def __init__(self, server: NatsServer, stack: AsyncExitStack) -> None:
         self.server = server
         self.stack = stack
+        self.monitor: Any = None
 
     async def open(self, **options: Any) -> Any:
         """Start the monitor; a worker's JetStream."""
         monitor = await self.stack.enter_async_context(Monitor(self.server.url, interval=INTERVAL, **options))
-        await until(lambda: monitor.is_leading)
+        await auntil(lambda: monitor.is_leading)
+        self.monitor = monitor
         client = await nats.connect(self.server.url, name="detector-3")
         self.stack.push_async_callback(client.close)
         return client.jetstream()
@@ -68,9 +70,9 @@ async def test_jobs_in_the_subjects_of_one_stream(
                 await message.nak(delay=60)
             elif seq == 2:
                 await message.term()
-    await until(lambda: logs.stdout.events().count("nats.drained") == 2)
-    await until(lambda: {"nats.nak", "nats.terminated"} <= set(logs.stdout.events()))
-    await asyncio.sleep(3 * INTERVAL)
+    await auntil(lambda: logs.stdout.events().count("nats.drained") == 2)
+    await auntil(lambda: {"nats.nak", "nats.terminated"} <= set(logs.stdout.events()))
+    await rounds(shop.monitor)
 
     assert logs.jobs() == {a, b}
     assert seqs(of(logs, a, "nats.nak")) == [1]
@@ -103,8 +105,8 @@ async def test_jobs_in_the_headers_of_one_stream(logs: JobLogs, own: str, shop: 
     for stream in ("TASKS", "OTHER"):
         sub = await js.pull_subscribe_bind("c", stream)
         await sub.fetch(6, 0.2)
-    await until(lambda: logs.stdout.events().count("nats.exhausted") == 2)
-    await asyncio.sleep(3 * INTERVAL)
+    await auntil(lambda: logs.stdout.events().count("nats.exhausted") == 2)
+    await rounds(shop.monitor)
 
     assert logs.jobs() == {a, b}
     (given_up,) = of(logs, a, "nats.exhausted")

@@ -20,6 +20,7 @@ from joblog_router.contrib.nats.client.advisories import heard
 from joblog_router.contrib.nats.monitoring.watching import Watch
 from joblog_router.contrib.nats.naming import Job, NamePatterns
 from tests.contrib.nats.conftest import MEMORY, Call, Connect, JobLogs, answered, state
+from tests.helpers import auntil
 from tests.servers import NatsServer
 
 pytestmark = pytest.mark.usefixtures("instrumented")
@@ -76,7 +77,7 @@ async def test_all_that_a_job_does_is_in_its_tenants_log(logs: JobLogs, connect:
         with pytest.raises(TimeoutError):
             await (await client.jetstream().pull_subscribe_bind("c", stream)).fetch(1, timeout=0.3)
     await told.wait()
-    await asyncio.sleep(0.6)  # what was held back is told by then
+    await auntil(lambda: logs.stdout.events().count("nats.exhausted") == 2)
     await answered()
     for stream in streams.values():
         await client.jetstream().delete_stream(stream)
@@ -135,7 +136,7 @@ async def test_a_lost_connection_is_told_to_the_tenant_that_uses_it(
             tenant.set("public")
             own_nats_server.restart()
             await asyncio.wait_for(again.wait(), 20)
-            await asyncio.sleep(0.05)
+            await auntil(lambda: "nats.connection.restored" in logs.stdout.events())
     assert names(of(logs, "a"))[-2:] == ["nats.connection.lost", "nats.connection.restored"]
     assert of(logs, "b") == of(logs, "public") == []
 
@@ -282,7 +283,8 @@ async def test_a_held_back_line_keeps_the_variables_of_others(logs: JobLogs) -> 
     try:
         for seq in (1, 2):
             heard(state(), "", [Advisory("job_7", seq)])
-        await asyncio.sleep(0.6)  # the time for which the second is held back
+        assert len(seen) == 1
+        await auntil(lambda: len(seen) > 1)  # the second is held back for a while
     finally:
         logger.removeHandler(handler)
     assert seen == ["a", "a"]

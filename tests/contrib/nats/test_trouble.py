@@ -18,6 +18,7 @@ from joblog_router import job_context
 from joblog_router.contrib.nats import instrument
 from tests.contrib.nats.conftest import MEMORY, Connect, JobLogs
 from tests.contrib.nats.foreign_app import TaskQueueManager
+from tests.helpers import auntil
 from tests.servers import NatsServer
 
 pytestmark = pytest.mark.usefixtures("instrumented")
@@ -149,6 +150,9 @@ async def test_an_application_that_listens_to_advisories(
     await js.add_stream(name=f"adv-{own}", subjects=[f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.job_{own}.>"])
     heard = asyncio.Event()
 
+    def given_up() -> list[dict[str, Any]]:
+        return [e.fields for e in logs.entries(own) if e.fields.get("event") == "nats.exhausted"]
+
     async def listen(message: Any) -> None:
         if message.metadata.sequence.stream == 3:
             heard.set()
@@ -169,13 +173,13 @@ async def test_an_application_that_listens_to_advisories(
     instrument(events=True)
     if by_callback:
         await asyncio.wait_for(heard.wait(), 5)
-        await asyncio.sleep(0.6)
+        await auntil(lambda: sum(told["count"] for told in given_up()) == 3)
         await client.close()
     else:
         listener = await js.pull_subscribe("", stream=f"adv-{own}", durable=f"job-{own}-dlq")
         assert len(await listener.fetch(3)) == 3
         await asyncio.sleep(0.6)  # what is held back is told by then
-    told = [e.fields for e in logs.entries(own) if e.fields.get("event") == "nats.exhausted"]
+    told = given_up()
     assert sum(fields["count"] for fields in told) == 3
     assert len(told) <= 2
     if not by_callback:
@@ -205,7 +209,7 @@ async def test_connection_events_go_to_the_jobs_that_use_it(
             await used.jetstream().publish("x", b"")
             own_nats_server.restart()
             await asyncio.wait_for(again.wait(), 20)
-            await asyncio.sleep(0.05)
+            await auntil(lambda: "nats.connection.restored" in logs.stdout.events())
     events = [event for event in logs.events(own) if "connection" in event]
     assert events == ["nats.connection.lost", "nats.connection.restored"]
     lost = logs.event(own, "nats.connection.lost")
@@ -230,8 +234,7 @@ async def test_a_connection_that_is_given_up_is_told(
         await client.jetstream().add_stream(name=f"job_{own}", subjects=[own])
         own_nats_server.kill()
         await asyncio.wait_for(gone.wait(), 20)
-        while "nats.connection.closed" not in logs.stdout.events():
-            await asyncio.sleep(0.01)
+        await auntil(lambda: "nats.connection.closed" in logs.stdout.events())
     assert [event for event in logs.events(own) if "connection" in event] == [
         "nats.connection.lost",
         "nats.connection.closed",

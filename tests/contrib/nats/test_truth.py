@@ -12,6 +12,7 @@ import pytest
 from joblog_router import Entry, job_context
 from tests.contrib.nats.conftest import JobLogs
 from tests.contrib.nats.foreign_app import TaskQueueManager
+from tests.helpers import auntil
 from tests.servers import NatsServer
 
 pytestmark = pytest.mark.usefixtures("instrumented")
@@ -107,5 +108,4 @@ def errors_of(summaries: list[Any]) -> dict[str, int]:
 
 async def until_lost(logs: JobLogs, job: str) -> None:
     """Until the job's log says that the connection is lost."""
-    while "nats.connection.lost" not in logs.stdout.events():
-        await asyncio.sleep(0.01)
+    await auntil(lambda: "nats.connection.lost" in logs.stdout.events())

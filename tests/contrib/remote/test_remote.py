@@ -19,9 +19,12 @@ import pytest
 from django.core import signing
 
 from joblog_router import ConfigurationError, job_context
+from joblog_router._pipeline.origins import worker_of
+from joblog_router.contrib.remote import send
 from joblog_router.contrib.remote.receive import Limits
 from joblog_router.contrib.remote.send import RemoteJobLogHandler, job
 from tests.contrib.remote.conftest import Receiver, Worker, line
+from tests.helpers import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -62,7 +65,8 @@ print(handler.stats())
     assert "ZeroDivisionError" in rows[3][2]
     assert json.loads(rows[0][3]) == {"worker": "w1", "batch": [1, 2], "thing": "<object>"}
     assert [row[4] for row in rows] == ["all", "all", "staff", "all"]
-    assert len({row[5] for row in rows}) == 1
+    (origin,) = {row[5] for row in rows}
+    assert worker_of(origin)
     assert receiver.project.rows("count(*), 1") == [(4, 1)]
     assert "'sent': 4, 'dropped': 0, 'refused': 0, 'waiting': 0" in out
 
@@ -89,7 +93,8 @@ print(handler.flush(30), handler.stats())
         receiver.token(2),
     )
     for _ in range(3):
-        time.sleep(0.4)
+        before = len(receiver.rows("1"))
+        until(lambda: len(receiver.rows("1")) > before)  # noqa: B023 - called in this round
         receiver.stop()
         receiver.start()
     out, err = process.communicate(timeout=60)
@@ -254,10 +259,7 @@ with joblog_send.job(sys.argv[2]):
     assert process.stdin is not None
     assert process.stdout.readline() == f"{pwd.getpwnam('nobody').pw_uid}\n", process.stderr and process.stderr.read()
     assert process.stdout.readline() == "under way\n"
-    until = time.monotonic() + 60
-    while len(receiver.rows("7")) < 100:
-        assert time.monotonic() < until
-        time.sleep(0.02)  # the server is killed in the middle of it
+    until(lambda: len(receiver.rows("7")) >= 100, 60)
     receiver.stop()
     process.stdin.write("go on\n")
     process.stdin.flush()
@@ -902,6 +904,116 @@ assert handler.flush(20)
         *(receiver.url, receiver.token(7), str(worker.root / "spool"), receiver.token(7, audience="staff")),
     )
     assert sorted(receiver.rows("7", "message, audience")) == [("for all", "all"), ("for staff", "staff")]
+
+
+MARKED = """
+with {send}.job({token}, job_log="staff"):
+    log.info("scope of a token")
+    log.info("taken out", extra={{"job_log": "all"}})
+handler.use({token})
+with {send}.job_context("7", job_log="staff"):
+    log.info("scope")
+with {send}.job_context("7", job_log="stafff"):
+    log.info("scope misspelled")
+with {send}.job_context("7", step=1):
+    log.info("extra", extra={{"job_log": "staff"}})
+    log.info("extra misspelled", extra={{"job_log": "stafff"}})
+    log.info("plain")
+assert handler.flush(20)
+"""
+
+
+@pytest.mark.parametrize("is_installed", [False, True], ids=["copied", "installed"])
+def test_a_line_that_was_marked_for_staff_arrives_as_that(
+    receiver: Receiver, worker: Worker, is_installed: bool
+) -> None:
+    """By its scope or its own mark; a misspelled one, too. The mark is no field."""
+    if is_installed:
+        handler = RemoteJobLogHandler(receiver.url)
+        log = logging.getLogger("tests.remote")
+        log.setLevel("INFO")
+        log.addHandler(handler)
+        try:
+            names = {"handler": handler, "log": log, "send": send, "token": receiver.token(7)}
+            exec(MARKED.format(send="send", token="token"), names)
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+    else:
+        worker.run(HANDLER + MARKED.format(send="joblog_send", token="sys.argv[2]"), receiver.url, receiver.token(7))
+    assert receiver.rows("7", "message, audience, fields") == [
+        ("scope of a token", "staff", "{}"),
+        ("taken out", "all", "{}"),
+        ("scope", "staff", "{}"),
+        ("scope misspelled", "staff", "{}"),
+        ("extra", "staff", '{"step": 1}'),
+        ("extra misspelled", "staff", '{"step": 1}'),
+        ("plain", "all", '{"step": 1}'),
+    ]
+
+
+def test_whatever_is_not_for_all_for_certain_is_for_staff(receiver: Receiver) -> None:
+    """Marks of any kind, of lines, and in fields, where senders of before left those of scopes."""
+    token = receiver.token(7)
+    marks: list[dict[str, Any]] = [{"audience": mark} for mark in ("staff", "stafff", None, ["all"], {})]
+    marks += [{"fields": {"job_log": mark}} for mark in ("staff", "stafff", None, ["all"])]
+    marks += [{"audience": "all", "fields": {"job_log": "staff"}}, {"audience": "staff", "fields": {"job_log": "all"}}]
+    lines = [line(number, "marked", **more) for number, more in enumerate(marks, 1)]
+    lines += [line(90, "plain"), line(91, "plain", audience="all", fields={"job_log": "all"})]
+    status, answer = receiver.send(token, *lines)
+    assert (status, answer["stored"]) == (200, len(lines))
+    found = receiver.rows("7", "message, audience, fields")
+    assert found == [("marked", "staff", "{}")] * len(marks) + [("plain", "all", "{}")] * 2
+
+
+@pytest.mark.parametrize("options", ["{}", "{'database': 'joblog'}"], ids=["by default", "by name"])
+def test_the_strictest_handler_of_the_table_counts_for_lines_of_workers(receiver: Receiver, options: str) -> None:
+    """Its loggers for staff and its patterns, beside those of the settings; those of a handler elsewhere do not."""
+    receiver.stop()
+    receiver.settings(
+        f"""
+here = LOGGING["handlers"]["job"]
+here.update(staff=["app.billing"], redact=[r"PAT-[0-9]+"], options={options})
+LOGGING["handlers"]["open"] = {{**here, "staff": None, "redact": False}}
+LOGGING["handlers"]["other"] = {{**here, "sink": "memory", "options": {{}}, "staff": ["app"], "redact": ["card"]}}
+LOGGING["root"]["handlers"] += ["open", "other"]
+"""
+    )
+    receiver.start()
+    secret = "password=hunter2secret, PAT-123456, the card"
+    status, _ = receiver.send(
+        receiver.token(7),
+        line(1, secret, logger="app.billing.cards"),
+        line(2, secret, logger="app.shop", exception="PAT-123456"),
+    )
+    assert status == 200
+    masked = "password=[redacted], [redacted], the card"
+    assert receiver.rows("7", "message, audience, exception") == [(masked, "staff", ""), (masked, "all", "[redacted]")]
+
+
+def test_a_message_that_cannot_be_made_arrives_in_parts(receiver: Receiver, worker: Worker) -> None:
+    """As in the library's own handler; what cannot even be kept so is counted."""
+    out = worker.run(
+        HANDLER
+        + """
+class Bad:
+    def __str__(self): raise RuntimeError("no text")
+with joblog_send.job(sys.argv[2]):
+    log.info("%d of %s", "x", {"a": 1})
+    log.info(Bad())
+    log.handle(logging.makeLogRecord({"msg": "%", "args": (1,), "levelno": 20, "pathname": Bad()}))
+assert handler.flush(20)
+print(handler.stats())
+""",
+        receiver.url,
+        receiver.token(7),
+    )
+    assert receiver.rows("7", "message, fields") == [
+        ("%d of %s ['x', {'a': 1}]", '{"format_error": true}'),
+        ("<Bad>", '{"format_error": true}'),
+    ]
+    assert "could not be formatted; its parts are kept" in out
+    assert "'sent': 2, 'dropped': 1" in out
 
 
 def test_beside_the_library_a_token_names_the_tenant(receiver: Receiver) -> None:

@@ -85,7 +85,7 @@ def backfill(model: str, column: str, *, path: str = "", newest_first: bool = Fa
     return Found(jobs, lines, unusable)
 
 
-def _sink() -> DjangoSink:
+def _sink() -> DjangoSink | ModelStore:
     """A sink object of our own: the handler's belongs to the writer thread."""
     for sink in readable_sinks():
         if isinstance(sink, ModelStore):

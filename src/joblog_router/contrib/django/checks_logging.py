@@ -17,9 +17,10 @@ from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning, register  # noqa: A004 - Django's name
 
-from ..._inspection.audit import audit_logging
+from ..._inspection.audit import audit_logging, loggers_that_pass_on, open_handlers
 from ..._pipeline.dotted import load
 from ...handlers import JobLogHandler
+from . import conf
 from .levels import level_named
 
 __all__: list[str] = []
@@ -67,23 +68,51 @@ def check_kept_apart(**kwargs: Any) -> list[CheckMessage]:
 
 def _is_of_project(logger: str, named: Iterable[str]) -> bool:
     """Whether a logger is below one of those in LOGGING, or of an app that was not installed as a package."""
+    return any(f"{logger}.".startswith(f"{name}.") for name in (*_own_apps(), *named) if name)
+
+
+def _own_apps() -> list[str]:
     packages = {"site-packages", "dist-packages"}
-    own = [app.name for app in apps.get_app_configs() if packages.isdisjoint(Path(app.path).parts)]
-    return any(f"{logger}.".startswith(f"{name}.") for name in (*own, *named) if name)
+    apart = [app.name for app in apps.get_app_configs() if packages.isdisjoint(Path(app.path).parts)]
+    return [name for name in apart if not name.startswith("joblog_router.")]
+
+
+@register
+def check_handler(**kwargs: Any) -> list[CheckMessage]:
+    """`joblog_router.W017`: there is no job handler, neither in LOGGING nor made by code."""
+    if conf.current().ENABLED is False or open_handlers() or _in_logging():
+        return []
+    return [
+        Warning(
+            "No handler of LOGGING is a JobLogHandler: job logs stay empty.",
+            hint="Add LOGGING['handlers']['job'] = {'class': 'joblog_router.JobLogHandler', 'sink': 'django'}, and "
+            "'job' to LOGGING['root']['handlers']. If only other processes have one: "
+            "SILENCED_SYSTEM_CHECKS = ['joblog_router.W017'].",
+            id="joblog_router.W017",
+        )
+    ]
+
+
+def _in_logging() -> set[str]:
+    """The names of the job handlers in LOGGING, where it is used."""
+    if not settings.LOGGING or not settings.LOGGING_CONFIG:
+        return set()
+    handlers = settings.LOGGING.get("handlers") or {}
+    return {name for name, handler in handlers.items() if _is_job_handler(handler)}
 
 
 @register
 def check_attached(**kwargs: Any) -> list[CheckMessage]:
     """What job handlers miss: `joblog_router.W005` everything, `W013` all but one logger's lines, `W014` INFO.
 
-    `W006`: a logger keeps its records from the one on root.
+    `W006`: a logger keeps its records from the one on root. `W018`: they are on loggers of no app of the project.
     """
     config = settings.LOGGING
     if not config or not settings.LOGGING_CONFIG or config.get("incremental"):
         return []
-    ours = {name for name, handler in (config.get("handlers") or {}).items() if _is_job_handler(handler)}
+    ours = _in_logging()
     loggers = {**(config.get("loggers") or {}), "": config.get("root") or {}}
-    attached = {name: ours & set(logger.get("handlers") or ()) for name, logger in loggers.items()}
+    attached = {name: ours & _with_those_behind(logger.get("handlers")) for name, logger in loggers.items()}
     found: list[CheckMessage] = [
         Warning(
             f"The handler {name!r} of LOGGING puts lines into job logs, but no logger has it: job logs stay empty.",
@@ -106,9 +135,24 @@ def check_attached(**kwargs: Any) -> list[CheckMessage]:
             if name.partition(".")[0] not in ("", "django") and logger.get("propagate") is False and not attached[name]
         ]
     else:
-        found += [_misnamed(name, min(has)) for name, has in sorted(attached.items()) if has and not _is_of_code(name)]
+        having = {name: min(has) for name, has in sorted(attached.items()) if has}
+        misnamed = [_misnamed(name, handler) for name, handler in having.items() if not _is_of_code(name)]
+        found += misnamed or _beside_apps(having)
     handlers = {name for name in ours if _takes_info(config["handlers"][name])}
     found += [_too_quiet(name) for name, has in sorted(attached.items()) if has & handlers and _hides(name, loggers)]
+    return found
+
+
+def _with_those_behind(handlers: Iterable[str] | None) -> set[str]:
+    """The names of handlers, and of those to which the buffers and queues among them pass records."""
+    found: set[str] = set()
+    left = [*(handlers or ())]
+    while left:
+        name = left.pop()
+        handler = settings.LOGGING["handlers"].get(name)
+        if name not in found and hasattr(handler, "get"):
+            left += [each for each in (handler.get("target"), *(handler.get("handlers") or ())) if each]
+        found.add(name)
     return found
 
 
@@ -124,11 +168,39 @@ def _misnamed(logger: str, handler: str) -> CheckMessage:
     )
 
 
+def _beside_apps(having: Mapping[str, str]) -> list[CheckMessage]:
+    """Said only where no app of the project's own is reached: a project may mean some of its apps alone.
+
+    `having` are the loggers of LOGGING with a job handler. Where the handlers really are counts, too: code adds some,
+    and others stand behind a queue.
+    """
+    own = _own_apps()
+    known = {*having, *loggers_that_pass_on()}
+    if not having or not own or any(_is_along(app, logger) for app in own for logger in known):
+        return []
+    loggers = ", ".join(map(repr, having))
+    handler = min(having.values())
+    return [
+        Warning(
+            f"The job handler {handler!r} is on the logger{'s' * (len(having) > 1)} {loggers}: what the project's apps "
+            f"({', '.join(map(repr, own))}) log reaches no job's log.",
+            hint=f"Add the handler to the root logger: LOGGING['root']['handlers'] = [..., {handler!r}], or to the "
+            f"logger of an app: LOGGING['loggers'][{own[0]!r}]['handlers']. If this is wanted: "
+            "SILENCED_SYSTEM_CHECKS = ['joblog_router.W018'].",
+            id="joblog_router.W018",
+        )
+    ]
+
+
+def _is_along(app: str, logger: str) -> bool:
+    """Whether a logger is root, the app's, above it or below it."""
+    return not logger or f"{app}.".startswith(f"{logger}.") or f"{logger}.".startswith(f"{app}.")
+
+
 def _is_of_code(logger: str) -> bool:
     """Whether a logger has the name of an app, of a module in one or of a package around one, or of a module."""
-    for app in apps.get_app_configs():
-        if f"{app.name}.".startswith(f"{logger}.") or f"{logger}.".startswith(f"{app.name}."):
-            return True
+    if any(_is_along(app.name, logger) for app in apps.get_app_configs()):
+        return True
     try:
         return logger in sys.modules or importlib.util.find_spec(logger.partition(".")[0]) is not None
     except (ImportError, ValueError):

@@ -69,10 +69,11 @@ def check_own_file(**kwargs: Any) -> list[CheckMessage]:
         Warning(
             f"Job logs are written to the SQLite file that the project itself uses (alias {alias!r}). "
             "Project transactions that read before they write will fail at once: 'database is locked'.",
-            hint="Give the log its own file: DATABASES['joblog'] = sqlite_alias(BASE_DIR / 'joblog.sqlite3') "
-            f"(of joblog_router.contrib.django.db), DATABASE_ROUTERS = [{_ROUTER!r}], then run: "
-            f"{conf.migrate_command(conf.ALIAS)}. If the table is in the project's file already, take it out first: "
-            f"{conf.migrate_command(alias)} joblog_router zero",
+            hint="First, with the settings as they are now, run: "
+            f"{conf.migrate_command(alias)} joblog_router zero (it takes the table out of the project's file, if it is "
+            "there; the lines stored so far go with it). After that, give the log its own file: DATABASES['joblog'] = "
+            "sqlite_alias(BASE_DIR / 'joblog.sqlite3') (of joblog_router.contrib.django.db), "
+            f"DATABASE_ROUTERS = [{_ROUTER!r}], and run: {conf.migrate_command(conf.ALIAS)}",
             id="joblog_router.W002",
         )
         for alias in _aliases()
@@ -123,6 +124,7 @@ def check_table(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
     if conf.is_migrating():
         return []  # that command runs this check before it makes the table
     found: list[CheckMessage] = []
+    place = "in memory" if conf.spool_directory() is None else "in the spool"
     for alias in _aliases():
         if alias not in (databases or ()) or alias not in connections.settings:
             continue
@@ -133,7 +135,7 @@ def check_table(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
         if JobLogEntry._meta.db_table not in tables:
             found.append(
                 Warning(
-                    f"The table of the job logs is missing in the database {alias!r}: lines wait in memory.",
+                    f"The table of the job logs is missing in the database {alias!r}: lines wait {place}.",
                     hint=f"Run: {conf.migrate_command(alias)}. If that says 'No migrations to apply', the table was "
                     f"recorded there while it was routed elsewhere: run migrate --fake joblog_router zero with the "
                     "same --database first.",

@@ -62,7 +62,7 @@ def _parts(
         page = store.after(job_id, cursor, selection, _PAGE, namespace)
         cursor, more = page.cursor, page.more
         for entry in page.entries:
-            if entry.created < since:
+            if entry.created < since and since > 0:
                 continue
             heapq.heappush(waiting, ((entry.created, entry.origin, entry.seq), entry))
         ready = [heapq.heappop(waiting)[1] for _ in range(len(waiting) - (_KEPT_BACK if more else 0))]

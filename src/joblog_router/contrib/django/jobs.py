@@ -22,6 +22,7 @@ from ..._pipeline.report import report_once
 from ..._pipeline.router import router as process_router
 from ...context import current_namespace
 from ...exceptions import ConfigurationError, SinkUnavailableError
+from ...sinks.base import PlacedSink
 from ...sinks.opening import open_store, readable_sinks
 from ...sinks.store import Selection, Store
 from . import conf
@@ -183,7 +184,8 @@ def _stores() -> list[Store]:
 
 
 def _place(store: Store) -> object:
-    return (type(store), getattr(store, "place", None) or id(store))
+    place = store.place if isinstance(store, PlacedSink) else ""
+    return (type(store), place or id(store))
 
 
 def _follow(*, setting: str, **kwargs: Any) -> None:

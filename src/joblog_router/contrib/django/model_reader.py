@@ -70,7 +70,11 @@ class ModelReader:
         except (ValueError, TypeError) as error:
             raise reading.foreign(cursor) from error
         limit = min(reading.positive(limit), _MAX_MARKS // 2)
-        floor = max(old, self._floor())
+        settled = self._floor()
+        if old > settled:
+            # Made up, or older than the table: no further than the rows that there are.
+            old = min(old, self._last())
+        floor = max(old, settled)
         space, rows = self._shown(job_id, namespace)
         found = list(rows.filter(pk__gt=old).exclude(pk__in=marks).order_by("pk")[: limit + 1])
         more = len(found) > limit
@@ -141,6 +145,9 @@ class ModelReader:
             return settled_floor(connections[self._alias], self._model._meta.db_table)
         except JobLogError as error:
             raise SinkUnavailableError(str(error)) from error
+
+    def _last(self) -> int:
+        return int(self._model._base_manager.using(self._alias).aggregate(last=models.Max("pk"))["last"] or 0)
 
     def _page_down(
         self,

@@ -30,19 +30,19 @@ from ..._pipeline.report import report_once
 from ...entry import Entry
 from ...exceptions import SinkUnavailableError
 from ...sinks.store import Store
-from . import sink as table_sink
+from .faults import is_about_values
 from .model_columns import NAMESPACE_ADVICE, Columns
 from .model_parking import KnownJobs, Parking
 from .model_reader import ModelReader
 from .ordering import MARK_WRITER
-from .sink import DjangoSink
+from .private_sink import PrivateSink
 
 __all__ = ["ModelStore"]
 
 _LOOK: Final = 0.25
 
 
-class ModelStore(DjangoSink):
+class ModelStore(PrivateSink):
     """Writes and reads rows of `model` ("app.Model").
 
     `fields` maps names of its fields to what goes into them: an attribute of `Entry`, `"level_name"` (INFO),
@@ -71,8 +71,7 @@ class ModelStore(DjangoSink):
         park_lines: int = 10_000,
         park_seconds: float = 60.0,
     ) -> None:
-        super().__init__(database, tests)
-        table_sink._made.discard(self)  # the checks of the app's own table are not about this one
+        super().__init__("model", database, tests)
         self.columns = Columns(model, fields)
         self.place = f"{model} {database or ''} {tests}"
         self._lock = threading.RLock()
@@ -164,7 +163,7 @@ class ModelStore(DjangoSink):
             is_done = True
         except (DatabaseError, InterfaceError) as error:
             self._sure_origins.clear()
-            if table_sink._is_about_values(error):
+            if is_about_values(error):
                 raise
             connection.close()
             raise SinkUnavailableError(

@@ -1,4 +1,4 @@
-"""How rows get into a PostgreSQL table: by COPY, and by INSERT where some of them are there already.
+"""How rows get into a PostgreSQL table: by COPY, and by INSERT where some are there already or none may be copied.
 
 Called by the sink, on the writer thread.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
-from django.db import Error, IntegrityError, transaction
+from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .ordering import MARK_WRITER
@@ -36,6 +37,8 @@ _BEGIN: Final = (
 _ROWS_OF_INSERT: Final = 1000
 # Lines may be long: so many are one text at a time.
 _ROWS_OF_PIECE: Final = 50
+# Tables that refused a COPY, by connection.
+_uncopied: Final[WeakKeyDictionary[BaseDatabaseWrapper, set[str]]] = WeakKeyDictionary()
 # https://www.postgresql.org/docs/current/sql-copy.html, "Text Format"
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
@@ -53,16 +56,20 @@ def add_rows(
 
     `are_plain` says that they are of text and whole numbers alone, which are sent more cheaply. psycopg 3 copies, five
     times as fast as inserting; a copy cannot pass over a row that is there, so it starts again as an INSERT if it meets
-    one. psycopg 2 inserts. Raises what Django makes of the driver's errors.
+    one. Nor does PostgreSQL copy into a table with row-level security, for others than its owner: the connection is
+    asked for that once. psycopg 2 inserts. Raises what Django makes of the driver's errors.
     """
     target = f"{own.ops.quote_name(table)} ({_names(own, columns)})"
-    if hasattr(own.Database, "Copy"):  # type: ignore[attr-defined]
+    if hasattr(own.Database, "Copy") and table not in _uncopied.get(own, ()):  # type: ignore[attr-defined]
         try:
             with _transaction(own, table) as cursor:
                 _copy(own, cursor, target, rows, are_plain)
             return
-        except IntegrityError as error:
-            if sqlstate(error) != "23505":
+        except Error as error:
+            state = sqlstate(error)
+            if state == "0A000":
+                _uncopied.setdefault(own, set()).add(table)
+            elif state != "23505":
                 raise
     with _transaction(own, table) as cursor:
         for start in range(0, len(rows), _ROWS_OF_INSERT):

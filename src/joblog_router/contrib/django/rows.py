@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
+from ..._pipeline.reading import datable
 from ...entry import Entry
 from .times import MICROSECONDS
 
@@ -44,7 +45,7 @@ def entry_of(row: StoredRow, job_id: str, namespace: str) -> Entry:
     # By position: by name it would take twice as long.
     return Entry(
         job_id,
-        created / MICROSECONDS,
+        datable(created / MICROSECONDS),
         level,
         logger,
         message,

@@ -9,35 +9,24 @@ from __future__ import annotations
 import json
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
-from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import (
-    DatabaseError,
-    DataError,
-    Error,
-    IntegrityError,
-    InterfaceError,
-    connections,
-    transaction,
-)
+from django.db import DatabaseError, InterfaceError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..._pipeline.report import report_once
 from ...entry import Entry
-from ...exceptions import ConfigurationError, SinkUnavailableError
-from ...sinks import MemorySink, Store
+from ...exceptions import SinkUnavailableError
+from ...sinks import Store
 from . import conf, postgresql, sqlite
 from .columns import COLUMNS, UNIQUE, Row, rows_of
-from .connection import PrivateConnection
-from .delegation import StoreByDelegation
+from .faults import is_about_values, unavailable
 from .keys import stored_key
-from .postgresql import sqlstate
-from .test_runs import is_test_run, say_so
+from .private_sink import PrivateSink
 
 if TYPE_CHECKING:
     from .models import JobLogEntry
@@ -52,13 +41,10 @@ _ROWS_OF_SUMS: Final = 10_000
 _SUMS_AT_ONCE: Final = 3
 _MOST_JOBS: Final = 1000
 
-# Read when logging is configured, before a test runner can have changed them.
-_NAMES_AT_START: Final = {alias: str(database.get("NAME")) for alias, database in settings.DATABASES.items()}
-
 _made: Final[weakref.WeakSet[DjangoSink]] = weakref.WeakSet()
 
 
-class DjangoSink(StoreByDelegation):
+class DjangoSink(PrivateSink):
     """Adds entries to the table `JobLogEntry`. An entry that is there already is not added twice.
 
     `database` is an alias in DATABASES; without it JOBLOG_ROUTER["DATABASE"] decides, else "joblog" if there
@@ -76,20 +62,11 @@ class DjangoSink(StoreByDelegation):
     place: str
 
     def __init__(self, database: str | None = None, tests: str = "memory") -> None:
-        given: object = database
-        if given is not None and (not isinstance(given, str) or not given):
-            raise ConfigurationError(f"sink 'django': database must be an alias in DATABASES, not {database!r}")
-        if tests not in ("memory", "database"):
-            raise ConfigurationError(f"sink 'django': tests must be 'memory' or 'database', not {tests!r}")
-        self._database = database
-        self._tests = tests
-        self._memory = MemorySink()
+        super().__init__("django", database, tests)
         self.place = f"{database or ''} {tests}"
-        self._connection: PrivateConnection | None = None
         # By namespace and job: rows written since sums were kept.
         self._unsummed: dict[tuple[str, str], int] = {}
         _made.add(self)
-        say_so(tests)
 
     @property
     def alias(self) -> str:
@@ -112,10 +89,10 @@ class DjangoSink(StoreByDelegation):
                 _add(own, model, entries)
                 self._keep_sums(own.alias, entries)
         except (DatabaseError, InterfaceError) as error:
-            if _is_about_values(error):
+            if is_about_values(error):
                 raise
             connection.close()
-            raise _unavailable(connection.alias, error) from error
+            raise unavailable(connection.alias, error) from error
         except ImproperlyConfigured as error:
             raise SinkUnavailableError(f"database {connection.alias!r}: {error}", "correct DATABASES") from error
 
@@ -136,14 +113,6 @@ class DjangoSink(StoreByDelegation):
                 self._unsummed.clear()
             self._unsummed[key] = rows
 
-    def entries(self, job_id: object = None) -> list[Entry]:
-        """What a test run kept in memory, oldest first; only one job's if `job_id` is given. `flush()` before."""
-        return self._memory.entries(job_id)
-
-    def is_in_memory(self) -> bool:
-        """Whether lines stay in memory, as in a test run."""
-        return is_test_run() and not self._is_for_test_database()
-
     def _store(self) -> Store:
         if self.is_in_memory():
             return self._memory
@@ -151,35 +120,6 @@ class DjangoSink(StoreByDelegation):
         from .store import DjangoStore
 
         return DjangoStore(self.alias)
-
-    def _is_for_test_database(self) -> bool:
-        if self._tests != "database":
-            return False
-        # The test runner gives the alias another name, and its own back when the tests are over.
-        if self.alias not in connections.settings:
-            return True  # writing tells what is wrong
-        now = str(connections.settings[self.alias].get("NAME"))
-        return now != _NAMES_AT_START.get(self.alias, now)
-
-    def idle(self) -> None:
-        """Close the connection, after a second of rest: an open one keeps a database from being dropped."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection; the next `write` opens it again."""
-        if self._connection is not None:
-            self._connection.close()
-
-    def _connection_to(self, alias: str) -> PrivateConnection:
-        if alias not in connections.settings:
-            raise SinkUnavailableError(
-                f"DATABASES has no alias {alias!r}",
-                "see manage.py check, joblog_router.E002, for what to set",
-            )
-        if self._connection is None or self._connection.alias != alias:
-            self.close()
-            self._connection = PrivateConnection(alias)
-        return self._connection
 
 
 def sinks() -> list[DjangoSink]:
@@ -220,71 +160,6 @@ def add_objects(alias: str, model: type[JobLogEntry], rows: Iterable[Row]) -> No
         values = dict(zip(COLUMNS, row, strict=True))
         objects.append(model(**{**values, "fields": json.loads(values["fields"])}))
     model._base_manager.using(alias).bulk_create(objects, ignore_conflicts=True)
-
-
-# --- what went wrong ---------------------------------------------------------------------------------------
-
-
-def _is_about_values(error: Error) -> bool:
-    """Whether the database refused what it was given rather than being unable to take anything."""
-    state = sqlstate(error)
-    if state == "23505":
-        return False  # a line that is there already is passed over: another unique column is in the way
-    # Classes 22 (data) and 54 (a limit exceeded), which psycopg counts among operational errors.
-    return isinstance(error, DataError | IntegrityError) or state[:2] in ("22", "54")
-
-
-def _lacks_table(error: Error) -> bool:
-    text = str(error)
-    return (
-        sqlstate(error) in ("42P01", "42703")
-        or (bool(error.args) and error.args[0] in (1054, 1146))  # MySQL
-        or any(words in text for words in ("no such table", "no such column", "has no column named"))
-    )
-
-
-def _unavailable(alias: str, error: Error, what: str = "does not take job log lines") -> SinkUnavailableError:
-    if _lacks_table(error):
-        return SinkUnavailableError(
-            f"the table of the job logs is missing in database {alias!r} ({_first_line(error)})",
-            f"Run: {conf.migrate_command(alias)}",
-        )
-    place = str(connections.settings[alias].get("NAME") or "")
-    return SinkUnavailableError(
-        f"database {alias!r} ({place}) {what}: {_first_line(error)}",
-        _advice(alias, error),
-    )
-
-
-# By PostgreSQL's SQLSTATE.
-_ADVICE: Final[Mapping[str, str]] = {
-    "23505": "ids are handed out that are in use: run what manage.py sqlsequencereset joblog_router prints",
-    "25006": "DATABASES must name the server that takes writes, not a replica of it",
-    "42501": "allow this user INSERT and SELECT on the table and USAGE on its sequence",
-    "53100": "make room on the server's disk",
-    "53300": "allow the server more connections, or this user",
-    "55P03": "somebody holds a lock on the table, perhaps a migration; lines are tried again until it is gone",
-    "57014": "the server is too slow or somebody cancelled the statement; lines are tried again",
-}
-
-
-def _advice(alias: str, error: Error) -> str:
-    text = str(error)
-    if "unable to open database file" in text or "readonly database" in text:
-        return f"make the file and its folder writable for this process, or change DATABASES[{alias!r}]['NAME']"
-    if "is locked" in text and is_test_run():
-        return "a TestCase holds its database: use TransactionTestCase with databases=..., or leave lines in memory"
-    if "is locked" in text:
-        return "another connection is writing for long; give the log a file of its own with sqlite_alias()"
-    advice = _ADVICE.get(sqlstate(error))
-    if advice is not None:
-        return advice
-    return f"see that the server runs and that DATABASES[{alias!r}] is right"
-
-
-def _first_line(error: Error) -> str:
-    lines: Iterable[str] = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)
 
 
 # --- the check that is needed where the app is not installed ------------------------------------------------

@@ -27,11 +27,11 @@ from ...exceptions import ConfigurationError, JobLogError, SinkUnavailableError
 from ...sinks.store import ALL, Page, Selection, Summary
 from . import conf, sums
 from .connection import PrivateConnection
+from .faults import unavailable, unknown_alias
 from .keys import stored_key
 from .models import JobLogEntry, JobLogQuerySet, JobLogSum, forget_sums, has_sums
 from .ordering import settled_floor
 from .rows import READ_COLUMNS, StoredRow, entry_of, place_of
-from .sink import _unavailable
 from .times import MICROSECONDS
 
 __all__ = ["DjangoStore"]
@@ -39,7 +39,8 @@ __all__ = ["DjangoStore"]
 _KIND: Final = "d1"
 # Rows in one deleting transaction: some tens of milliseconds, in which no other process writes to SQLite.
 _CHUNK: Final = 5_000
-# Origins in a cursor, whose length this bounds. What more of them write at one moment is given a little later.
+# Origins in a cursor, whose length this bounds. What more of them write at one moment is given a little later. More in
+# a cursor are made up: each is a condition that every row of the log would be held against.
 _MAX_MARKS: Final = 100
 
 
@@ -94,7 +95,9 @@ class DjangoStore:
         seen = _decoded(cursor, 0)[0] if cursor else _Seen(0, {})
         limit = reading.positive(limit)
         with self._log(job_id, namespace) as log:
-            floor = max(seen.floor, log.settled_floor())
+            settled = log.settled_floor()
+            seen = log.possible(seen, settled)
+            floor = max(seen.floor, settled)
             rows = log.selected(selection).filter(id__gt=seen.floor)
             if seen.marks:
                 given = Q()
@@ -194,9 +197,7 @@ class DjangoStore:
         """All rows of the alias. Turns what the database says into SinkUnavailableError."""
         alias = self.alias
         if alias not in connections.settings:
-            raise SinkUnavailableError(
-                f"DATABASES has no alias {alias!r}", "see manage.py check, joblog_router.E002, for what to set"
-            )
+            raise unknown_alias(alias)
         try:
             private = PrivateConnection(alias) if _has_old_snapshot(connections[alias]) else None
             if private is None:
@@ -210,7 +211,7 @@ class DjangoStore:
         except (DatabaseError, InterfaceError) as error:
             if not connections[alias].in_atomic_block:
                 connections[alias].close()  # the next call begins with a new one: the server may have been restarted
-            raise _unavailable(alias, error, "cannot be read") from error
+            raise unavailable(alias, error, "cannot be read") from error
 
 
 class _Log:
@@ -228,6 +229,16 @@ class _Log:
             return settled_floor(connections[self.alias], JobLogEntry._meta.db_table)
         except JobLogError as error:
             raise SinkUnavailableError(str(error)) from error
+
+    def possible(self, seen: _Seen, settled: int) -> _Seen:
+        """`seen` of a cursor, which may be made up or older than the table: no further than the rows that there are.
+
+        Where rows that a reader has are gone, those that come have larger ids all the same.
+        """
+        if max((seen.floor, *seen.marks.values())) <= settled:
+            return seen
+        last = JobLogEntry.objects.using(self.alias).aggregate(last=Max("id"))["last"] or 0
+        return _Seen(min(seen.floor, last), {origin: min(at, last) for origin, at in seen.marks.items()})
 
     def since(self) -> int:
         """From when on lines are shown, in microseconds."""
@@ -342,7 +353,7 @@ def _decoded(text: str, more: int) -> tuple[_Seen, Any]:
         floor, marks, *rest = reading.decode(text, _KIND)
         if not reading.is_number(floor) or len(rest) != more:
             raise ValueError("no position")
-        seen = _Seen(floor, reading.marks_of(marks))
+        seen = _Seen(floor, reading.marks_of(marks, _MAX_MARKS))
         if not more:
             return seen, ()
         created, row_id, folds = rest

@@ -149,9 +149,12 @@ def _add_tallies(counting: reading.Counting, tallies: Iterable[Iterable[Any]], a
                 counting.add_tally(fold, level, 0 if number else folded, left_out)
 
 
-def count_by_time(log: Log, audience: str, start: int, width: int, since: int = 0) -> Iterator[tuple[int, int, int]]:
+def count_by_time(
+    log: Log, audience: str, *, start: int, width: int, parts: int, since: int = 0
+) -> Iterator[tuple[int, int, int]]:
     """Part of the time, level, and how many rows of it there are in that part; a part comes more than once.
 
+    What is beyond one end of the `parts`, as a line that `audience` may not see can be, is in the one there.
     Rows in blocks are spread evenly over the small part of the block's time that they are in.
     """
     blocks, gaps = known(log, since)
@@ -161,7 +164,7 @@ def count_by_time(log: Log, audience: str, start: int, width: int, since: int = 
             if is_for_all or audience == "staff":
                 first = max(block.oldest, place * step) - start
                 last = min(block.newest, (place + 1) * step - 1) - start
-                for part, share in _spread(count, first, last, width):
+                for part, share in _spread(count, first, last, width, parts):
                     yield part, level, share
     part_of = ExpressionWrapper((F("created") - start) / width, output_field=IntegerField())
     for gap in gaps:
@@ -169,18 +172,23 @@ def count_by_time(log: Log, audience: str, start: int, width: int, since: int = 
             gap.of(_wanted(log.rows, audience, since)).order_by().annotate(part=part_of).values_list("part", "level")
         )
         for part, level, count in found.annotate(count=Count("id")):
-            yield int(part), level, count
+            yield _within(int(part), parts), level, count
 
 
-def _spread(count: int, first: int, last: int, width: int) -> Iterator[tuple[int, int]]:
+def _spread(count: int, first: int, last: int, width: int, parts: int) -> Iterator[tuple[int, int]]:
     """How many of `count` rows, all between `first` and `last`, fall to each part of `width`; in whole numbers."""
     given = 0
-    for part in range(first // width, last // width + 1):
-        end = min(last + 1, (part + 1) * width)
+    final = _within(last // width, parts)
+    for part in range(_within(first // width, parts), final + 1):
+        end = last + 1 if part == final else (part + 1) * width
         share = count * (end - first) // max(1, last + 1 - first) - given
         given += share
         if share:
             yield part, share
+
+
+def _within(part: int, parts: int) -> int:
+    return min(parts - 1, max(0, part))
 
 
 def _wanted(rows: JobLogQuerySet, audience: str, since: int) -> JobLogQuerySet:

@@ -210,7 +210,7 @@ class Hub:
                 try:
                     self._read(namespace, job_id, job)
                 except Exception as error:
-                    report_once(("tail", repr(error)), f"the log of job {job_id!r} cannot be followed: {error}")
+                    self._report(job_id, error)
             took = time.monotonic() - began
             # A new viewer need not wait, but this long, so that many do not make it a loop without rest.
             time.sleep(min(0.05, self._interval))
@@ -222,19 +222,29 @@ class Hub:
         """Give every viewer of `job` what is new: first those that are behind, from where each of them is."""
         store = self._store()
         if not job.current:
-            job.cursor = None  # nobody knows what came since
+            # Nobody knows what came since. From the store: a viewer's cursor is out of a URL, and may be made up.
+            job.cursor = store.newest(job_id, _EVERYTHING, 1, namespace).cursor
             job.recent.clear()
         given: dict[Viewer, set[tuple[str, int]]] = {}
         # Many who come back at one time stand at the same place.
         pages: dict[str, _Batch] = {}
         for viewer in list(job.behind):
-            batches = None if job.cursor is None else job.since(viewer.cursor)
+            batches = job.since(viewer.cursor)
             if batches is not None:
                 given[viewer] = set()
                 for batch in batches:
                     self._give(viewer, batch)
                 continue
-            lines = self._catch_up(store, namespace, job_id, job, viewer, pages=pages)
+            try:
+                lines = self._catch_up(store, namespace, job_id, viewer, pages)
+            except Exception as error:
+                # The store is away, or this cursor is too much for it: it holds up nobody, and is the last next time.
+                self._report(job_id, error)
+                with self._lock:
+                    if viewer in job.behind:
+                        job.behind.remove(viewer)
+                        job.behind.append(viewer)
+                break
             if lines is not None:
                 given[viewer] = lines
         with self._lock:
@@ -278,7 +288,7 @@ class Hub:
             viewer.put(*message)
 
     def _catch_up(
-        self, store: Store, namespace: str, job_id: str, job: _Job, viewer: Viewer, *, pages: dict[str, _Batch]
+        self, store: Store, namespace: str, job_id: str, viewer: Viewer, pages: dict[str, _Batch]
     ) -> set[tuple[str, int]] | None:
         """Give `viewer` what it lacks. Once it is up to date: the lines it got now, some of which all others lack."""
         given: set[tuple[str, int]] = set()
@@ -299,10 +309,12 @@ class Hub:
             self._give(viewer, batch)
             given.update((entry.origin, entry.seq) for entry in page.entries)
             if not page.more:
-                if job.cursor is None:
-                    job.cursor = page.cursor
                 return given
         return None
+
+    @staticmethod
+    def _report(job_id: str, error: Exception) -> None:
+        report_once(("tail", repr(error)), f"the log of job {job_id!r} cannot be followed: {error}")
 
     def _bounded(self, entries: list[Entry], viewer: Viewer, cursor: str, room: float) -> bytes:
         """The event with `entries`, or the newest of them where there are too many viewers for all."""

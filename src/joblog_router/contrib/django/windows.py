@@ -108,7 +108,7 @@ def histogram(
             found[part][entry.level] = found[part].get(entry.level, 0) + 1
         return found
     with table._log(job_id, None) as log:
-        for part, level, count in sums.count_by_time(log.place, audience, start, width, log.since()):
-            index = min(buckets - 1, max(0, part))
-            found[index][level] = found[index].get(level, 0) + count
+        counts = sums.count_by_time(log.place, audience, start=start, width=width, parts=buckets, since=log.since())
+        for part, level, count in counts:
+            found[part][level] = found[part].get(level, 0) + count
     return found

@@ -22,7 +22,8 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation, ValidationError
 from django.core.signals import setting_changed
-from django.db import DatabaseError, InterfaceError, router, transaction
+from django.db import DatabaseError, InterfaceError, transaction
+from django.db import router as databases
 from django.http import HttpRequest, JsonResponse
 from django.http.request import UnreadablePostError
 from django.views.decorators.cache import never_cache
@@ -31,15 +32,19 @@ from django.views.decorators.http import require_POST
 
 from ..._pipeline import rules, switch
 from ..._pipeline.attributes import AUDIENCE
+from ..._pipeline.origins import of_worker
 from ..._pipeline.primitives import freeze
 from ..._pipeline.report import report_once
+from ..._pipeline.router import router
 from ..._pipeline.sinks import NamedSink, make_sink
 from ..._pipeline.stats import Tally
 from ..._pipeline.text import MAX_FIELD, MAX_MESSAGE, clean, clip
 from ...context import current_namespace
 from ...entry import Entry
 from ...exceptions import ConfigurationError, SinkUnavailableError
+from ...sinks import KnowingSink, Sink
 from ..django import conf, jobs
+from ..django.model_store import ModelStore
 from ..django.sink import DjangoSink
 from .tokens import BadTokenError, Grant, check_revoked, read_token
 
@@ -214,7 +219,7 @@ def _is_job_absent(grant: Grant) -> bool:
     if model is None or grant.namespace != current_namespace():
         return False
     try:
-        return not model._base_manager.using(router.db_for_read(model)).filter(pk=grant.job_id).exists()
+        return not model._base_manager.using(databases.db_for_read(model)).filter(pk=grant.job_id).exists()
     except (ValueError, TypeError, OverflowError, ValidationError):
         return True  # no id of this model
 
@@ -258,7 +263,7 @@ def _entries(batch: Mapping[str, Any], grant: Grant) -> tuple[list[Entry], int]:
             _counts["cross_job"].add()
             refused += 1
             continue
-        entry = _entry(line, grant, f"remote:{owner}:", now, ahead if abs(ahead) > _TOLERANCE else 0.0)
+        entry = _entry(line, grant, owner, now, ahead if abs(ahead) > _TOLERANCE else 0.0)
         if entry is None:
             refused += 1
         else:
@@ -266,8 +271,8 @@ def _entries(batch: Mapping[str, Any], grant: Grant) -> tuple[list[Entry], int]:
     return list(found.values()), refused
 
 
-def _entry(line: Any, grant: Grant, prefix: str, now: float, ahead: float) -> Entry | None:
-    """A line as an entry, cleaned, cut and redacted like every other; None where it is not one."""
+def _entry(line: Any, grant: Grant, owner: str, now: float, ahead: float) -> Entry | None:
+    """A line as an entry, cleaned and cut like every other; None where it is not one."""
     if not isinstance(line, dict):
         return None
     origin, message, created = line.get("origin"), line.get("message"), line.get("created")
@@ -283,14 +288,15 @@ def _entry(line: Any, grant: Grant, prefix: str, now: float, ahead: float) -> En
         return None
     fields = line.get("fields")
     kept: dict[str, Any] = freeze(fields) if isinstance(fields, dict) else {}
+    # What is not for all for certain is for staff: a misspelled audience, too, and the mark of a scope.
+    audiences = (grant.audience, line.get("audience", rules.ALL), kept.get(AUDIENCE, rules.ALL))
     for name in _RESERVED:
         kept.pop(name, None)
     if ahead:
         # The worker's clock is off: its lines are put where they belong, and say so.
         kept["clock_ahead"] = round(ahead, 1)
     number = line.get("line")
-    staff = grant.audience == rules.STAFF or line.get("audience") == rules.STAFF
-    entry = Entry(
+    return Entry(
         job_id=grant.job_id,
         created=max(min(created - ahead, now), now - _OLDEST),
         level=min(level, 1_000),
@@ -300,13 +306,12 @@ def _entry(line: Any, grant: Grant, prefix: str, now: float, ahead: float) -> En
         fields=kept,
         path=_text(line.get("path"), MAX_FIELD),
         line=number if _is_whole(number) else 0,
-        origin=prefix + origin,
+        origin=of_worker(owner, origin),
         seq=seq,
         n=n,
         namespace=grant.namespace,
-        audience=rules.STAFF if staff else rules.ALL,
+        audience=rules.ALL if audiences == (rules.ALL,) * 3 else rules.STAFF,
     )
-    return rules.Rules().finish([entry])[0]
 
 
 def _text(value: Any, most: int) -> str:
@@ -332,16 +337,16 @@ def _store(entries: list[Entry], limits: Limits) -> tuple[int, int, int]:
     """How many lines are new, were known, and were refused by the store."""
     if not entries:
         return 0, 0, 0
+    named = _sink(limits)
+    entries = _rules_for(named).finish(entries)
     if not _sink_lock.acquire(timeout=_LOCK_TIMEOUT):
         raise SinkUnavailableError("other workers' lines are being stored for long", "see whether the store is slow")
     try:
-        named = _sink(limits)
-        lacks_job = getattr(named.sink, "lacks_job", None)
-        if lacks_job is not None and lacks_job(entries[0].job_id):
+        if isinstance(named.sink, ModelStore) and named.sink.lacks_job(entries[0].job_id):
             # They would wait here in memory, and the worker would think them stored.
             raise _Refusal("no_job", 409, 5)
-        if (not_stored := getattr(named.sink, "not_stored", None)) is not None:
-            new = not_stored(entries)
+        if isinstance(named.sink, KnowingSink):
+            new = list(named.sink.not_stored(entries))
         else:
             known = _known(named, entries)
             new = [entry for entry in entries if (entry.origin, entry.seq) not in known]
@@ -354,14 +359,24 @@ def _store(entries: list[Entry], limits: Limits) -> tuple[int, int, int]:
 def _sink(limits: Limits) -> NamedSink:
     key = f"{limits.sink} {sorted((limits.options or {}).items())!r}"
     if key not in _sinks:
-        _sinks[key] = make_sink(limits.sink, limits.options)
+        _sinks.setdefault(key, make_sink(limits.sink, limits.options))
     return _sinks[key]
+
+
+def _rules_for(named: NamedSink) -> rules.Rules | rules.SeveralRules:
+    """The strictest of what the project's settings ask and the handlers of this process that log to the same place."""
+    asked = router.rules_of(lambda key, sink: key == named.key or _is_same_table(named.sink, sink))
+    return rules.strictest([rules.Rules(), *asked])
+
+
+def _is_same_table(sink: Sink, other: Sink) -> bool:
+    return type(sink) is type(other) is DjangoSink and sink.alias == other.alias
 
 
 def _known(named: NamedSink, entries: list[Entry]) -> set[tuple[str, int]]:
     """Those that are in the app's own table already: for the counters. Sinks refuse them, too."""
     sink = named.sink
-    if type(sink) is not DjangoSink or sink.is_in_memory():
+    if not isinstance(sink, DjangoSink) or sink.is_in_memory():
         return set()
     from ..django.models import JobLogEntry
 

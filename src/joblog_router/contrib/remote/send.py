@@ -318,6 +318,7 @@ class RemoteJobLogHandler(logging.Handler):
                 lane.offer(own)
             self._put(lane, line)
         except Exception as error:
+            self._dropped.add()
             _say(("emit", type(error)), f"a line was not kept: {error!r}")
 
     def _is_ours(self, grant: _Grant) -> bool:
@@ -337,15 +338,26 @@ class RemoteJobLogHandler(logging.Handler):
         exception = None
         if record.exc_info and record.exc_info[0] is not None:
             exception = "".join(traceback.format_exception(*record.exc_info))[-_MAX_TEXT:]
-        extra = {key: value for key, value in record.__dict__.items() if key not in _BARE}
-        line = self._plain_line(record.created, record.levelno, record.name, record.getMessage()[:_MAX_TEXT])
+        fields = {**fields, **{key: value for key, value in record.__dict__.items() if key not in _BARE}}
+        said, audience = getattr(record, "job_log", None), fields.pop("job_log", "all")
+        try:
+            message = record.getMessage()[:_MAX_TEXT]
+        except Exception:
+            message = f"{_plain(record.msg, 0)} {_plain(record.args, 0) or ''}".rstrip()[:_MAX_TEXT]
+            fields["format_error"] = True
+            _say(
+                ("format", record.pathname, record.lineno),
+                f"the message of {record.name} at {record.pathname}:{record.lineno} could not be formatted; its parts "
+                "are kept",
+            )
+        line = self._plain_line(record.created, record.levelno, record.name, message)
         line["path"], line["line"] = record.pathname, record.lineno
         if exception:
             line["exception"] = exception
-        if fields or extra:
-            line["fields"] = _plain({**fields, **extra}, 0)
-        if getattr(record, "job_log", None) == "staff":
-            line["audience"] = "staff"
+        if fields:
+            line["fields"] = _plain(fields, 0)
+        if (said if isinstance(said, str) else audience) != "all":
+            line["audience"] = "staff"  # a misspelled one, too: rather too few readers
         return line
 
     def _plain_line(self, created: float, level: int, logger: str, message: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Final
 
+from ...._pipeline.subjects import takes
 from ....context import JobScope
 from ..naming import header_text, namespace_header
 from .state import Settings
@@ -49,15 +50,4 @@ def _is_sendable(value: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_listed(patterns: tuple[str, ...], subject: str) -> bool:
-    return any(matches(pattern, subject) for pattern in patterns)
-
-
-def matches(pattern: str, subject: str) -> bool:
-    """Whether a subject matches a NATS pattern: `*` is one token, `>` at the end is the rest."""
-    wanted, given = pattern.split("."), subject.split(".")
-    for position, part in enumerate(wanted):
-        if part == ">":
-            return len(given) > position
-        if position >= len(given) or part not in {"*", given[position]}:
-            return False
-    return len(wanted) == len(given)
+    return any(takes(pattern, subject) for pattern in patterns)

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
+from ...._pipeline.subjects import takes
 from ....context import JobScope, current_job
 from .. import told
 from ..naming import Job, job_in_header
 from ..pacing import is_milestone
 from ..told import so_far, tell
-from .headers import HEADERS, matches, with_header
+from .headers import HEADERS, with_header
 from .ledger import Ledger, open_part
 from .ownership import StreamKey, server_of
 from .state import CONFLICT, Coroutine, State, quietly
@@ -355,6 +356,6 @@ def _tell_sums(ledger: Ledger) -> None:
 def _stream_of(ledger: Ledger, subject: str) -> str | None:
     """The stream that takes `subject`, among those that were met in this scope."""
     for stream, patterns in ledger.subjects.items():
-        if any(matches(pattern, subject) for pattern in patterns):
+        if any(takes(pattern, subject) for pattern in patterns):
             return stream
     return None

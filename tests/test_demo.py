@@ -218,7 +218,7 @@ def test_the_logs_can_be_looked_at_in_the_browser(demo: Demo, folder: Path) -> N
     lines: list[str] = []
     while not lines or "Ctrl-C ends the server" not in lines[-1]:
         lines.append(process.stdout.readline())
-        assert lines[-1], "".join(lines)
+        assert lines[-1], ("".join(lines), outcome(process))
     login = next(line.strip() for line in lines if "/admin/login/" in line)
     opener = build_opener(HTTPCookieProcessor())
     with pytest.raises(HTTPError, match="404"):

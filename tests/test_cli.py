@@ -90,7 +90,7 @@ def test_the_store_may_come_from_the_environment(directory: Path, monkeypatch: p
     monkeypatch.setenv("JOBLOG_STORE", f"jsonl:{directory}")
     assert len(Ran("tail", "1").lines) == 10
     ran = Ran("tail", "1", "--store", f"jsonl:{directory / 'elsewhere'}")
-    assert (ran.status, ran.out, ran.err) == (1, "", "joblog: no lines\n")
+    assert (ran.status, ran.out, ran.err) == (1, "", "joblog: nothing is stored for job '1'\n")
 
 
 def test_lines_can_be_selected(directory: Path) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from joblog_router import JobContextFilter, JobLogHandler, flush, job_context, stats
 from joblog_router._pipeline import attributes
 from joblog_router._pipeline.naming import LoggerNames
+from joblog_router._pipeline.primitives import field_name
 from joblog_router._pipeline.resolve import DEFAULT_EVIDENCE, resolve, use_evidence, use_resolvers
 from joblog_router._pipeline.services import guard_services, use_service_names
 from joblog_router.sinks import MemorySink
@@ -565,3 +566,20 @@ def test_asyncios_own_records_are_nobodys_while_services_are_named() -> None:
         logging.getLogger("asyncio").warning("of the loop")
         log.info("of one")
     assert messages() == ["of one"]
+
+
+@pytest.mark.parametrize("is_filtered", [False, True])
+def test_what_a_call_passes_is_kept_wherever_it_stands_among_other_keys(is_filtered: bool) -> None:
+    """Between the scope's own fields, private names, names that are none and what belongs to this library."""
+    configure()
+    stage, other = "stage " + "x", "stage " + "y"
+    with job_context(7, stage=stage, step=1):
+        for value in (stage, other):
+            extra = {"first": 1, "stage": value, "_own": 2, "second": 3, "job_id": 7, "odd name": 4, 5: 6, "third": 7}
+            record = log.makeRecord(log.name, logging.INFO, "f.py", 1, "m", (), None)
+            record.__dict__.update(extra)  # type: ignore[arg-type]
+            if is_filtered:
+                JobContextFilter().filter(record)
+            job_handler().handle(record)
+    expected = {"first": 1, "second": 3, "third": 7, "step": 1, field_name("odd name"): 4, field_name(5): 6}
+    assert [dict(entry.fields) for entry in entries()] == [{**expected, "stage": stage}, {**expected, "stage": other}]

@@ -15,6 +15,7 @@ from joblog_router import Entry, JobLogHandler, SinkUnavailableError, flush, job
 from joblog_router._pipeline.delivery import ChannelDelivery
 from joblog_router._pipeline.overflow import Bounds
 from joblog_router._pipeline.router import router
+from joblog_router._pipeline.rules import Rules
 from tests.helpers import configure, job_handler, messages
 
 log = logging.getLogger("app")
@@ -185,6 +186,28 @@ def test_a_job_of_which_the_sink_takes_nothing_holds_up_no_other(recording: Reco
     assert [entry.message for entry in recording.written] == ["99"]
     assert stats()["quarantined"] - before["quarantined"] == 400
     assert recording.calls < 40
+
+
+def test_a_line_that_the_rules_fail_for_costs_no_other(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is counted as quarantined, and its job is named. Rules that fail are made up: none of ours does."""
+    finish = Rules.finish
+
+    def failing(self: Rules, lines: list[Entry]) -> list[Entry]:
+        if any(entry.message == "bad" for entry in lines):
+            raise ValueError("no rule for this")
+        return finish(self, lines)
+
+    monkeypatch.setattr(Rules, "finish", failing)
+    before = stats()["quarantined"]
+    with job_context(17):
+        for message in ("a", "bad", "b"):
+            log.info(message)
+    assert flush(10)
+    assert [entry.message for entry in recording.written] == ["a", "b"]
+    assert stats()["quarantined"] - before == 1
+    assert "a line of job '17' could not be stored: ValueError('no rule for this')" in capfd.readouterr().err
 
 
 def test_one_dead_sink_does_not_hold_up_another(recording: Recording) -> None:

@@ -58,8 +58,8 @@ class JobLogHandler(logging.Handler):
 
     Configured by `dictConfig`: `{"class": "joblog_router.JobLogHandler", "sink": "jsonl", "options": {...}}`.
 
-    - `sink`: `"memory"`, `"jsonl"`, `"callable"`, `"logger"`, `"django"`, the dotted path of a class with `write` and
-      `close` (see `joblog_router.sinks.Sink`), or such an object; `options` go to its constructor.
+    - `sink`: `"memory"`, `"jsonl"`, `"callable"`, `"logger"`, `"django"`, `"model"`, the dotted path of a class with
+      `write` and `close` (see `joblog_router.sinks.Sink`), or such an object; `options` go to its constructor.
     - `level`: as for every handler. `loggers`, `exclude`: only, or all but, the loggers named and those below them
       (whole dotted segments: `"shop"` is not `"shopping"`).
     - `capacity`, `capacity_bytes`: how many entries, and bytes of text, may wait in memory while the sink is slow or

@@ -40,7 +40,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     console.flush()
     if not options.follow:
         if not found:
-            console.problem("no lines")
+            for job in options.jobs:
+                console.problem(arguments.nothing_found(job, options))
         return 0 if found else 1
     try:
         tail.follow()

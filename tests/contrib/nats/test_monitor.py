@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
 import os
 import re
 import signal
+import socket
 import sys
 import tracemalloc
 from collections import Counter
@@ -23,7 +25,7 @@ import pytest
 import pytest_asyncio
 from nats.js.api import ConsumerConfig
 
-from joblog_router import Entry
+from joblog_router import Entry, flush
 from joblog_router.cli import main
 from joblog_router.contrib.nats.monitor import Monitor
 from joblog_router.contrib.nats.told import LOGGER
@@ -320,6 +322,8 @@ async def test_a_monitor_that_lost_its_lease_writes_nothing(logs: JobLogs, scene
         await outsider.fetch(1)
         await outsider.answer("nak", 1)
         await auntil(lambda: file.exists() and "nats.nak" in file.read_text())
+        # How far it has told it leaves for the next one once a round; what it told in this one would be told again.
+        await asyncio.sleep(5 * INTERVAL)
         process.send_signal(signal.SIGSTOP)
         before = file.read_text()
         two = await scene.leading()
@@ -510,3 +514,29 @@ async def test_the_command_without_a_place_to_write(capsys: pytest.CaptureFixtur
     """Says what to name, and exits with the status for misuse."""
     assert main(["monitor", "nats://127.0.0.1:1"]) == 2
     assert "Name a store, --store jsonl:DIRECTORY" in capsys.readouterr().err
+
+
+async def test_a_server_that_is_not_there_is_named_and_tried_again(capfd: pytest.CaptureFixture[str]) -> None:
+    """Not with advice on permissions, and without the password."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        free_port = free.getsockname()[1]
+    monitor = Monitor(f"nats://watcher:secret-word@127.0.0.1:{free_port}", connect_timeout=1)
+    starting = asyncio.create_task(monitor.start())
+    try:
+        said = ""
+
+        def is_said() -> bool:
+            nonlocal said
+            flush(1)
+            said += capfd.readouterr().err
+            return "no NATS server answers" in said
+
+        await auntil(is_said)
+    finally:
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+    assert f"no NATS server answers at 127.0.0.1:{free_port}; it is tried again until one does" in said
+    assert "secret-word" not in said
+    assert "permissions" not in said

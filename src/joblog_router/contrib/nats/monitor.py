@@ -145,11 +145,13 @@ class Monitor:
         await self.stop()
 
     async def _failed(self, error: Exception) -> None:
-        text = str(error)
-        report_once(
-            ("nats-monitor", text[:200]),
-            f"NATS monitor: {text or type(error).__name__}; see docs/nats-events.md for the permissions it needs",
-        )
+        text = str(error) or type(error).__name__
+        if isinstance(error, OSError):
+            where = ", ".join(map(_address, [self._servers] if isinstance(self._servers, str) else self._servers))
+            advice = f"no NATS server answers at {where}; it is tried again until one does"
+        else:
+            advice = "see docs/nats-events.md for the permissions it needs"
+        report_once(("nats-monitor", text[:200]), f"NATS monitor: {text}; {advice}")
 
     async def _run(self, client: Observer) -> None:
         lasting = max(self._settings.interval * _LEASE, _MIN_LEASE)
@@ -212,3 +214,8 @@ class Monitor:
                 await self._stopping.wait()
         except TimeoutError:
             return
+
+
+def _address(url: str) -> str:
+    """Without the user and the password."""
+    return url.rpartition("@")[2].removeprefix("nats://")

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import pytest
 
 from joblog_router import flush
-from joblog_router._pipeline import report
+from joblog_router._pipeline import report, scopes
 from joblog_router._pipeline.router import router
 from tests.isolation import preserved_logging
 from tests.postgres import PgBouncer, PostgresServer, find_pgbouncer, find_postgres
@@ -35,6 +35,8 @@ def _logging_as_it_was() -> Iterator[None]:
     open_before = _open_handlers()
     with preserved_logging():
         yield
+    if scopes.variable.get(None) is not None:
+        scopes.variable.set(None)  # of a scope that is left elsewhere, on purpose
     assert _open_handlers() <= open_before, "the test leaves a handler open, whose settings count on"
     assert flush(5), "the test leaves lines that cannot be stored, for which every later flush waits"
     # The writer lets go of closed handlers' spools right after it answered.

@@ -66,18 +66,20 @@ def is_bare(attributes: dict[str, Any]) -> bool:
 def _doubt() -> None:
     """Somebody takes attributes off: from now on the last one is looked at, too."""
     global _are_slimmed
-    if not _are_slimmed:
-        _are_slimmed = True
+    _are_slimmed = True
+    if not DOUBTS:
         DOUBTS.append(None)
 
 
-def have_seen(lines: int) -> None:
-    """So many more lines were captured. On the writer thread."""
+def ends_bare(attributes: dict[str, Any]) -> bool:
+    """Whether nothing stands behind what every record has. For a record of that length, and only while in doubt."""
     global _seen
-    if DOUBTS and not _are_slimmed:
-        _seen += lines
-        if _seen > _ENOUGH:
-            DOUBTS.clear()
+    if next(reversed(attributes)) != BARE_LAST:
+        return False
+    _seen += 1
+    if _seen > _ENOUGH and not _are_slimmed:
+        DOUBTS.clear()
+    return True
 
 
 def completed(record: logging.LogRecord) -> logging.LogRecord:

@@ -15,7 +15,7 @@ from marshal import dumps
 from typing import Any, TypeAlias
 
 from . import scopes
-from .attributes import BARE_LAST, BARE_LENGTH, DOUBTS, STAMP, completed, extras_of, is_bare, put_on
+from .attributes import BARE_LAST, BARE_LENGTH, DOUBTS, STAMP, completed, ends_bare, extras_of, is_bare, put_on
 from .channel import Channel
 from .exceptions import CapturedException, capture_exception
 from .generators import ALWAYS, ASK, GUARDS
@@ -80,7 +80,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
                 is_plain = (
                     len(added) == BARE_LENGTH
                     and BARE_LAST in added
-                    and (not DOUBTS or next(reversed(added)) == BARE_LAST)
+                    and (not DOUBTS or ends_bare(added))
                     and not scope.closed
                     and type(record) is LogRecord
                     and not (

@@ -14,7 +14,7 @@ from typing import Final
 
 from ..entry import LATEST, Entry
 from . import settings
-from .attributes import completed, have_seen
+from .attributes import completed
 from .channel import Item
 from .delivery import Delivery
 from .exceptions import render_exception
@@ -86,7 +86,6 @@ def convert(delivery: Delivery, items: Iterable[Item]) -> list[Entry]:
                 made.append(entry)
         except Exception as error:
             _could_not_be_stored(delivery, scope.job_id, error)
-    have_seen(len(made))
     try:
         return rules.finish(made)
     except Exception:

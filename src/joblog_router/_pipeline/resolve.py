@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, Final
 
 from . import lifetime, scopes
-from .attributes import ADDRESS, AUDIENCE, BARE_LAST, BARE_LENGTH, DOUBTS, JOB_ID, STAMP, is_bare
+from .attributes import ADDRESS, AUDIENCE, BARE_LAST, BARE_LENGTH, DOUBTS, JOB_ID, STAMP, ends_bare, is_bare
 from .generators import ALWAYS, ASK, GUARDS, HOLDING
 from .leaks import CONFLICT, GENERATOR, LATE, MARKED, SERVICE, UNADDRESSED, note
 from .namespaces import current_namespace
@@ -128,7 +128,7 @@ def resolve(record: logging.LogRecord) -> JobScope | None:
     # Before __dict__ is asked for: attributes of a record without a dictionary are found faster.
     name = record.name
     added = record.__dict__
-    if len(added) != BARE_LENGTH or BARE_LAST not in added or (DOUBTS and next(reversed(added)) != BARE_LAST):
+    if len(added) != BARE_LENGTH or BARE_LAST not in added or (DOUBTS and not ends_bare(added)):
         return _resolve_added(record, added, scope)
     if scope.closed or (GUARDS and (ALWAYS or ((loop := _get_running_loop()) is not None and is_service(loop, scope)))):
         if HOLDING:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.db import connections
 from django.test import override_settings
 
 from joblog_router import Entry
@@ -30,6 +31,7 @@ def by_hook(row: Any) -> dict[str, Any]:
 async def test_a_row_is_found_by_its_id_and_its_facts_where_the_settings_say(transactional_db: None) -> None:
     """A field by path, a status by meaning, a hook by its path, which beats all; an id that cannot be is none."""
     user = await User.objects.acreate(username="packing")
+    await sync_to_async(connections.close_all)()  # the loop's thread would keep it after the test
     probe = JobProbe("auth.User", fields=STATUS, statuses={"packing": "running"}, hook=f"{__name__}.by_hook")
     facts = (await probe.probe(str(user.pk))).facts
     assert (facts["exists"], facts["status"], facts["phase"], facts["total"]) == (True, "packing", "running", 7)

@@ -184,12 +184,12 @@ input()
         shutil.rmtree(directory)
 
 
-def test_a_server_that_cannot_start_says_why() -> None:
+def test_a_server_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad argument raises with the server's own words, and leaves no directory behind."""
-    before = set(Path(tempfile.gettempdir()).glob("joblog-nats-*"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # in the other one are those of others
     with pytest.raises(RuntimeError, match="did not start"):
         NatsServer("--tls")
-    assert set(Path(tempfile.gettempdir()).glob("joblog-nats-*")) <= before
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_program_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,9 +138,10 @@ async def test_a_pattern_takes_what_the_server_delivers_for_it(connect: Connect,
     subjects = [f"{own}{rest}" for rest in ("", ".a", ".b", ".a.b", ".b.b", ".a.a", ".a.b.c")]
     client = await connect()
     subscriptions = {pattern: await client.subscribe(pattern) for pattern in patterns}
-    for subject in subjects:
-        await client.publish(subject, subject.encode())
-    await client.flush()  # the server answers after what it has delivered
+    last = await client.subscribe(f"end{own}")
+    for subject in [*subjects, f"end{own}"]:
+        await client.publish(subject, b"")
+    await last.next_msg(10)  # the server delivers in order
     for pattern, subscription in subscriptions.items():
         expected = {subject for subject in subjects if takes(pattern, subject)}
         delivered = {(await subscription.next_msg(5)).subject for _ in expected}

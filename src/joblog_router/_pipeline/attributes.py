@@ -82,6 +82,11 @@ def ends_bare(attributes: dict[str, Any]) -> bool:
     return True
 
 
+def lacks_something(record: logging.LogRecord) -> bool:
+    """Whether a record lacks what every record has."""
+    return not _BARE.keys() <= record.__dict__.keys()
+
+
 def completed(record: logging.LogRecord) -> logging.LogRecord:
     """A copy of a record that lacks what every record has, with it."""
     whole = logging.LogRecord("", logging.INFO, "", 0, "", (), None)

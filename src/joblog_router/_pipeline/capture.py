@@ -15,7 +15,18 @@ from marshal import dumps
 from typing import Any, TypeAlias
 
 from . import scopes
-from .attributes import BARE_LAST, BARE_LENGTH, DOUBTS, STAMP, completed, ends_bare, extras_of, is_bare, put_on
+from .attributes import (
+    BARE_LAST,
+    BARE_LENGTH,
+    DOUBTS,
+    STAMP,
+    completed,
+    ends_bare,
+    extras_of,
+    is_bare,
+    lacks_something,
+    put_on,
+)
 from .channel import Channel
 from .exceptions import CapturedException, capture_exception
 from .generators import ALWAYS, ASK, GUARDS
@@ -157,6 +168,8 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
 
     def capture_completed(record: LogRecord) -> bool:
         """A record that lacks what every record has: somebody took attributes off."""
+        if not lacks_something(record):
+            return False  # it is something else that failed, and would again
         whole = completed(record)
         is_captured = capture(whole)
         if (stamp := whole.__dict__.get(STAMP)) is not None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import time
+from pathlib import Path
 
 from ..sinks.opening import ENVIRONMENT, open_store
 from ..sinks.store import Selection, Store
@@ -15,10 +17,12 @@ from ..sinks.store import Selection, Store
 __all__ = [
     "add_jobs",
     "add_json",
+    "add_namespace",
     "add_selection",
     "add_store",
     "age",
     "nothing_found",
+    "seconds_in",
     "selection_of",
     "store_of",
     "whole",
@@ -40,6 +44,11 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         help="where the logs are: jsonl:DIRECTORY, django, django:ALIAS, or the dotted path of a store "
         f"(default: the environment's {ENVIRONMENT}, else the project's settings)",
     )
+    add_namespace(parser)
+
+
+def add_namespace(parser: argparse.ArgumentParser) -> None:
+    """Whose jobs are meant."""
     parser.add_argument("--namespace", metavar="NAME", help="whose jobs are meant (default: NAMESPACE of the settings)")
 
 
@@ -65,7 +74,9 @@ def nothing_found(job: str, options: argparse.Namespace) -> str:
     """What to say where a job has no line."""
     if any((options.level, options.logger, options.text, options.origin)):
         return f"job {job!r} has no such lines"
-    return f"nothing is stored for job {job!r}"
+    kind, _, directory = (options.store or os.environ.get(ENVIRONMENT, "")).partition(":")
+    is_nowhere = kind == "jsonl" and directory and not Path(directory).exists()
+    return f"nothing is stored for job {job!r}" + (f": there is no directory {directory!r}" if is_nowhere else "")
 
 
 def store_of(options: argparse.Namespace) -> Store:
@@ -92,7 +103,15 @@ def whole(text: str) -> int:
 
 def age(text: str) -> float:
     """The time that lies `30d`, `12h`, ... back, in seconds since the epoch."""
+    seconds = seconds_in(text)
+    if seconds is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age: 30d, 12h, 90m, 45s or 2w")
+    return time.time() - seconds
+
+
+def seconds_in(text: str) -> int | None:
+    """How many seconds `30d`, `12h`, ... are; None for other text."""
     number, unit = text[:-1], text[-1:]
     if unit not in _UNITS or not (number.isascii() and number.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: 30d, 12h, 90m, 45s or 2w")
-    return time.time() - int(number) * _UNITS[unit]
+        return None
+    return int(number) * _UNITS[unit]

@@ -10,6 +10,7 @@ import os
 
 from .._pipeline.dotted import load
 from ..exceptions import ConfigurationError
+from . import arguments
 from .console import Console
 
 __all__ = ["add_arguments", "run"]
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--path", default="", metavar="KEY", help="where in the value the list is, as stdout")
     parser.add_argument("--newest-first", action="store_true", help="the list begins with the newest line")
     parser.add_argument("--dry-run", action="store_true", help="only count")
-    parser.add_argument("--json", action="store_true", help="write JSON, one object a line")
+    arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

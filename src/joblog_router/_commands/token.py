@@ -11,11 +11,10 @@ import time
 
 from .._pipeline.dotted import load
 from ..exceptions import ConfigurationError
+from . import arguments
 from .console import Console
 
 __all__ = ["add_arguments", "run"]
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", help="id of a job")
     parser.add_argument("--expires", type=_span, default="1d", metavar="SPAN", help="how long it holds: 45m, 12h, 7d")
     parser.add_argument("--staff", action="store_true", help="lines written with it are for staff only")
-    parser.add_argument("--namespace", metavar="NAME", help="whose job it is (default: NAMESPACE of the settings)")
+    arguments.add_namespace(parser)
     parser.add_argument("--revoke", action="store_true", help="refuse the tokens of this job instead")
-    parser.add_argument("--json", action="store_true", help="write JSON, one object a line")
+    arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -53,7 +52,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _span(text: str) -> float:
-    number, unit = text[:-1], text[-1:]
-    if unit not in _UNITS or not (number.isascii() and number.isdecimal()) or not int(number):
+    seconds = arguments.seconds_in(text)
+    if not seconds:
         raise argparse.ArgumentTypeError(f"{text!r} is no span of time: 45m, 12h, 7d or 2w")
-    return float(int(number) * _UNITS[unit])
+    return float(seconds)

@@ -27,9 +27,9 @@ JOB_ID: Final = "job_id"
 # A bare record: how many attributes it has, and the last of them. Whatever stands behind that one in a record's
 # __dict__ was added: extra, a record factory's attributes, a formatter's, our stamp. Where it is missing somebody took
 # attributes off (`taskName` is a common one), and the length tells nothing.
-_BARE: Final = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
-BARE_LENGTH: Final = len(_BARE)
-BARE_LAST: Final = next(reversed(_BARE))
+BARE: Final = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
+BARE_LENGTH: Final = len(BARE)
+BARE_LAST: Final = next(reversed(BARE))
 DOUBTS: Final[list[None]] = [None]
 """Empty while a record's length tells whether it is bare: after many lines, none of which lacked an attribute."""
 _ENOUGH: Final = 1000
@@ -58,7 +58,7 @@ def is_bare(attributes: dict[str, Any]) -> bool:
     """Whether a record has what every record has, and nothing else. Written out on the hot path."""
     if len(attributes) == BARE_LENGTH and next(reversed(attributes)) == BARE_LAST:
         return True
-    if len(attributes) <= BARE_LENGTH or (DOUBTS and not _are_slimmed and not _BARE.keys() <= attributes.keys()):
+    if len(attributes) <= BARE_LENGTH or (DOUBTS and not _are_slimmed and not BARE.keys() <= attributes.keys()):
         _doubt()
     return False
 
@@ -84,7 +84,7 @@ def ends_bare(attributes: dict[str, Any]) -> bool:
 
 def lacks_something(record: logging.LogRecord) -> bool:
     """Whether a record lacks what every record has."""
-    return not _BARE.keys() <= record.__dict__.keys()
+    return not BARE.keys() <= record.__dict__.keys()
 
 
 def completed(record: logging.LogRecord) -> logging.LogRecord:
@@ -115,7 +115,7 @@ def extras_of(added: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any
     for key in reversed(added):
         if key == BARE_LAST:
             break
-        if key in _BARE:
+        if key in BARE:
             continue  # the last one was taken off
         if key in _NOT_EXTRA and (key != AUDIENCE or not isinstance(added[key], str)):
             continue  # a text under "job_log" is the line's audience; the writer takes it out again

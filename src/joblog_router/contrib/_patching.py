@@ -1,14 +1,27 @@
-"""The frame of every `instrument()`: methods of other libraries that ours stand in for, and the way back.
+"""The frame of every `instrument()`: methods of other libraries that ours stand in for, the way back, and its options.
 
-Used by the contribs when they are switched on and off, under their own locks; imports the core alone.
+Used by the contribs when they are switched on and off, under the lock of each; imports the core alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from ..exceptions import ConfigurationError
+
+DEFAULT_PARAMETERS: Final = ("job_id",)
+"""The parameters of tasks that hold a job's id, where nobody says otherwise."""
+
+_NO_IDS: Final = (bool, Mapping, list, tuple, set, frozenset)
+
+
+class Installation(Protocol):
+    """What `instrument()` made."""
+
+    def end(self) -> None:
+        """Take it back."""
 
 
 class Patches:
@@ -41,6 +54,29 @@ class Patches:
         """Take everything back."""
         while self._undo:
             self._undo.pop()()
+
+
+T = TypeVar("T", bound=Installation)
+
+
+class Installed(Generic[T]):
+    """The one installation of a contrib in this process, and the lock under which it comes and goes."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.now: T | None = None
+
+    def end(self) -> None:
+        """Take back what it did, where there is one."""
+        with self.lock:
+            if self.now is not None:
+                self.now.end()
+                self.now = None
+
+
+def names_job(value: object) -> bool:
+    """Whether the argument of a task can be a job's id: a parameter of that name may hold something else."""
+    return value is not None and value != "" and not isinstance(value, _NO_IDS)
 
 
 def checked_parameters(library: str, options: dict[str, Any]) -> tuple[str, ...] | None:

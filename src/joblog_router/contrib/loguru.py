@@ -9,16 +9,15 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
+from .._pipeline.attributes import BARE
 from .._pipeline.report import report_once
 from ..context import current_job
 from ..exceptions import MissingExtraError
 from ..handlers import JobLogHandler
 
 __all__ = ["add_job_handler", "job_patcher"]
-
-_UNSET: Final = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
 
 
 def add_job_handler(handler: JobLogHandler, logger: Any = None, level: int | str = 0) -> int:
@@ -90,7 +89,7 @@ def _as_stdlib(record: Any) -> logging.LogRecord:
     made.levelname = record["level"].name
     made.created = record["time"].timestamp()
     for name, value in record["extra"].items():
-        if name not in _UNSET:
+        if name not in BARE:
             setattr(made, name, value)
     return made
 

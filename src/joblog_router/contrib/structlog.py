@@ -11,7 +11,7 @@ import logging
 import sys
 from typing import Any, Final
 
-from .._pipeline.attributes import STAMP
+from .._pipeline.attributes import BARE, STAMP
 from .._pipeline.report import report_once
 from ..handlers import JobLogHandler
 
@@ -19,7 +19,6 @@ __all__ = ["StructlogJobLogHandler"]
 
 # Said by the record itself, or for the renderer only.
 _NOT_FIELDS: Final = frozenset({"event", "level", "logger", "timestamp", "exc_info", "stack_info"})
-_UNSET: Final = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
 
 
 class StructlogJobLogHandler(JobLogHandler):
@@ -51,7 +50,7 @@ def _plain(record: logging.LogRecord, event: dict[Any, Any]) -> logging.LogRecor
     plain.exc_info = record.exc_info or _exception(event.get("exc_info"))
     plain.stack_info = record.stack_info or event.get("stack_info")
     for name, value in event.items():
-        if type(name) is str and name not in _NOT_FIELDS and name not in _UNSET and name not in plain.__dict__:
+        if type(name) is str and name not in _NOT_FIELDS and name not in BARE and name not in plain.__dict__:
             setattr(plain, name, value)
     return plain
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,19 +18,14 @@ from .._pipeline import scopes
 from .._pipeline.report import report_once
 from ..context import job_context
 from ..exceptions import MissingExtraError
-from ._patching import Patches, checked_parameters
+from ._patching import DEFAULT_PARAMETERS, Installed, Patches, checked_parameters, names_job
 
 __all__ = ["DEFAULT_PARAMETERS", "instrument", "uninstrument"]
 
-DEFAULT_PARAMETERS: Final = ("job_id",)
-
 _SIGNALS: Final = ("task_enqueued", "task_started", "task_finished")
 _SENDS: Final = ("send", "send_robust", "asend", "asend_robust")
-# What no job's id looks like: a parameter of that name holds something else.
-_NO_IDS: Final = (bool, Mapping, list, tuple, set, frozenset)
 
-_lock = threading.Lock()
-_installation: _Installation | None = None
+_installed: Installed[_Installation] = Installed()
 
 
 def instrument(**options: Any) -> None:
@@ -46,22 +40,17 @@ def instrument(**options: Any) -> None:
     Process-wide. Called again, it changes the options that are given. Raises ConfigurationError for a wrong option,
     MissingExtraError where neither Django 6.0 nor django-tasks is there.
     """
-    global _installation
     parameters = checked_parameters("Tasks", options)
-    with _lock:
-        if _installation is None:
-            _installation = _Installation(parameters or DEFAULT_PARAMETERS)
+    with _installed.lock:
+        if _installed.now is None:
+            _installed.now = _Installation(parameters or DEFAULT_PARAMETERS)
         elif parameters is not None:
-            _installation.parameters = parameters
+            _installed.now.parameters = parameters
 
 
 def uninstrument() -> None:
     """Take back what `instrument()` did."""
-    global _installation
-    with _lock:
-        if _installation is not None:
-            _installation.end()
-            _installation = None
+    _installed.end()
 
 
 class _Installation:
@@ -151,7 +140,7 @@ class _Installation:
             bound.apply_defaults()
             for name in self.parameters:
                 value = bound.arguments.get(name)
-                if value is not None and value != "" and not isinstance(value, _NO_IDS):
+                if names_job(value):
                     return value
         except (AttributeError, TypeError, ValueError):
             pass  # the call itself raises the caller's own error

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar
 
 from ..context import carry, detached
-from ._patching import Patches
+from ._patching import Installed, Patches
 
 __all__ = ["JobThreadPoolExecutor", "instrument_threads", "uninstrument_threads"]
 
@@ -35,8 +35,7 @@ _SERVING: Final = frozenset(
     }
 )
 
-_lock = threading.Lock()
-_installation: _Installation | None = None
+_installed: Installed[_Installation] = Installed()
 
 
 class JobThreadPoolExecutor(ThreadPoolExecutor):
@@ -59,19 +58,14 @@ def instrument_threads() -> None:
     of your own that serves everybody is started inside `with detached():`. Threads that run already stay as they are.
     Process-wide; again, it changes nothing.
     """
-    global _installation
-    with _lock:
-        if _installation is None:
-            _installation = _Installation()
+    with _installed.lock:
+        if _installed.now is None:
+            _installed.now = _Installation()
 
 
 def uninstrument_threads() -> None:
     """Take back what `instrument_threads()` did; what was started or submitted keeps its job."""
-    global _installation
-    with _lock:
-        if _installation is not None:
-            _installation.end()
-            _installation = None
+    _installed.end()
 
 
 class _Installation:

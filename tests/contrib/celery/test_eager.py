@@ -208,7 +208,7 @@ def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:
     """At once, naming the option."""
     with pytest.raises(ConfigurationError, match=words):
         instrument(**options)
-    assert instrumentation._installation is None
+    assert instrumentation._installed.now is None
 
 
 def test_without_celery_the_extra_is_named() -> None:

@@ -13,7 +13,7 @@ both = pytest.mark.parametrize("setting", NAMES)
 def instrumented(project: Project, setting: str) -> bool:
     """Whether the project's start turned that integration on."""
     name = NAMES[setting]
-    code = f"from joblog_router.contrib.{name} import instrumentation as it; print(it._installation is not None)"
+    code = f"from joblog_router.contrib.{name} import instrumentation as it; print(it._installed.now is not None)"
     return project.run(code).stdout == "True\n"
 
 
@@ -67,7 +67,7 @@ def test_options_are_handed_on(bare_project: Project, setting: str, options: dic
     """A dictionary turns it on with these options."""
     bare_project.settings(choose(setting, options))
     module = f"joblog_router.contrib.{NAMES[setting]}"
-    result = bare_project.run(f"from {module} import instrumentation; print(instrumentation._installation.{code})")
+    result = bare_project.run(f"from {module} import instrumentation; print(instrumentation._installed.now.{code})")
     assert result.stdout in ("X-Job\n", "survey\n")
 
 

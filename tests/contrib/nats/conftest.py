@@ -29,8 +29,8 @@ MEMORY = StorageType.MEMORY
 
 def state() -> State:
     """What the integration knows."""
-    assert instrumentation._installation is not None
-    return instrumentation._installation.state
+    assert instrumentation._installed.now is not None
+    return instrumentation._installed.now.state
 
 
 async def answered() -> None:

@@ -105,7 +105,7 @@ def test_a_second_call_changes_what_it_names() -> None:
     try:
         instrument(header="X-One", events=False)
         instrument(header="X-Two")
-        installation: Any = instrumentation._installation
+        installation: Any = instrumentation._installed.now
         assert (installation.state.settings.header, installation.state.settings.events) == ("X-Two", False)
     finally:
         uninstrument()

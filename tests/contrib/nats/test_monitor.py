@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import sys
 import tracemalloc
 from collections import Counter
@@ -517,26 +516,36 @@ async def test_the_command_without_a_place_to_write(capsys: pytest.CaptureFixtur
 
 
 async def test_a_server_that_is_not_there_is_named_and_tried_again(capfd: pytest.CaptureFixture[str]) -> None:
-    """Not with advice on permissions, and without the password."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        free_port = free.getsockname()[1]
-    monitor = Monitor(f"nats://watcher:secret-word@127.0.0.1:{free_port}", connect_timeout=1)
-    starting = asyncio.create_task(monitor.start())
-    try:
-        said = ""
+    """Once, not with advice on permissions, and without the password; and that it answers, each time."""
+    said = ""
 
-        def is_said() -> bool:
-            nonlocal said
-            flush(1)
-            said += capfd.readouterr().err
-            return "no NATS server answers" in said
+    def is_said(words: str, times: int = 1) -> bool:
+        nonlocal said
+        flush(1)
+        said += capfd.readouterr().err
+        return said.count(words) == times
 
-        await auntil(is_said)
-    finally:
-        starting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+    with NatsServer() as server:
+        where = server.url.removeprefix("nats://")
+        server.stop()
+        monitor = Monitor(f"nats://watcher:secret-word@{where}", connect_timeout=1, reconnect_time_wait=0.05)
+        starting = asyncio.create_task(monitor.start())
+        try:
+            away = f"no NATS server answers at {where}; it is tried again until one does"
+            await auntil(partial(is_said, away))
+            server.restart()
+            answers = f"NATS monitor: the server at {where} answers"
+            await auntil(partial(is_said, answers))
             await starting
-    assert f"no NATS server answers at 127.0.0.1:{free_port}; it is tried again until one does" in said
+            server.stop()
+            await auntil(partial(is_said, away, 2))
+            server.restart()
+            await auntil(partial(is_said, answers, 2))
+        finally:
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
+            await monitor.stop()
+    assert said.count(away) == 2
     assert "secret-word" not in said
     assert "permissions" not in said

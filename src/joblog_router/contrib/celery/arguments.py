@@ -12,17 +12,14 @@ from weakref import WeakKeyDictionary
 
 from ..._pipeline.report import report_once
 from ..._pipeline.resolve import conflicts
+from .._patching import names_job
 
-__all__ = ["DEFAULT_PARAMETERS", "HEADER", "NAMESPACE_HEADER", "JobFinder"]
+__all__ = ["HEADER", "NAMESPACE_HEADER", "JobFinder"]
 
-DEFAULT_PARAMETERS: Final = ("job_id",)
 HEADER: Final = "joblog_job_id"
 """The message header that names the job in which a task was sent. Empty: there was none, and none is to be taken."""
 NAMESPACE_HEADER: Final = "joblog_namespace"
 """Whose job it is, also where an argument names it. Absent where the sender knew of no namespaces."""
-
-# What no job's id looks like: a parameter of that name holds something else.
-_NO_IDS: Final = (bool, Mapping, list, tuple, set, frozenset)
 
 
 class JobFinder:
@@ -58,7 +55,7 @@ class JobFinder:
                 place, value = places[name]
                 if 0 <= place < len(args):
                     value = args[place]
-            if value is not None and value != "" and not isinstance(value, _NO_IDS):
+            if names_job(value):
                 return value
         return None
 

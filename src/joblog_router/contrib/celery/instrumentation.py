@@ -7,13 +7,12 @@ those that run them.
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Callable
 from typing import Any, Final
 
 from ...exceptions import MissingExtraError
-from .._patching import checked_parameters
-from .arguments import DEFAULT_PARAMETERS, JobFinder
+from .._patching import DEFAULT_PARAMETERS, Installed, checked_parameters
+from .arguments import JobFinder
 from .handlers import KeptHandlers
 from .tasks import Tasks
 
@@ -21,8 +20,7 @@ __all__ = ["instrument", "uninstrument"]
 
 _UID: Final = "joblog_router"
 
-_lock = threading.Lock()
-_installation: _Installation | None = None
+_installed: Installed[_Installation] = Installed()
 
 
 def instrument(**options: Any) -> None:
@@ -38,22 +36,17 @@ def instrument(**options: Any) -> None:
     Celery app is made; not needed with the Django app. Raises ConfigurationError for a wrong option,
     MissingExtraError without Celery.
     """
-    global _installation
     parameters = checked_parameters("Celery", options)
-    with _lock:
-        if _installation is None:
-            _installation = _Installation(parameters or DEFAULT_PARAMETERS)
+    with _installed.lock:
+        if _installed.now is None:
+            _installed.now = _Installation(parameters or DEFAULT_PARAMETERS)
         elif parameters is not None:
-            _installation.tasks.finder = JobFinder(parameters)
+            _installed.now.tasks.finder = JobFinder(parameters)
 
 
 def uninstrument() -> None:
     """Disconnect everything that `instrument()` connected; the scopes of tasks that still run are closed."""
-    global _installation
-    with _lock:
-        if _installation is not None:
-            _installation.end()
-            _installation = None
+    _installed.end()
 
 
 class _Installation:

@@ -16,11 +16,10 @@ from ...context import current_namespace
 from ...entry import EARLIEST, LATEST
 from ...exceptions import JobLogError
 from .keys import MAX_KEY, stored_key
-from .times import MICROSECONDS
+from .times import EPOCH, MICROSECONDS
 
 __all__ = ["JobLogEntry", "JobLogQuerySet", "JobLogSum", "RevokedToken", "forget_sums", "has_sums", "lock_sums"]
 
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _EARLIEST, _LATEST = int(EARLIEST) * MICROSECONDS, int(LATEST) * MICROSECONDS
 _SUMS_LOCK: Final = 1_583_216_097  # CRC-32 of "joblog_router.sums"
 
@@ -201,7 +200,7 @@ class JobLogEntry(models.Model):
     @property
     def created_at(self) -> dt.datetime:
         """When the line was logged, as an aware datetime in UTC."""
-        return _EPOCH + dt.timedelta(microseconds=min(max(self.created, _EARLIEST), _LATEST))
+        return EPOCH + dt.timedelta(microseconds=min(max(self.created, _EARLIEST), _LATEST))
 
     @property
     def level_name(self) -> str:

@@ -12,14 +12,13 @@ import functools
 import importlib
 import inspect
 import sys
-import threading
 from collections.abc import Callable
 from types import CodeType
 from typing import Any, Final
 
 from ..._pipeline.services import guard_services
 from ...exceptions import ConfigurationError, MissingExtraError
-from .._patching import Patches
+from .._patching import Installed, Patches
 from .client.acks import acknowledging
 from .client.connections import connecting, losing, reconnecting
 from .client.drift import comparing
@@ -37,8 +36,7 @@ __all__ = ["instrument", "uninstrument"]
 _LOOPS: Final = ("_read_loop", "_ping_interval", "_flusher", "_attempt_reconnect")
 _ORDERED_LOOPS: Final = ("activity_check", "check_flow_control_response", "recreate_consumer")
 
-_lock = threading.Lock()
-_installation: _Installation | None = None
+_installed: Installed[_Installation] = Installed()
 
 
 def instrument(**options: Any) -> None:
@@ -62,24 +60,19 @@ def instrument(**options: Any) -> None:
     are open already are covered too, except for the callbacks they have: those run in no job. Raises
     ConfigurationError for a wrong option, MissingExtraError without nats-py.
     """
-    global _installation
     changes = _checked(options)
-    with _lock:
-        if _installation is not None:
-            state = _installation.state
+    with _installed.lock:
+        if _installed.now is not None:
+            state = _installed.now.state
             state.settings = dataclasses.replace(state.settings, **changes)
             state.last_booking = None
             return
-        _installation = _Installation(Settings(**changes))
+        _installed.now = _Installation(Settings(**changes))
 
 
 def uninstrument() -> None:
     """Put back every method that `instrument()` replaced. What still runs in old tasks becomes inert."""
-    global _installation
-    with _lock:
-        if _installation is not None:
-            _installation.end()
-            _installation = None
+    _installed.end()
 
 
 class _Installation:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ... import aflush
-from ..._pipeline.report import report_once
+from ..._pipeline.report import report, report_once
 from ...context import detached
 from ...exceptions import ConfigurationError, MissingExtraError
 from .monitoring.lease import Lease
@@ -103,6 +103,8 @@ class Monitor:
         self.is_leading = False
         self.is_recording = False
         self._term: Term | None = None
+        # Whether it was said that no server answers; once for each time.
+        self._is_away = False
         # What is known of the streams' leaders outlasts a term.
         self._replicas = Replicas(Watch(self._settings.patterns, self._settings.shared))
 
@@ -117,10 +119,12 @@ class Monitor:
             "inbox_prefix": INBOX,
             "max_reconnect_attempts": -1,
             "error_cb": self._failed,
+            "reconnected_cb": self._answered,
             **self._connection,
         }
         with detached():
             await self._client.connect(self._servers, **options)
+            await self._answered()
             self._task = asyncio.get_running_loop().create_task(self._run(self._client))
 
     async def stop(self) -> None:
@@ -146,12 +150,21 @@ class Monitor:
 
     async def _failed(self, error: Exception) -> None:
         text = str(error) or type(error).__name__
-        if isinstance(error, OSError):
-            where = ", ".join(map(_address, [self._servers] if isinstance(self._servers, str) else self._servers))
-            advice = f"no NATS server answers at {where}; it is tried again until one does"
-        else:
-            advice = "see docs/nats-events.md for the permissions it needs"
-        report_once(("nats-monitor", text[:200]), f"NATS monitor: {text}; {advice}")
+        if not isinstance(error, OSError):
+            is_refusal = any(word in text.lower() for word in ("permission", "authoriz", "authent"))
+            advice = "; see docs/nats-events.md for the permissions it needs" if is_refusal else ""
+            report_once(("nats-monitor", text[:200]), f"NATS monitor: {text}{advice}")
+        elif not self._is_away:
+            self._is_away = True
+            report(f"NATS monitor: {text}; no NATS server answers at {self._where()}; it is tried again until one does")
+
+    async def _answered(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            report(f"NATS monitor: the server at {self._where()} answers")
+
+    def _where(self) -> str:
+        return ", ".join(map(_address, [self._servers] if isinstance(self._servers, str) else self._servers))
 
     async def _run(self, client: Observer) -> None:
         lasting = max(self._settings.interval * _LEASE, _MIN_LEASE)

@@ -23,7 +23,7 @@ from .. import context
 from .._pipeline import reading
 from .._pipeline.escaping import escape_job_id
 from .._pipeline.text import clean
-from ..entry import Entry
+from ..entry import Audience, Entry
 from ..exceptions import SinkUnavailableError
 from .store import ALL, Page, Selection, Summary
 
@@ -91,7 +91,7 @@ class JsonLinesReader:
                     break
             return Page(reading.in_order(found), _cursor(file, position), None, position < end)
 
-    def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
+    def summary(self, job_id: str, audience: Audience = "all", namespace: str | None = None) -> Summary:
         """See Store. Reads the whole file."""
         log = _Log(self._directory, job_id, namespace)
         is_wanted = log.chooser(Selection(audience=audience))
@@ -263,7 +263,7 @@ def _entry(line: bytes) -> Entry | None:
             int(found["seq"]),
             int(found.get("n") or 0),
             str(found.get("namespace", "")),
-            str(found.get("audience", "all")),
+            "all" if found.get("audience", "all") == "all" else "staff",
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from .. import context
 from .._pipeline import reading
 from .._pipeline.text import clean
-from ..entry import Entry
+from ..entry import Audience, Entry
 from ..exceptions import ConfigurationError
 from .store import ALL, Page, Selection, Summary
 
@@ -89,7 +89,7 @@ class MemorySink:
         rows = [row for row in self._chosen(kept, job_id, selection, namespace) if row[0] < until]
         return self._page_down(kept, rows, limit, folds)
 
-    def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
+    def summary(self, job_id: str, audience: Audience = "all", namespace: str | None = None) -> Summary:
         """See Store."""
         rows = self._chosen(self._kept(), job_id, Selection(audience=audience), namespace)
         return reading.summarize(clean(str(job_id)), (entry for _, entry in rows))

@@ -5,6 +5,7 @@ Called by readers on their own threads. Imports the protocol of stores alone.
 
 from __future__ import annotations
 
+from ...entry import Audience
 from ...sinks.store import ALL, Page, Selection, Store, Summary
 
 __all__ = ["StoreByDelegation"]
@@ -32,7 +33,7 @@ class StoreByDelegation:
         """See Store."""
         return self._store().before(job_id, earlier, selection, limit, namespace)
 
-    def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
+    def summary(self, job_id: str, audience: Audience = "all", namespace: str | None = None) -> Summary:
         """See Store."""
         return self._store().summary(job_id, audience, namespace)
 

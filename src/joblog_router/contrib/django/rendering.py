@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from ..._pipeline.reading import fold_of
 from ..._pipeline.text import UNPRINTABLE
-from ...entry import TALLY_FIELDS, Entry
+from ...entry import TALLY_FIELDS, Audience, Entry
 from .levels import level_class
 
 __all__ = ["Row", "as_json", "day_and_time", "rows", "visible"]
@@ -45,7 +45,7 @@ class _Budget:
         return f"{text[:limit]}… [{len(text) - limit} more characters]"
 
 
-def as_json(entries: Iterable[Entry], audience: str) -> list[dict[str, Any]]:
+def as_json(entries: Iterable[Entry], audience: Audience) -> list[dict[str, Any]]:
     """Entries as the endpoint gives them; where in the code a line was logged is for staff."""
     budget = _Budget()
     found = []

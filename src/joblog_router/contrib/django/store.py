@@ -22,7 +22,7 @@ from ... import context
 from ..._pipeline import reading
 from ..._pipeline.report import report_once
 from ..._pipeline.text import clean
-from ...entry import Entry
+from ...entry import Audience, Entry
 from ...exceptions import ConfigurationError, JobLogError, SinkUnavailableError
 from ...sinks.store import ALL, Page, Selection, Summary
 from . import conf, sums
@@ -121,7 +121,7 @@ class DjangoStore:
                 entries.append(log.entry_of(row))
             return Page(reading.in_order(entries), _encoded(_Seen(floor, marks)), None, more)
 
-    def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
+    def summary(self, job_id: str, audience: Audience = "all", namespace: str | None = None) -> Summary:
         """See Store. Looks at the rows that no sums are kept of: at most some thousands, if their writer keeps them."""
         with self._log(job_id, namespace) as log:
             self._keep_sums(log)
@@ -244,7 +244,7 @@ class _Log:
         """From when on lines are shown, in microseconds."""
         return max(0, round(reading.shown_since(self.job_id, self.namespace) * MICROSECONDS))
 
-    def add_up(self, audience: str) -> tuple[reading.Counting, int | None, StoredRow | None]:
+    def add_up(self, audience: Audience) -> tuple[reading.Counting, int | None, StoredRow | None]:
         counting = reading.Counting(self.job_id)
         error_id = sums.add_up(self.place, counting, audience, self.since())
         errors = [] if error_id is None else read_rows(self.rows.filter(pk=error_id), 1)

@@ -24,6 +24,7 @@ from django.views.decorators.http import require_safe
 
 from ..._pipeline.reading import summarize
 from ..._pipeline.report import report_once
+from ...entry import Audience
 from ...exceptions import ConfigurationError, SinkUnavailableError
 from ...sinks.account import account_of
 from ...sinks.opening import open_store
@@ -264,7 +265,7 @@ def _linked(job_id: str, access: Access, parameters: QueryDict) -> Page | None:
     return Page(window.entries, "") if window.entries else None
 
 
-def selection_of(parameters: QueryDict, audience: str) -> Selection:
+def selection_of(parameters: QueryDict, audience: Audience) -> Selection:
     """Which lines the parameters of a URL ask for. Raises BadParameterError."""
     texts = {name: parameters.get(name, "").strip() for name in ("logger", "text", "origin")}
     for name, text in texts.items():

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from ..._pipeline import reading
-from ...entry import Entry
+from ...entry import Audience, Entry
 from ...sinks.store import Selection, Store
 from . import sums
 from .delegation import StoreByDelegation
@@ -91,7 +91,7 @@ def _downwards(store: Store, job_id: str, selection: Selection) -> Iterator[Entr
 
 
 def histogram(
-    store: Store, job_id: str, span: tuple[float, float], audience: str, buckets: int
+    store: Store, job_id: str, span: tuple[float, float], audience: Audience, buckets: int
 ) -> list[dict[int, int]]:
     """How many rows of each level there are in each of `buckets` equal parts of the time `span`.
 

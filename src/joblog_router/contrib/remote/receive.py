@@ -289,7 +289,7 @@ def _entry(line: Any, grant: Grant, owner: str, now: float, ahead: float) -> Ent
     fields = line.get("fields")
     kept: dict[str, Any] = freeze(fields) if isinstance(fields, dict) else {}
     # What is not for all for certain is for staff: a misspelled audience, too, and the mark of a scope.
-    audiences = (grant.audience, line.get("audience", rules.ALL), kept.get(AUDIENCE, rules.ALL))
+    audiences = (grant.audience, line.get("audience", "all"), kept.get(AUDIENCE, "all"))
     for name in _RESERVED:
         kept.pop(name, None)
     if ahead:
@@ -310,7 +310,7 @@ def _entry(line: Any, grant: Grant, owner: str, now: float, ahead: float) -> Ent
         seq=seq,
         n=n,
         namespace=grant.namespace,
-        audience=rules.ALL if audiences == (rules.ALL,) * 3 else rules.STAFF,
+        audience="all" if audiences == ("all",) * 3 else "staff",
     )
 
 

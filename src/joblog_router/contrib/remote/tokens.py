@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 from django.core import signing
 from django.db import DatabaseError, InterfaceError
 
-from ..._pipeline import rules
 from ..._pipeline.text import clean
 from ...context import current_namespace
+from ...entry import AUDIENCES, Audience
 from ...exceptions import ConfigurationError, JobLogError, SinkUnavailableError
 from ..django import conf
 from ..django.keys import stored_key
@@ -44,14 +44,14 @@ class Grant(NamedTuple):
 
     job_id: str
     namespace: str
-    audience: str
+    audience: Audience
     token_id: str
     issued: float
     expires: float
 
 
 def issue_token(
-    job_id: object, *, expires: float = DAY, audience: str = rules.ALL, namespace: str | None = None
+    job_id: object, *, expires: float = DAY, audience: Audience = "all", namespace: str | None = None
 ) -> str:
     """A token for the log of `job_id`, valid for `expires` seconds; hand it out with the task.
 
@@ -63,7 +63,7 @@ def issue_token(
         raise ConfigurationError("a job token needs a job that has an id: save the job first")
     if len(job) > _LONGEST_ID:
         raise ConfigurationError(f"job ids in tokens have at most {_LONGEST_ID} characters, this one has {len(job)}")
-    if audience not in (rules.ALL, rules.STAFF):
+    if audience not in AUDIENCES:
         raise ConfigurationError(f"the audience of a job token is 'all' or 'staff', not {audience!r}")
     if isinstance(expires, bool) or not isinstance(expires, int | float) or not 0 < expires < 10 * 366 * DAY:
         raise ConfigurationError(f"a job token expires after a positive number of seconds, not {expires!r}")

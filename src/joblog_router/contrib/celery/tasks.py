@@ -162,9 +162,9 @@ class Tasks:
     def on_prerun(self, task: Any = None, args: Any = (), kwargs: Any = None, **_: Any) -> None:
         """Open the task's scope. Whatever an earlier task left behind here is gone, also if this one has no job."""
         request = task.request
-        outer = scopes._get() if request.is_eager else None
+        outer = scopes.get_scope() if request.is_eager else None
         if not request.is_eager:
-            scopes._set(None)
+            scopes.set_scope(None)
         self._be_last()
         job_id = self._job(task, args, kwargs, request)
         scope = None if job_id is None else _scope(job_id, _namespace(request), current_job())
@@ -184,11 +184,11 @@ class Tasks:
         if scope is not None:
             scope.__exit__(None, None, None)
         # Not what __exit__ left: the task may have opened scopes and never closed them.
-        scopes._set(running.outer)
+        scopes.set_scope(running.outer)
         if request.is_eager:
             return
         if scope is not None and not is_last:
-            scopes._set(_Tail(scope, task, request))
+            scopes.set_scope(_Tail(scope, task, request))
         router.flush_unless_stuck(FLUSH_TIMEOUT)
 
     @_quiet

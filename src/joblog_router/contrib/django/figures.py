@@ -85,7 +85,7 @@ def _mark_of(store: Store, job_id: str, summary: Summary | None = None) -> Any:
     if table is None:
         first = store.after(job_id, "", _FIRST, 1).entries
         return since, *((one.origin, one.seq) for one in first)
-    with table._log(job_id, None) as log:
+    with table.opened(job_id, None) as log:
         error = None if summary is None else summary.first_error
         if error is not None and not log.rows.filter(origin=error.origin, seq=error.seq).exists():
             return None

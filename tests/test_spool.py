@@ -330,27 +330,8 @@ def test_two_functions_of_one_path_do_not_get_each_others_lines(tmp_path: Path) 
     assert len(segments(tmp_path)) == 1
 
 
-def test_segments_with_keys_as_earlier_versions_wrote_them_are_recovered(tmp_path: Path) -> None:
-    """Old segment, new code: the key was the repr of the options, with addresses and sets in any order."""
-    assert run_with_places(tmp_path, EACH_PLACE + ONE_LINE + KILLED, 1, away="1") == -9
-    was = {
-        1: "callable [('target', <function keep at 0x7f0123456789>)]",
-        5: "app_logs.Kept [('never', frozenset({('g', 2), ('f', 1)})), ('only', {'d', 'b', 'a', 'e', 'c'})]",
-        6: f"app_logs.Kept [('text', {'x' * 100!r})]",
-    }
-    for segment in segments(tmp_path):
-        number = int(segment.stem.rpartition(".")[2]) if "." in segment.stem else 1
-        if number in was:
-            rewrite_about(segment, key=was[number])
-        else:
-            segment.unlink()
-    assert run_with_places(tmp_path, EACH_PLACE.replace("5000", "100") + RECOVERED, 2) == 0
-    assert kept(tmp_path) == ["x"] * 3
-    assert segments(tmp_path) == []
-
-
 def test_a_segment_whose_header_does_not_parse_is_reported_and_listed(tmp_path: Path) -> None:
-    """Earlier versions cut a long one: nobody can tell what sink its lines are for, and `recover` says so."""
+    """Of a damaged one nobody can tell what sink its lines are for, and `recover` says so."""
     segment = killed_with_lines(tmp_path)
     rewrite_about(segment, key="callable " + "x" * 5000)
     before = segment.read_bytes()
@@ -776,7 +757,7 @@ def as_jsonl(segment: Path, folder: Path) -> None:
 
 
 def rewrite_about(segment: Path, **about: str) -> None:
-    """Change what the segment's header says about it; cut where it does not fit, as earlier versions did."""
+    """Change what the segment's header says about it; cut where it does not fit."""
     data = segment.read_bytes()
     said = json.loads(data[spool_module.ABOUT : spool_module.HEADER].rstrip(b"\0"))
     raw = json.dumps({**said, **about}).encode()[: spool_module.HEADER - spool_module.ABOUT]

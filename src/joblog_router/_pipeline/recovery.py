@@ -47,7 +47,7 @@ class Recovery:
         """Lock what dead processes left for `channel` in `directory`, for the writer; whether there was something."""
         count = 0
         # One by one: what is locked is kept, or two who look at once would each think the other has it.
-        for found in find(directory, channel.is_for):
+        for found in find(directory, channel.spool_key):
             self._found.append((found, channel))
             count += 1
         if count:

@@ -19,7 +19,7 @@ _PAGE: Final = 5_000
 # Threads that share a scope may append in another order than they took their numbers.
 _BEGINNING: Final = 64
 _OWN: Final = "joblog_router"
-# How rows of earlier versions begin, and of stores without a place for fields.
+# How such rows begin, which have no mark in a store without a place for fields.
 _REFUSED: Final = "A line of this job could not be stored"
 
 

@@ -26,7 +26,7 @@ from . import flushing, leaks, resolve, scopes, settings, switch
 from .channel import Channel, Item, Use
 from .delivery import ChannelDelivery, Delivery
 from .dotted import load
-from .namespaces import current_namespace
+from .namespaces import in_force
 from .origins import new_origin, of_channel
 from .overflow import WRITER_NAME
 from .recovery import Recovery, RecoveryDelivery
@@ -308,7 +308,7 @@ class Router:
     def completeness(self, job_id: object, namespace: str | None = None) -> dict[str, dict[str, int]]:
         """By sink: what became of a job's lines in this process."""
         job = clean(str(job_id))
-        space = current_namespace() if namespace is None else namespace
+        space = in_force(namespace)
         return {delivery.name: delivery.completeness(space, job) for delivery in self._deliveries()}
 
     def leave(self, timeout: float, is_last: bool) -> None:

@@ -19,9 +19,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from .. import context
 from .._pipeline import reading
 from .._pipeline.escaping import escape_job_id
+from .._pipeline.namespaces import in_force
 from .._pipeline.text import clean
 from ..entry import Audience, Entry
 from ..exceptions import SinkUnavailableError
@@ -106,7 +106,7 @@ class _Log:
 
     def __init__(self, directory: Path, job_id: str, namespace: str | None) -> None:
         self.job_id = clean(str(job_id))
-        self.namespace = context.current_namespace() if namespace is None else namespace
+        self.namespace = in_force(namespace)
         self.path = job_file(directory, self.job_id, self.namespace)
 
     @contextlib.contextmanager

@@ -18,8 +18,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Max, Q, QuerySet, TextField
 from django.db.models.functions import Cast
 
-from ... import context
 from ..._pipeline import reading
+from ..._pipeline.namespaces import in_force
 from ..._pipeline.report import report_once
 from ..._pipeline.text import clean
 from ...entry import Audience, Entry
@@ -151,7 +151,7 @@ class DjangoStore:
     ) -> int:
         """See Store."""
         until = round(older_than * MICROSECONDS)
-        space = context.current_namespace() if namespace is None else namespace
+        space = in_force(namespace)
         with self._reading() as all_rows:
             rows = all_rows.filter(namespace=stored_key(space))
             old = rows.filter(created__lt=until)
@@ -188,7 +188,7 @@ class DjangoStore:
     def opened(self, job_id: str, namespace: str | None) -> Iterator[_Log]:
         """The rows of a job while they are read. What the database says becomes SinkUnavailableError."""
         job = clean(str(job_id))
-        space = context.current_namespace() if namespace is None else namespace
+        space = in_force(namespace)
         with self._reading() as rows:
             place = sums.Log(self.alias, stored_key(space), stored_key(job))
             yield _Log(self.alias, job, space, rows.filter(namespace=place.namespace, job_id=place.job_id), place)

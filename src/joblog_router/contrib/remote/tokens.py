@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 from django.core import signing
 from django.db import DatabaseError, InterfaceError
 
+from ..._pipeline.namespaces import in_force
 from ..._pipeline.text import clean
-from ...context import current_namespace
 from ...entry import AUDIENCES, Audience
 from ...exceptions import ConfigurationError, JobLogError, SinkUnavailableError
 from ..django import conf
@@ -71,7 +71,7 @@ def issue_token(
     return signing.dumps(
         {
             "job": job,
-            "ns": current_namespace() if namespace is None else namespace,
+            "ns": in_force(namespace),
             "aud": audience,
             "id": secrets.token_hex(8),
             # As exact as what revokes it: rounded up it would seem to come later.
@@ -124,7 +124,7 @@ def revoke_token(token: str) -> Grant:
 
 def revoke_job(job_id: object, namespace: str | None = None) -> None:
     """Refuse every token that was issued for `job_id` so far. Those issued later hold."""
-    _revoke(clean(str(job_id)), current_namespace() if namespace is None else namespace, "")
+    _revoke(clean(str(job_id)), in_force(namespace), "")
 
 
 def _revoke(job_id: str, namespace: str, token_id: str) -> None:

@@ -292,7 +292,7 @@ def test_a_second_click_undoes_a_filter_by_level(
 
 
 def test_the_log_has_the_focus_after_a_filter(site: Site, tab: Tab) -> None:
-    """Enter in Logger, Escape in any field, a level chosen by pointer, a click on an arrow; keys in a list stay there."""
+    """Enter in Logger, Escape in any field, a level chosen by pointer, a click on an arrow; not by keys in a list."""
     site.say("focus", "fine")
     site.say("focus", "broke", level=40)
     page = tab.visit(site, "focus")

@@ -7,11 +7,14 @@ import logging.config
 import threading
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from joblog_router import Entry, JobLogHandler, SinkUnavailableError, flush, job_context, stats
+from joblog_router._pipeline import delivery
+from joblog_router._pipeline.channel import Item
 from joblog_router._pipeline.delivery import ChannelDelivery
 from joblog_router._pipeline.overflow import Bounds
 from joblog_router._pipeline.router import router
@@ -497,6 +500,40 @@ def test_numbers_that_arrive_out_of_order_are_stored_in_order(recording: Recordi
         channel.buffer.extend([items[1], items[5], items[4]])
         assert [item[2] for item in channel.delivery.take(10)] == [item[2] for item in items[1:]]
     channel.awake = False
+
+
+def test_a_line_behind_a_missing_number_waits_its_time_at_each_gap(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long ago an earlier gap was. A clock that is set here: no thread can be interrupted for so long at will."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(delivery, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))
+    channel = handler._channel
+    channel.awake = True
+
+    def taken(after: float, *come: Item) -> list[str]:
+        clock.now += after
+        channel.buffer.extend(come)
+        return [item[4] for item in channel.delivery.take(10)]
+
+    with job_context(1):
+        for number in range(8):
+            log.info("%d", number)
+        items = list(channel.buffer)
+        channel.buffer.clear()
+    assert router._writer.pause(5)
+    assert taken(0, items[0], items[2]) == ["0"]
+    assert taken(0.15) == []
+    assert taken(0.15) == ["2"]  # who took number 1 never comes
+    assert taken(5, items[4]) == []
+    assert taken(0.15, items[5]) == []
+    assert taken(0.04, items[3], items[7]) == ["3", "4", "5"]
+    assert taken(0.15) == []
+    assert channel.delivery.waiting() == 1
+    assert taken(0.01, items[6]) == ["6", "7"]
+    channel.awake = False
+    router._writer.resume()
 
 
 def test_a_job_the_sink_can_never_store_does_not_hold_up_the_others(recording: Recording) -> None:

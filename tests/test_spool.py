@@ -728,6 +728,21 @@ def test_of_a_line_that_no_pages_are_left_for_nothing_stays_in_the_file(gate: Ga
     assert b"hunter" not in segment.read_bytes()
 
 
+def test_nothing_of_a_long_log_stays_in_the_spool_once_it_is_told(tmp_path: Path) -> None:
+    """Neither the lines that are stored nor those that were left out and counted."""
+    sink = Gate()
+    sink.is_open = True
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, spool=tmp_path / "spool", fold=False, max_lines=100))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        for number in range(500):
+            log.info("hunter%d", number)
+    assert flush(10)
+    assert any(message.startswith("400 lines left out") for message in sink.messages)
+    (segment,) = segments(tmp_path)
+    assert b"hunter" not in segment.read_bytes()
+
+
 def test_the_ring_goes_round(gate: Gate) -> None:
     """Many times as many lines as there are slots, with long ones among them: each is spooled, pages are given back."""
     gate.is_open = True
@@ -854,6 +869,14 @@ def test_a_segment_that_was_cut_is_kept_and_reported(tmp_path: Path, left: float
     assert f"{str(segment)!r} is too short for a spool segment; it is kept" in err
     assert segment.read_bytes() == before
     assert stored(tmp_path) == []
+
+
+def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
+    """Those that the recovery counts in a sum are recovered as well."""
+    segment = killed_with_lines(tmp_path, 30)
+    as_jsonl(segment, tmp_path)
+    err = recover(tmp_path, FOLDING.strip() + "\n")
+    assert "30 job log lines of a process that ended before storing them were recovered" in err
 
 
 def test_a_worker_that_takes_a_killed_ones_place_stores_its_lines_at_once(tmp_path: Path) -> None:

@@ -505,7 +505,7 @@ def test_numbers_that_arrive_out_of_order_are_stored_in_order(recording: Recordi
 def test_a_line_behind_a_missing_number_waits_its_time_at_each_gap(
     recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long ago an earlier gap was. A clock that is set here: no thread can be interrupted for so long at will."""
+    """However long ago an earlier gap was. The clock is set here: no thread is interrupted for so long at will."""
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(delivery, "time", SimpleNamespace(monotonic=lambda: clock.now))
     handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))

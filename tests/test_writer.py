@@ -19,7 +19,7 @@ from joblog_router._pipeline.delivery import ChannelDelivery
 from joblog_router._pipeline.overflow import Bounds
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.rules import Rules
-from tests.helpers import configure, job_handler, messages
+from tests.helpers import configure, job_handler, messages, run_python
 
 log = logging.getLogger("app")
 
@@ -353,6 +353,26 @@ def test_counters_add_up(recording: Recording) -> None:
     counted = stats()
     assert counted["captured"] == sum(counted[key] for key in ("stored", "folded", "waiting", "dropped", "quarantined"))
     assert job_handler().sink is recording
+
+
+def test_a_process_counts_what_it_logged_itself() -> None:
+    """Nothing before its first line, whatever is configured, and nothing of its parent's after a fork."""
+    code = """
+import logging, os
+from joblog_router import JobLogHandler, flush, job_context, stats
+assert not any(stats().values()), stats()
+logging.getLogger().addHandler(JobLogHandler(sink="memory"))
+assert not any(stats().values()), stats()
+with job_context(1):
+    logging.warning("x")
+assert flush(10)
+assert {name: number for name, number in stats().items() if number} == {"captured": 1, "stored": 1}, stats()
+if (pid := os.fork()) == 0:
+    os._exit(any(stats().values()))
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
 
 
 def test_counting_stands_a_channel_that_comes_meanwhile(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:

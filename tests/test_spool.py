@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -708,6 +709,21 @@ def test_of_a_line_that_no_pages_are_left_for_nothing_stays_in_the_file(gate: Ga
     assert b"hunter" not in segment.read_bytes()
 
 
+def test_nothing_of_a_long_log_stays_in_the_spool_once_it_is_told(tmp_path: Path) -> None:
+    """Neither the lines that are stored nor those that were left out and counted."""
+    sink = Gate()
+    sink.is_open = True
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, spool=tmp_path / "spool", fold=False, max_lines=100))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        for number in range(500):
+            log.info("hunter%d", number)
+    assert flush(10)
+    assert any(message.startswith("400 lines left out") for message in sink.messages)
+    (segment,) = segments(tmp_path)
+    assert b"hunter" not in segment.read_bytes()
+
+
 def test_the_ring_goes_round(gate: Gate) -> None:
     """Many times as many lines as there are slots, with long ones among them: each is spooled, pages are given back."""
     gate.is_open = True
@@ -806,6 +822,97 @@ def test_a_foreign_version_is_kept_and_reported(tmp_path: Path) -> None:
     assert "of another version of this library (99); it is kept" in err
     assert segment.read_bytes() == before
     assert stored(tmp_path) == []
+
+
+def test_segments_for_other_sinks_do_not_hide_those_behind_them(tmp_path: Path) -> None:
+    """Nor do they become this sink's: each waits for its own, whatever its name in the directory."""
+    both = "configure()\nwith job_context(1): log.info('here')\n"
+    assert run_python(SETUP + both + KILLED, str(tmp_path)).returncode == -9
+    (ours,) = segments(tmp_path)
+    for name in ("aaa", "zzz"):
+        other = ours.with_name(f"{name}.spool")
+        other.write_bytes(ours.read_bytes())
+        rewrite_about(other, key="callable nowhere.at_all", origin=name)
+    recover(tmp_path)
+    assert [line["message"] for line in stored(tmp_path)] == ["here"]
+    assert [path.name for path in segments(tmp_path)] == ["aaa.spool", "zzz.spool"]
+
+
+@pytest.mark.parametrize("left", [1, 0.5, -1])
+def test_a_segment_that_was_cut_is_kept_and_reported(tmp_path: Path, left: float) -> None:
+    """By a byte, by half, down to its header: none of its lines is taken for whole."""
+    segment = killed_with_lines(tmp_path)
+    as_jsonl(segment, tmp_path)
+    size = segment.stat().st_size
+    os.truncate(segment, size - 1 if left == 1 else int(size * left) if left > 0 else spool_module.HEADER)
+    before = segment.read_bytes()
+    err = recover(tmp_path)
+    assert f"{str(segment)!r} is too short for a spool segment; it is kept" in err
+    assert segment.read_bytes() == before
+    assert stored(tmp_path) == []
+
+
+def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
+    """Those that the recovery counts in a sum are recovered as well."""
+    segment = killed_with_lines(tmp_path, 30)
+    as_jsonl(segment, tmp_path)
+    err = recover(tmp_path, FOLDING.strip() + "\n")
+    assert "30 job log lines of a process that ended before storing them were recovered" in err
+
+
+def test_a_worker_that_takes_a_killed_ones_place_stores_its_lines_at_once(tmp_path: Path) -> None:
+    """As under a server that forks its workers: not only at the next look, half a minute later."""
+    code = """
+configure()
+with job_context(0):
+    log.info("of the parent")
+assert flush(10)
+def worker(work):
+    if (pid := os.fork()) == 0:
+        work()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def is_killed():
+    router._writer.pause(5)
+    with job_context(1):
+        log.info("of the killed one")
+    os.kill(os.getpid(), 9)
+def takes_its_place():
+    with job_context(2):
+        log.info("of the next one")
+    until = time.monotonic() + 15
+    while stats()["recovered"] < 1 and time.monotonic() < until:
+        time.sleep(0.02)
+    os._exit(0 if stats()["recovered"] == 1 and flush(5) else 1)
+print(worker(is_killed), worker(takes_its_place), stats()["recovered"])
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["-9", "0", "0"], result.stderr
+    assert {line["message"] for line in stored(tmp_path)} == {"of the parent", "of the killed one", "of the next one"}
+
+
+def test_a_fork_in_the_middle_of_a_recovery_leaves_it_to_the_parent(tmp_path: Path) -> None:
+    """The child keeps nothing of the dead one's segment open and counts nothing of it; the parent goes on."""
+    as_jsonl(killed_with_lines(tmp_path), tmp_path)
+    (tmp_path / "logs").write_text("a file where the store should be")
+    code = """
+configure()
+while not router.recovery.running():
+    time.sleep(0.01)
+dead = router.recovery.running()[0].segment.found.name
+def is_open():
+    links = [os.path.join("/dev/fd", name) for name in os.listdir("/dev/fd")]
+    return any(os.path.basename(os.readlink(link)) == dead for link in links if os.path.islink(link))
+assert is_open()
+if (pid := os.fork()) == 0:
+    os._exit(is_open() or bool(router.recovery.running()) or stats()["recovered"] or stats()["captured"])
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), router.recovery.run(0.2))
+os.unlink(sys.argv[1] + "/logs")
+print(router.recovery.run(20), stats()["recovered"])
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["0", "False", "True", "10"], result.stderr
+    assert [line["message"] for line in stored(tmp_path)] == [f"line {number}" for number in range(10)]
+    assert segments(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, MAGIC + bytes(4096)])
@@ -937,6 +1044,7 @@ with job_context(1):
 assert flush(10)
 from joblog_router._pipeline.status_file import running
 from pathlib import Path
+from types import SimpleNamespace
 (said,) = running(Path(sys.argv[1]) / "spool")
 print(said["pid"] == os.getpid(), said["stats"]["captured"] >= 1)
 """
@@ -959,6 +1067,56 @@ def test_what_processes_say_of_themselves_is_this_users_alone_and_leaves_no_file
     assert len(files) == 10
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert open_files[-1] < open_files[0] + 5
+
+
+def test_a_process_says_how_it_is_at_most_every_few_seconds_and_nothing_more_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the writer comes round; the clock is set here."""
+    clock = [1000.0]
+    monkeypatch.setattr(status_file, "time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time))
+    asked = iter(range(100))
+    file = StatusFile(tmp_path / "spool", "host-1")
+
+    def said() -> list[dict[str, object]]:
+        file.write(lambda: {"asked": next(asked)})
+        return list(status_file.running(tmp_path / "spool"))
+
+    assert said() == [{"asked": 0}]
+    clock[0] += 5
+    assert said() == [{"asked": 0}]
+    clock[0] += 6
+    assert said() == [{"asked": 1}]
+    file.remove()
+    clock[0] += 60
+    assert said() == []
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_status_that_cannot_be_written_is_said_once_and_follows_no_link(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it could not be, and why; what a link in its place points to stays as it is."""
+    (tmp_path / "spool").mkdir(mode=0o700)
+    (tmp_path / "other").write_text("of another")
+    (tmp_path / "spool" / "host-1.status.new").symlink_to(tmp_path / "other")
+    monkeypatch.setattr(status_file, "_EVERY", 0.0)
+    file = StatusFile(tmp_path / "spool", "host-1")
+    for _ in range(3):
+        file.write(lambda: {"pid": 1})
+    assert (tmp_path / "other").read_text() == "of another"
+    assert list(status_file.running(tmp_path / "spool")) == []
+    assert flush(10)  # what the writer says for others
+    err = capfd.readouterr().err
+    assert err.count("no status file in") == 1
+    assert repr(str(tmp_path / "spool")) in err
+
+
+def test_a_status_that_was_taken_away_meanwhile_does_not_come_back(tmp_path: Path) -> None:
+    """The process ends on one thread while the writer writes on another: here while it asks."""
+    file = StatusFile(tmp_path / "spool", "host-1")
+    file.write(lambda: file.remove() or {"pid": 1})  # type: ignore[func-returns-value]
+    assert list((tmp_path / "spool").iterdir()) == []
 
 
 def test_what_is_no_word_of_a_running_process_is_passed_over(tmp_path: Path) -> None:

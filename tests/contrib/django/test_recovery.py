@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.contrib.django.project import Project
+from tests.helpers import run_python
 
 SETTINGS = """
 SECRET_KEY = "the-long-key-of-this-project-0123456789"
@@ -76,3 +79,49 @@ def test_migrate_does_not_speak_of_the_table_that_it_makes(bare_project: Project
     assert "missing" not in made
     bare_project.run("from joblog_router._pipeline.router import router\nassert router.recovery.run(10)")
     assert bare_project.rows() == ["waits for its table"]
+
+
+AWAITED = """
+import os, sys
+from joblog_router._pipeline.project import is_awaited, settle
+APP = "joblog_router.contrib.django"
+assert not is_awaited(), "no project"
+os.environ["DJANGO_SETTINGS_MODULE"] = "project_settings"
+assert not is_awaited(), "a project that this process does not use"
+sys.path.insert(0, sys.argv[1])
+import project_settings
+assert project_settings.awaited, "logging is configured by the settings module, which is not at its end"
+assert is_awaited(), "the app, installed"
+for apps, awaited in (
+    (["shop"], False),
+    (["shop", APP + ".apps.Config"], True),
+    (["shop", APP + "_like"], False),
+    ([APP + "_like", APP], True),
+    (None, False),
+):
+    project_settings.INSTALLED_APPS = apps
+    assert is_awaited() is awaited, apps
+del project_settings.INSTALLED_APPS
+assert not is_awaited(), "a module that says nothing of apps"
+from django.conf import settings
+assert not is_awaited(), "settings that nobody has asked for yet"
+project_settings.INSTALLED_APPS = [APP]
+assert is_awaited()
+settings.configure(INSTALLED_APPS=["shop"])
+assert not is_awaited(), "the settings that count do not have the app"
+settings.INSTALLED_APPS = [APP]
+project_settings.INSTALLED_APPS = []
+assert is_awaited(), "the settings that count have the app"
+settle()
+assert not is_awaited(), "it has read them"
+"""
+
+
+def test_recovery_waits_for_no_settings_that_do_not_come(tmp_path: Path) -> None:
+    """Only where the app is installed and has not read them; else a dead process's lines would never be stored."""
+    (tmp_path / "project_settings.py").write_text(
+        "from joblog_router._pipeline.project import is_awaited\nawaited = is_awaited()\n"
+        "INSTALLED_APPS = ['joblog_router.contrib.django']\n"
+    )
+    result = run_python(AWAITED, str(tmp_path), env={"DJANGO_SETTINGS_MODULE": ""})
+    assert result.returncode == 0, result.stderr

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -397,6 +398,41 @@ def test_a_store_that_is_away_while_following_is_waited_for(directory: Path) -> 
         process.communicate()
 
 
+def test_watch_says_that_it_cannot_tell_when_a_job_ends_and_repeats_nothing(directory: Path) -> None:
+    """Without a row nothing does: Ctrl-C ends it. A verdict is written once, however often it is looked."""
+    store = f"jsonl:{directory}"
+    command = [sys.executable, "-m", "joblog_router", "watch", "2", "--every", "0.1", "--store", store]
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("NATS_URL", "DJANGO_SETTINGS_MODULE")
+    }
+    environment["PYTHONPATH"] = str(SRC)
+    sink = JsonLinesSink(directory)
+    sink.write([_entry(1, "image 1", job_id="2")])
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        try:
+            shown = [watch.stdout.readline()]
+            for number in range(2, 6):
+                while f"image {number - 1}" not in shown[-1] or "|" not in shown[-1]:
+                    shown.append(watch.stdout.readline())
+                    assert shown[-1], watch.stderr.read()
+                sink.write([_entry(number, f"image {number}", job_id="2")])
+            watch.send_signal(signal.SIGINT)
+            out, err = watch.communicate(timeout=20)
+        finally:
+            watch.kill()
+    assert watch.returncode == 1, err  # what was found: nothing explains it
+    assert err == (
+        "joblog: it cannot be told when job 2 ends: its row is not looked at, as JOB_MODEL (or DOCTOR['REST']) is not "
+        "set. Ctrl-C ends this.\n"
+    )
+    text = "".join(shown) + out
+    assert text.count("I don't know") == 1, text
+    assert text.count("  log ") == 1, text
+
+
 def test_the_doctor_finds_a_job_that_logs_healthy_where_no_queue_is_configured(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,7 +442,22 @@ def test_the_doctor_finds_a_job_that_logs_healthy_where_no_queue_is_configured(
     JsonLinesSink(directory).write(fresh)
     ran = Ran("doctor", "3", "--store", f"jsonl:{directory}")
     assert ran.status == 0
-    assert "job 3: The job is healthy as far as its log tells: 2 lines" in ran.lines[0]
+    assert "job 3: It is too early to say whether the job gets on: something moved" in ran.lines[0]
+    is_over = threading.Event()
+
+    def work() -> None:
+        for at in range(3, 300):
+            JsonLinesSink(directory).write([_entry(at, f"image {at}", job_id="3")._replace(created=time.time())])
+            if is_over.wait(0.1):
+                return
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    ran = Ran("doctor", "3", "--store", f"jsonl:{directory}")
+    is_over.set()
+    worker.join(10)
+    assert ran.status == 0
+    assert re.match(r"job 3: The job is healthy as far as its log tells: \d+ lines", ran.lines[0]), ran.out
     assert "likely (healthy)" in ran.out
     assert "DOCTOR['NATS']" in ran.out
     unknown = Ran("doctor", "1", "--store", f"jsonl:{directory}").out

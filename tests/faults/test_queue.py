@@ -373,7 +373,14 @@ async def test_a_job_that_does_without_nats(lab: Laboratory) -> None:
     lab.configuration["PATIENCE"] = 10
     await lab.row(total=5, done=1)
     lab.log("working", age=0.1)
-    verdict = await lab.examine()
+    assert (await lab.examine()).diagnosis.cause == "too_early"
+
+    async def work() -> None:
+        for done in range(2, 5):
+            await asyncio.sleep(0.25)
+            await lab.row(total=5, done=done)
+
+    verdict, _ = await asyncio.gather(lab.examine(), work())
     assert verdict.diagnosis.cause in {"healthy", "slow"}, verdict.diagnosis
 
 

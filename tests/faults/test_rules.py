@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from joblog_router import Entry
 from joblog_router.doctor.phases import phase_of
 from joblog_router.doctor.probing import ProbeResult
 from joblog_router.doctor.verdict import Verdict, diagnose
@@ -32,9 +33,11 @@ def celery(**facts: Any) -> ProbeResult:
     return ProbeResult("celery", {**base, **facts})
 
 
-def verdict(*results: ProbeResult) -> Verdict:
-    """The verdict with a minute's patience."""
-    return diagnose("7", {result.name: result for result in results}, NOW, 60)
+def verdict(*results: ProbeResult, before: tuple[ProbeResult, ...] = ()) -> Verdict:
+    """The verdict with a minute's patience, after an earlier look where one is given."""
+    return diagnose(
+        "7", {result.name: result for result in results}, NOW, 60, {result.name: result for result in before}
+    )
 
 
 ERROR = {"created": NOW - 2, "logger": "celery.app.trace", "message": "x", "exception": "ValueError", "level": 40}
@@ -86,11 +89,139 @@ LOGS: dict[str, Any] = {"lines": 12, "last": NOW - 3, "calm": NOW - 3}
 
 def test_a_job_that_logs_is_likely_healthy_where_no_queue_is_configured() -> None:
     """It says on what grounds, and what to configure to have more looked at."""
-    found = verdict(log(**LOGS)).diagnosis
+    before = log(**LOGS | {"calm": NOW - 4})
+    found = verdict(log(**LOGS), before=(before,)).diagnosis
     assert (found.cause, found.sure, found.is_finding) == ("healthy", "likely", False)
     assert "12 lines, the last 3.0 s ago. No queue was looked at" in found.sentence
     assert "DOCTOR['NATS']" in found.advice
-    assert "50 %" in verdict(job(phase="queued", progress=0.5), log(**LOGS)).diagnosis.sentence
+    rows = [job(phase="queued", progress=share) for share in (0.4, 0.5)]
+    assert "50 %" in verdict(rows[1], log(**LOGS), before=(rows[0], before)).diagnosis.sentence
+
+
+def test_that_something_moved_is_not_yet_that_the_job_is_healthy() -> None:
+    """Too early to say, until its progress moves between two looks; without any progress, its lines."""
+    rows = [job(total=9, done=done) for done in (3, 4)]
+    moved = log(**LOGS | {"lines": 13})
+    for seen, before in (
+        ((rows[1], log(**LOGS)), ()),
+        ((rows[1], log(**LOGS)), (rows[1], log(**LOGS | {"calm": NOW - 9}))),
+        ((log(**LOGS),), ()),
+        ((job(), log(**LOGS)), (job(), log(**LOGS))),
+    ):
+        found = verdict(*seen, before=before).diagnosis
+        assert (found.cause, found.is_finding) == ("too_early", False), found
+        assert "too early to say" in found.sentence
+        assert "something moved 3.0 s ago" in found.sentence
+        assert "healthy" not in found.sentence + found.advice
+        assert "Nothing is to be done" not in found.advice
+    assert verdict(rows[1], log(**LOGS), before=(rows[0], log(**LOGS))).diagnosis.cause == "slow"
+    found = verdict(job(), moved, before=(job(), log(**LOGS | {"calm": NOW - 9}))).diagnosis
+    assert found.cause == "healthy"
+
+
+def test_a_job_that_has_just_begun_is_told_as_such_until_something_is_done() -> None:
+    """Beginning is no news of how it gets on."""
+    begun = {"started": NOW - 9, "created": NOW - 9, "total": 9}
+    assert verdict(job(**begun, done=0), log(**LOGS)).diagnosis.cause == "starting"
+    assert verdict(job(**begun, done=3), log(**LOGS)).diagnosis.cause == "too_early"
+
+
+WRONG: dict[str, Any] = {
+    "lines": 13,
+    "errors": 5,
+    "last_error": {
+        "created": NOW - 4,
+        "logger": "jobs",
+        "message": "image 4 failed",
+        "exception": "ValueError: image 4 cannot be read",
+        "level": 40,
+    },
+}
+
+
+@pytest.mark.parametrize("ago", [3, 1800], ids=["just-now", "silent"])
+@pytest.mark.parametrize("others", [(), (celery(),)], ids=["no-queue", "celery"])
+def test_errors_and_nothing_done_are_never_healthy(ago: int, others: tuple[ProbeResult, ...]) -> None:
+    """The figures and the last error, whether lines keep coming or not."""
+    seen = log(**WRONG, last=NOW - ago, calm=NOW - ago)
+    found = verdict(job(total=5, done=0), seen, *others).diagnosis
+    assert (found.cause, found.sure, found.is_finding) == ("errors_in_log", "likely", True)
+    assert found.sentence == (
+        "5 of 13 lines are errors, 0 of 5 tasks done; the last: ValueError: image 4 cannot be read"
+    )
+    assert any("image 4 cannot be read" in one.text for one in found.evidence)
+
+
+def test_errors_where_no_progress_is_known() -> None:
+    """Many are a finding; a few are told beside that it logs on."""
+    seen = {**WRONG, "last": NOW - 3, "calm": NOW - 3}
+    found = verdict(log(**seen)).diagnosis
+    assert (found.cause, found.sure) == ("errors_in_log", "likely")
+    assert "whether anything is done is not known" in found.sentence
+    few, before = log(**{**seen, "lines": 1000}), log(**{**seen, "lines": 999, "calm": NOW - 4})
+    found = verdict(few, before=(before,)).diagnosis
+    assert (found.cause, found.is_finding) == ("healthy", False)
+    assert "5 of 1,000 lines are errors" in found.sentence
+    found = verdict(job(total=5, done=3), log(**seen), before=(job(total=5, done=2),)).diagnosis
+    assert found.cause == "slow", "it gets on in spite of them"
+
+
+FAILED_TASK = {
+    "created": NOW - 3,
+    "logger": "django.tasks",
+    "message": "Task id=Rzvhbd path=jobs.tasks.run state=FAILED",
+    "exception": "ValueError: image 4 cannot be read",
+    "level": 40,
+}
+
+
+@pytest.mark.parametrize("ago", [3, 1800], ids=["just-now", "silent"])
+@pytest.mark.parametrize("row", [(), (job(),), (job(total=5, done=0),)], ids=["no-row", "row", "nothing-done"])
+def test_a_task_of_django_s_that_failed_is_quoted(ago: int, row: tuple[ProbeResult, ...]) -> None:
+    """Where that is the last that was said; not while others of the job's tasks get on."""
+    told = {**FAILED_TASK, "created": NOW - ago}
+    seen = {"lines": 900, "errors": 1, "last": NOW - ago, "calm": NOW - 1900, "newest": [told], "last_error": told}
+    found = verdict(*row, log(**seen)).diagnosis
+    assert (found.cause, found.sure) == ("task_failed", "likely")
+    assert found.sentence.startswith("The task failed: ValueError: image 4 cannot be read")
+    assert verdict(job(total=5, done=2, updated=NOW - 3), log(**seen)).diagnosis.cause != "task_failed"
+    went_on = {**told, "message": "Task id=Rzvhbd path=jobs.tasks.run state=SUCCESSFUL", "exception": ""}
+    assert verdict(*row, log(**{**seen, "newest": [told, went_on]})).diagnosis.cause != "task_failed"
+
+
+def test_what_cannot_be_explained_quotes_the_last_error() -> None:
+    """It may be why."""
+    found = verdict(job(total=5, done=3), log(**WRONG), ProbeResult("nats", {}, "boom")).diagnosis
+    assert found.cause == "unknown"
+    assert "jobs: image 4 failed: ValueError: image 4 cannot be read" in [one.text for one in found.evidence]
+
+
+def test_results_are_only_said_to_be_accepted_where_counters_show_it() -> None:
+    """A project whose whole work is Celery's has no such results."""
+    dead = celery(workers=[], depth={"celery": 163})
+    found = verdict(job(progress=0.5), log(), dead).diagnosis
+    assert (found.cause, found.sentence) == (
+        "celery_dead",
+        "No Celery worker answers: 163 tasks wait in the broker.",
+    )
+    redis = ProbeResult("redis", {"values": {"process": 3, "results": 90}, "lost": False, "gone": []})
+    found = verdict(job(progress=0.5), log(), dead, redis).diagnosis
+    assert found.sentence == (
+        "Results are accepted but not saved: no Celery worker answers, 163 tasks wait in the broker."
+    )
+    error = {**ERROR, "created": NOW - 1700, "times": 1, "since": NOW - 1700}
+    found = verdict(job(total=9, done=3), log(task_error=error), celery()).diagnosis
+    assert found.sentence == "The Celery task fails: ValueError"
+    found = verdict(job(total=90, done=3), log(task_error=error), celery(), redis).diagnosis
+    assert found.sentence == "Results are accepted but not saved, as the Celery task fails: ValueError"
+
+
+def test_a_job_that_was_not_started_is_told_of_streams_only_where_nats_is_asked() -> None:
+    """Elsewhere there are none."""
+    made = job(status="NEW", phase="created", started=None, created=NOW - 90)
+    assert verdict(made, log(lines=0)).diagnosis.sentence == "The job was made 1 min 30 s ago and has not been started."
+    nats = ProbeResult("nats", {"streams": []})
+    assert "; there is no stream of it." in verdict(made, log(lines=0), nats).diagnosis.sentence
 
 
 @pytest.mark.parametrize(
@@ -122,7 +253,7 @@ def test_celery_backed_up() -> None:
     assert "400 tasks wait" in found.sentence
 
 
-@pytest.mark.parametrize(("calm", "cause"), [(1800, "celery_task_failing"), (1, "slow")])
+@pytest.mark.parametrize(("calm", "cause"), [(1800, "celery_task_failing"), (1, "too_early")])
 def test_a_task_of_celery_that_failed_last(calm: int, cause: str) -> None:
     """It stopped the job where nothing followed; where the job went on after it, it did not."""
     error = {**ERROR, "created": NOW - 1700, "times": 1, "since": NOW - 1700}
@@ -155,12 +286,34 @@ def test_a_stream_that_the_job_itself_deleted() -> None:
     """It is about to end; only when nothing follows is that a finding."""
     nats = ProbeResult("nats", {"streams": [{"name": "job_7", "exists": False, "consumers": []}]})
     events = {
-        name: {"times": 1, "count": 1, "last": NOW, "message": ""}
+        name: {"times": 1, "count": 1, "last": NOW, "message": "", "own": 1}
         for name in ("nats.stream.created", "nats.stream.deleted")
     }
     assert not verdict(job(), log(last=NOW - 2, events=events), nats).diagnosis.is_finding
     found = verdict(job(), log(events=events), nats).diagnosis
     assert (found.cause, found.sure) == ("not_marked", "likely")
+
+
+def test_a_stream_whose_deletion_only_the_monitor_tells_of() -> None:
+    """It sees that, not who did it: another program may have."""
+    nats = ProbeResult("nats", {"streams": [{"name": "job_7", "exists": False, "consumers": []}]})
+    told = {"times": 1, "count": 1, "last": NOW - 1800, "message": "NATS stream job_7 was deleted", "own": 0}
+    found = verdict(job(total=20, done=12), log(events={"nats.stream.deleted": told}), nats).diagnosis
+    assert (found.cause, found.sure) == ("stream_deleted", "likely")
+    assert "itself" not in found.sentence
+    assert "nats.stream.deleted: NATS stream job_7 was deleted" in [one.text for one in found.evidence]
+
+
+def test_who_told_of_an_event() -> None:
+    """The monitor, or the job's own processes: as the probe counts them."""
+    from joblog_router.doctor.builtin import _events
+
+    def entry(**fields: Any) -> Any:
+        told = {"event": "nats.stream.deleted", **fields}
+        return Entry("7", NOW, 20, "joblog_router.nats", "gone", None, told, "x.py", 1, "here", 1, 1)
+
+    assert _events([entry(source="monitor")])["nats.stream.deleted"]["own"] == 0
+    assert _events([entry(source="monitor"), entry()])["nats.stream.deleted"]["own"] == 1
 
 
 def test_a_job_in_the_middle_of_its_end_is_no_finding() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 import redis
 from celery import Celery
 
@@ -89,6 +90,24 @@ async def test_celery_dead(lab: Laboratory, valkey: ValkeyServer) -> None:
     app.close()
     is_cause(verdict, "celery_dead", certainly=False)
     assert "4 tasks wait" in verdict.diagnosis.sentence
+
+
+@pytest.mark.parametrize(
+    ("broker", "words"),
+    [
+        ("mongodb://127.0.0.1/", "ModuleNotFoundError: No module named 'pymongo'"),
+        ("nonsense://127.0.0.1/", "KeyError: 'No such transport: nonsense'"),
+    ],
+)
+async def test_a_broker_that_the_doctor_cannot_ask_is_not_said_to_be_away(
+    lab: Laboratory, broker: str, words: str
+) -> None:
+    """A package is missing where the doctor runs: that says nothing about the broker."""
+    with_celery(lab, broker)
+    await lab.row(total=9, done=3)
+    verdict = await lab.examine()
+    assert verdict.diagnosis.cause != "broker_unreachable"
+    assert verdict.failures["celery"] == f"the doctor cannot ask the broker: {words}"
 
 
 async def test_broker_unreachable(lab: Laboratory, own_valkey: ValkeyServer) -> None:

@@ -236,7 +236,7 @@ def test_celery_dead(survey: Survey, job: SurveyJob) -> None:
         verdict = job.doctor()
     finally:
         survey.start_celery()
-    is_cause(verdict, "celery_dead", "no Celery worker answers")
+    is_cause(verdict, "celery_dead", "No Celery worker answers: ")
 
 
 @on("postgresql")

@@ -2,18 +2,22 @@
 
 On a terminal (with rich installed) the screen is drawn anew: verdict, a bar for each stage with its rate and how long
 it will take, figures with what has changed, what workers do, and the log's newest lines. Else what has changed is
-written line by line, and each new verdict.
+written line by line, and each new verdict. Where nothing tells how the job stands, it says so and goes on until Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections import deque
+from collections.abc import Mapping
 from typing import Any, Final
 
 from .._pipeline.dotted import load
 from .._pipeline.text import printable
 from ..doctor.case import SURE, Case
+from ..doctor.configuration import configured
+from ..doctor.probing import ProbeResult
 from ..doctor.verdict import Verdict, examine_now
 from ..sinks.store import Selection, Store
 from . import arguments
@@ -64,7 +68,9 @@ class _Watch:
         self._last: Verdict | None = None
         self._cursor: str | None = None
         self._tail: list[str] = []
-        self._written: list[str] = []
+        self._written: Any = None
+        # What was seen in the last minute (or what one has patience for): against the first of it the job has moved.
+        self._seen: deque[tuple[float, Mapping[str, ProbeResult]]] = deque()
         self._live: Any = None
         self._paces = Paces()
         self._stages: list[Stage] = []
@@ -74,9 +80,19 @@ class _Watch:
 
     def look(self) -> None:
         """Ask once and show it."""
-        verdict = examine_now(self._options.job, store=self._store, namespace=self._options.namespace)
+        verdict = examine_now(
+            self._options.job,
+            store=self._store,
+            namespace=self._options.namespace,
+            before=self._seen[0][1] if self._seen else {},
+        )
+        self._remember(verdict)
         case = Case(verdict.job_id, verdict.results, verdict.at, 1.0)
         self.phase = case.phase
+        if self._last is None and (why := _endless(case)):
+            self._console.problem(
+                f"it cannot be told when job {printable(self._options.job)} ends: {why}. Ctrl-C ends this."
+            )
         self._stages = stages_of(case)
         self._paces.add(self._stages)
         if self._options.json:
@@ -93,6 +109,12 @@ class _Watch:
         if self._live is not None:
             self._live.stop()
 
+    def _remember(self, verdict: Verdict) -> None:
+        self._seen.append((verdict.at, verdict.results))
+        patience = configured().PATIENCE
+        while len(self._seen) > 1 and verdict.at - self._seen[0][0] > patience:
+            self._seen.popleft()
+
     def _draw(self, verdict: Verdict) -> None:
         if self._live is None:
             self._live = load("rich.live.Live")(console=self._console.terminal, auto_refresh=False)
@@ -107,16 +129,18 @@ class _Watch:
         self._live.update(text, refresh=True)
 
     def _write(self, verdict: Verdict) -> None:
+        case = Case(verdict.job_id, verdict.results, verdict.at, 1.0)
+        # Ages and rates are others each time.
+        state = (verdict.diagnosis.cause, case.job.get("status"), case.progress, case.handled, self._stages)
         lines = list(screen(verdict, self._last, self._paces))
         if verdict.diagnosis.cause == self.cause:
             # The row and the stages alone: the rest is told where it becomes another.
-            lines = lines[1:2] + [f"            {line}" for line in lines_of(self._stages, self._paces)]
-        if lines == self._written:
-            lines = []
-        else:
-            self._written = lines
-        for line in lines:
-            self._console.line(line)
+            row = lines[1:2] if case.job.get("exists") else []
+            lines = row + [f"            {line}" for line in lines_of(self._stages, self._paces)]
+        if state != self._written:
+            self._written = state
+            for line in lines:
+                self._console.line(line)
         for line in self._new_lines():
             self._console.line(f"  | {line}")
 
@@ -135,6 +159,18 @@ class _Watch:
             page = self._store.after(job, self._cursor, selection, _PAGE, namespace)
         self._cursor = page.cursor
         return [printable(f"{one.level_name} {one.message}").replace("\n", " ")[:300] for one in page.entries][-_TAIL:]
+
+
+def _endless(case: Case) -> str:
+    """Why nothing will tell that the job has ended; "" where its row does."""
+    if "job" not in case.results and "rest" not in case.results:
+        return "its row is not looked at, as JOB_MODEL (or DOCTOR['REST']) is not set"
+    if case.job.get("exists") and case.phase == "unknown":
+        status = case.job.get("status")
+        if status is None:
+            return "no field says how it stands (DOCTOR['JOB']['fields'])"
+        return f"nothing says what its status {status!r} means (DOCTOR['JOB']['statuses'])"
+    return ""
 
 
 def _style(verdict: Verdict) -> str:

@@ -196,11 +196,13 @@ def _events(entries: Iterable[Entry]) -> dict[str, dict[str, Any]]:
         if not isinstance(name, str):
             continue
         event = found.setdefault(
-            name, {"times": 0, "count": 0, "last": 0.0, "message": "", "fields": {}, "attempt": 0, "seen": []}
+            name, {"times": 0, "count": 0, "last": 0.0, "message": "", "fields": {}, "attempt": 0, "seen": [], "own": 0}
         )
         given = number(entry.fields.get("count"))
         count = 1 if given is None else int(given)
         event["times"] += 1
+        # The monitor sees what anybody does; all others tell of their own doings.
+        event["own"] += entry.fields.get("source") != "monitor"
         event["count"] += count
         event["attempt"] = max(event["attempt"], number(entry.fields.get("attempt")) or 0)
         event["seen"] = [*event["seen"], (entry.created, count)][-_MAX_SEEN:]

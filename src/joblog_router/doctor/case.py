@@ -63,11 +63,20 @@ class Case:
     streams: list[Any]
     consumers: list[tuple[Any, Any]]
 
-    def __init__(self, job_id: str, results: Mapping[str, ProbeResult], now: float, patience: float) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        results: Mapping[str, ProbeResult],
+        now: float,
+        patience: float,
+        before: Mapping[str, ProbeResult] | None = None,
+    ) -> None:
         self.job_id = job_id
         self.results = results
         self.now = now
         self.patience = patience
+        # An earlier look at the same job.
+        self.before = Case(job_id, before, now, patience) if before else None
         # Outside the project's own process its interface is what tells of the row.
         self.job = self.facts("job") or self.facts("rest")
         self.log = self.facts("log")
@@ -125,6 +134,20 @@ class Case:
         if value is not None:
             return float(value) if value <= 1 else min(1.0, value / 100)
         return None
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the job got on between two looks: its progress, or its lines where there is none to be seen."""
+        if self.before is None:
+            return False
+        for now, then in (
+            (self.progress, self.before.progress),
+            (self.handled, self.before.handled),
+            (self.log.get("calm"), self.before.log.get("calm")),
+        ):
+            if now is not None and then is not None:
+                return bool(now > then)
+        return False
 
     @property
     def running_for(self) -> float | None:

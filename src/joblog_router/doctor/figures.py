@@ -102,6 +102,13 @@ def results_behind(case: Case) -> int:
     return 1 if taken or not case.consumers else 0
 
 
+def is_accepting(case: Case) -> bool:
+    """Whether the counters show results that were accepted and are to be saved."""
+    values = case.redis.get("values") or {}
+    process, results = values.get("process"), values.get("results")
+    return isinstance(results, int) and isinstance(process, int | None) and results > (process or 0)
+
+
 def time_to_go(case: Case) -> float | None:
     """Seconds, if it goes on as it did so far; None where that is not known."""
     progress = case.progress
@@ -141,6 +148,12 @@ def progress_of(case: Case) -> str:
 def quoted(error: Mapping[str, Any]) -> str:
     """An error in its own words."""
     return str(error["exception"] or error["message"])
+
+
+def errors_of(case: Case) -> str:
+    """How many of the log's lines are errors, in words."""
+    errors, lines = case.log["errors"], case.log["lines"]
+    return f"{errors:,} of {lines:,} lines {'is an error' if errors == 1 else 'are errors'}"
 
 
 def job_evidence(case: Case) -> tuple[Evidence, ...]:

@@ -8,10 +8,25 @@ from __future__ import annotations
 from typing import Final
 
 from .case import LIKELY, SURE, Case, Diagnosis, since, span
-from .figures import consumer_evidence, job_evidence, log_evidence, progress_of, time_to_go
+from .figures import (
+    consumer_evidence,
+    error_evidence,
+    errors_of,
+    job_evidence,
+    log_evidence,
+    progress_of,
+    quiet_for,
+    time_to_go,
+)
+
+TOO_EARLY: Final = "too_early"
 
 # One line is no getting on.
 _SOME: Final = 2
+_CONFIGURE: Final = (
+    "Say where its tasks wait by DOCTOR['NATS'] (or the variable NATS_URL) or DOCTOR['CELERY'] to have that looked "
+    "at, too."
+)
 
 
 def moving(case: Case) -> Diagnosis | None:
@@ -34,10 +49,15 @@ def moving(case: Case) -> Diagnosis | None:
     recent = case.phase == "running" and case.calm_for is not None and not case.is_old(case.calm_for)
     if not active and not recent:
         return None
+    if not active and not case.has_moved:
+        # One look shows that it was alive then, not that it gets on; one that just begins is told as such.
+        is_young = case.running_for is not None and not case.is_old(case.running_for)
+        return None if is_young and not case.progress else _undecided(case)
     evidence = (
         *job_evidence(case),
         *(consumer_evidence(stream, consumer) for stream, consumer in active),
         *log_evidence(case),
+        *error_evidence(case),
     )
     eta = time_to_go(case)
     slow = eta is not None and eta > 10 * case.patience
@@ -60,14 +80,32 @@ def logging_on(case: Case) -> Diagnosis | None:
     last, calm = case.log.get("last"), case.calm_for
     if calm is None or case.is_old(calm) or case.log.get("calm") != last or case.log.get("lines", 0) < _SOME:
         return None
+    if not case.has_moved:
+        return _undecided(case)
     share = f" ({progress_of(case)})" if case.progress is not None else ""
+    wrong = f" ({errors_of(case)})" if case.log.get("errors") else ""
     return Diagnosis(
         "healthy",
-        f"The job is healthy as far as its log tells{share}: {case.log['lines']:,} lines, the last {since(calm)}. "
-        "No queue was looked at, as none is configured.",
-        "Nothing is to be done. Say where its tasks wait by DOCTOR['NATS'] (or the variable NATS_URL) or "
-        "DOCTOR['CELERY'] to have that looked at, too.",
-        (*job_evidence(case), *log_evidence(case)),
+        f"The job is healthy as far as its log tells{share}: {case.log['lines']:,} lines{wrong}, the last "
+        f"{since(calm)}. No queue was looked at, as none is configured.",
+        f"Nothing is to be done. {_CONFIGURE}",
+        (*job_evidence(case), *log_evidence(case), *error_evidence(case)),
+        LIKELY,
+        False,
+    )
+
+
+def _undecided(case: Case) -> Diagnosis:
+    """Something was said lately, and that is all that is known."""
+    eta = time_to_go(case)
+    rest = f", about {span(eta)} to go at the rate so far" if eta is not None else ""
+    share = f" ({progress_of(case)}{rest})" if case.progress is not None else ""
+    looked = "nats" in case.results or "celery" in case.results
+    return Diagnosis(
+        TOO_EARLY,
+        f"It is too early to say whether the job gets on{share}: something moved {since(quiet_for(case))}.",
+        "Ask again in a moment, or stay with it (joblog watch JOB)." + ("" if looked else f" {_CONFIGURE}"),
+        (*job_evidence(case), *log_evidence(case), *error_evidence(case)),
         LIKELY,
         False,
     )

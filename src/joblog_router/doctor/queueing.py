@@ -88,7 +88,8 @@ def never_started(case: Case) -> Diagnosis | None:
         )
     return Diagnosis(
         "never_queued",
-        f"The job was made {since(age)} and has not been started; there is no stream of it.",
+        f"The job was made {since(age)} and has not been started"
+        + ("; there is no stream of it." if case.knows_nats else "."),
         "Start it, and see that whoever should start jobs runs.",
         evidence,
         LIKELY,
@@ -109,7 +110,8 @@ def no_stream(case: Case) -> Diagnosis | None:
     )
     handled = case.handled or 0
     was_there = any(map(case.event, _THERE))
-    if case.event("nats.stream.deleted"):
+    deleted = case.event("nats.stream.deleted")
+    if deleted.get("own"):
         if not is_still(case):
             return None  # it is about to end
         return Diagnosis(
@@ -120,18 +122,19 @@ def no_stream(case: Case) -> Diagnosis | None:
             (*evidence, *event_evidence(case, "nats.stream.deleted"), *error_evidence(case)),
             LIKELY,
         )
-    if case.event("nats.stream.vanished") or was_there or handled:
+    vanished = bool(deleted or case.event("nats.stream.vanished"))
+    if vanished or was_there or handled:
         return Diagnosis(
             "stream_deleted",
             f"The stream {names} was deleted under the job: what was in it of its tasks is gone.",
             "Queue the tasks that are not done again. See who deletes streams: another clean-up, or a server without "
             "a store on disk that was restarted.",
-            evidence,
+            (*evidence, *event_evidence(case, "nats.stream.deleted")),
             # Without a word of the log the job's stream may have another name.
             POSSIBLE
-            if not (was_there or case.event("nats.stream.vanished")) or is_lively(case)
+            if not (was_there or vanished) or is_lively(case)
             else SURE
-            if is_still(case)
+            if is_still(case) and not deleted
             else LIKELY,
         )
     if not case.is_old(case.running_for) or not is_still(case):

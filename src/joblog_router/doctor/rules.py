@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from . import endings, progressing, queueing, servers, working
+from . import endings, failing, progressing, queueing, servers, working
 from .case import Case, Diagnosis
 
 __all__ = ["RULES"]
@@ -53,6 +53,8 @@ RULES: Final[tuple[Callable[[Case], Diagnosis | None], ...]] = (
     working.celery_silent,
     endings.not_marked,
     servers.logging_broken,
+    failing.task_failed,
+    failing.nothing_done,
     queueing.drift,
     working.several_consumers,
     servers.rest_differs,

@@ -45,7 +45,7 @@ async def tell_changes(
     namespace = in_force(namespace)
     verdicts = []
     for job in jobs:
-        verdict = await examine(job, store, configuration, namespace)
+        verdict = await examine(job, store, configuration, namespace, before={})  # healthy or not yet: no news
         verdicts.append(verdict)
         told = await in_thread(_told, store, job, namespace)
         if _is_news(verdict, told):

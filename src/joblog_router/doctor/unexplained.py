@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from .case import POSSIBLE, Case, Diagnosis, Evidence
-from .figures import consumer_evidence, job_evidence, log_evidence, stream_evidence
+from .figures import consumer_evidence, error_evidence, job_evidence, log_evidence, stream_evidence
 
 __all__ = ["unexplained"]
 
@@ -25,6 +25,7 @@ def _seen(case: Case) -> list[Evidence]:
         *(stream_evidence(stream) for stream in case.streams),
         *(consumer_evidence(*one) for one in case.consumers),
         *log_evidence(case),
+        *error_evidence(case),
     ]
     if case.log and not case.log.get("lines"):
         seen.append(Evidence("log", "no line"))

@@ -17,6 +17,7 @@ from .case import POSSIBLE, Case, Diagnosis, Evidence
 from .configuration import Configuration, configured, probes_of
 from .effective import Setting, effective
 from .probing import ProbeResult, ask
+from .progressing import TOO_EARLY
 from .rules import RULES
 from .unexplained import unexplained
 
@@ -27,6 +28,9 @@ _FEW: Final = 3
 _FLEETING: Final = frozenset({"stream_deleted", "consumer_deleted", "redis_lost"})
 _QUICK: Final = frozenset({"job", "log"})
 _MOMENT: Final = 0.4
+# What tells how far a job is, looked at once more after so long where a single look decides nothing.
+_MOVING: Final = frozenset({"job", "log", "redis", "rest"})
+_WHILE: Final = 0.8
 # What comes of facts that are not as our probes give them.
 _OTHER_FACTS: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
@@ -69,9 +73,15 @@ class Verdict:
         return found
 
 
-def diagnose(job_id: str, results: Mapping[str, ProbeResult], now: float, patience: float) -> Verdict:
-    """The verdict on what probes saw. A rule that fails is left out: it must not cost the others' answer."""
-    case = Case(job_id, results, now, patience)
+def diagnose(
+    job_id: str,
+    results: Mapping[str, ProbeResult],
+    now: float,
+    patience: float,
+    before: Mapping[str, ProbeResult] | None = None,
+) -> Verdict:
+    """The verdict on what probes saw, now and `before`. A rule that fails is left out: it must not cost the answer."""
+    case = Case(job_id, results, now, patience, before)
     found: list[Diagnosis] = []
     for rule in RULES:
         try:
@@ -97,19 +107,30 @@ async def examine(
     store: Store | None = None,
     configuration: Configuration | None = None,
     namespace: str | None = None,
+    before: Mapping[str, ProbeResult] | None = None,
 ) -> Verdict:
-    """Ask all probes about a job and judge. Raises ConfigurationError for a setting that cannot be used."""
+    """Ask all probes about a job and judge. Raises ConfigurationError for a setting that cannot be used.
+
+    `before` are the results of an earlier look, which show whether the job has got on since; without them it is looked
+    at once more where nothing else tells. An empty mapping: neither.
+    """
     configuration = configuration or configured()
     clock = time.monotonic()
     probes = probes_of(configuration, store or open_store(), namespace)
     results = await ask(probes, job_id, configuration.TIMEOUT)
-    verdict = diagnose(job_id, results, time.time(), configuration.PATIENCE)
+    verdict = diagnose(job_id, results, time.time(), configuration.PATIENCE, before)
+    if verdict.diagnosis.cause == TOO_EARLY and before is None:
+        before = results
+        await asyncio.sleep(_WHILE)
+        later = [probe for probe in probes if probe.name in _MOVING]
+        results = {**results, **await ask(later, job_id, configuration.TIMEOUT)}
+        verdict = diagnose(job_id, results, time.time(), configuration.PATIENCE, before)
     if verdict.diagnosis.cause in _FLEETING:
         # A job that just ends takes its queue away first, and says so a moment later.
         await asyncio.sleep(_MOMENT)
         later = [probe for probe in probes if probe.name in _QUICK]
         results = {**results, **await ask(later, job_id, configuration.TIMEOUT)}
-        verdict = diagnose(job_id, results, time.time(), configuration.PATIENCE)
+        verdict = diagnose(job_id, results, time.time(), configuration.PATIENCE, before)
     return Verdict(**{**verdict.__dict__, "took": round(time.monotonic() - clock, 3)})
 
 

@@ -22,6 +22,7 @@ from .figures import (
     foreign_evidence,
     has_work,
     in_broker,
+    is_accepting,
     is_polled,
     is_served,
     is_still,
@@ -53,7 +54,7 @@ _CLOCK: Final = 1.5
 
 
 def celery_trouble(case: Case) -> Diagnosis | None:
-    """Results come and are not saved: no worker of Celery is there."""
+    """Tasks wait, or results come and are not saved: no worker of Celery is there."""
     if not case.celery or case.phase not in {"running", "unknown"}:
         return None
     depth = in_broker(case)
@@ -61,10 +62,12 @@ def celery_trouble(case: Case) -> Diagnosis | None:
     gets_on = case.calm_for is not None and not case.is_old(case.calm_for)
     stands = saves_stand(case) and results_behind(case) > 0 and case.celery.get("depth_moved", 0) >= 0
     if depth and not case.celery["workers"] and (not gets_on or stands):
+        waiting = f"{tasks_of(depth)} {'waits' if depth == 1 else 'wait'} in the broker."
         return Diagnosis(
             "celery_dead",
-            f"Results are accepted but not saved: no Celery worker answers, {tasks_of(depth)} "
-            f"{'waits' if depth == 1 else 'wait'} in the broker.",
+            f"Results are accepted but not saved: no Celery worker answers, {waiting}"
+            if is_accepting(case)
+            else f"No Celery worker answers: {waiting}",
             "Start the Celery workers (celery -A PROJECT worker -Q QUEUE), and see why they ended.",
             (*celery_evidence(case), *job_evidence(case), *counters_evidence(case)),
             LIKELY,
@@ -139,7 +142,11 @@ def celery_failing(case: Case) -> Diagnosis | None:
     often = f" (for the {times}th time)" if times > 3 else ""
     return Diagnosis(
         "celery_task_failing",
-        f"Results are accepted but not saved, as the Celery task fails{often}: {quoted(error)}",
+        (
+            f"Results are accepted but not saved, as the Celery task fails{often}: {quoted(error)}"
+            if is_accepting(case)
+            else f"The Celery task fails{often}: {quoted(error)}"
+        ),
         "Correct the error. What is not acknowledged is delivered again by itself; run the task again for the rest.",
         (
             Evidence("log", f"{error['logger']}: {error['message']}", age),

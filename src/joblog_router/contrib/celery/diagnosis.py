@@ -58,9 +58,11 @@ class CeleryProbe:
             if _is_refusal(error):
                 # The broker is there; that this account is refused says nothing about the workers'.
                 return ProbeResult(self.name, {}, f"the broker refuses the doctor's account: {type(error).__name__}")
-            return ProbeResult(
-                self.name, {"unreachable": True}, f"the broker cannot be reached: {type(error).__name__}: {error}"
-            )
+            words = f"{type(error).__name__}: {error}"
+            if not isinstance(error, OSError | load("kombu.exceptions.OperationalError")):
+                # A package that is missing here, a setting that cannot be read: no word about the broker.
+                return ProbeResult(self.name, {}, f"the doctor cannot ask the broker: {words}")
+            return ProbeResult(self.name, {"unreachable": True}, f"the broker cannot be reached: {words}")
         if refuses:
             # Workers cannot be asked through it either.
             facts = {"refuses_writes": refuses, "depth": depth}

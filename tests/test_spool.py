@@ -808,7 +808,8 @@ def test_a_torn_page_costs_its_line_and_the_file_is_kept(tmp_path: Path) -> None
     assert "1 lines in a spool segment" in err
     assert [str(line["message"])[:6] for line in stored(tmp_path)] == ["line 0", "line 2"]
     assert segments(tmp_path) == []
-    assert [path.name for path in (tmp_path / "spool").iterdir()] == [segment.name + ".unreadable"]
+    ended = segment.name.removesuffix(".spool") + ".ended"
+    assert {path.name for path in (tmp_path / "spool").iterdir()} == {segment.name + ".unreadable", ended}
 
 
 def test_a_foreign_version_is_kept_and_reported(tmp_path: Path) -> None:
@@ -1036,7 +1037,7 @@ def test_recovery_of_this_process_ignores_its_own_segment(gate: Gate) -> None:
 
 
 def test_a_running_process_says_how_it_is_beside_its_spool(tmp_path: Path) -> None:
-    """Counters and more in a file of its own, which goes with the process, or with the recovery of a killed one."""
+    """Counters and more in a file of its own, which goes with the process; of a killed one it stays for a day."""
     code = """
 configure()
 with job_context(1):
@@ -1052,9 +1053,31 @@ print(said["pid"] == os.getpid(), said["stats"]["captured"] >= 1)
     assert result.stdout.split() == ["True", "True"], result.stderr
     assert list((tmp_path / "spool").iterdir()) == []
     assert run_python(SETUP + code + KILLED, str(tmp_path)).returncode == -9
-    assert len(list((tmp_path / "spool").glob("*.status"))) == 1
+    (status,) = (tmp_path / "spool").glob("*.status")
     recover(tmp_path)
-    assert list((tmp_path / "spool").iterdir()) == []
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == [status.with_suffix(".ended").name]
+    assert list(status_file.running(tmp_path / "spool")) == []
+    (said,) = status_file.ended(tmp_path / "spool")
+    assert said["stats"]["captured"] >= 1
+
+
+def test_that_a_process_was_killed_is_known_for_a_day(tmp_path: Path) -> None:
+    """Whether it had said anything or not; the note of a later one takes older ones away. Links are not followed."""
+    (tmp_path / "a-1-x.status").write_text('{"origin": "a-1-x", "pid": 1}')
+    days_ago = time.time() - 2 * 86_400
+    os.utime(tmp_path / "a-1-x.status", (days_ago, days_ago))
+    status_file.note_end(tmp_path, "a-1-x.spool", "a-1-x")
+    status_file.note_end(tmp_path, "a-2-x.spool", "a-2-x")
+    assert list(status_file.ended(tmp_path)) == [{"origin": "a-1-x", "pid": 1}, {"origin": "a-2-x"}]
+    os.utime(tmp_path / "a-1-x.ended", (days_ago, days_ago))
+    (tmp_path / "a-3-x.ended").symlink_to(tmp_path / "elsewhere")
+    status_file.note_end(tmp_path, "a-3-x.spool", "a-3-x")
+    assert not (tmp_path / "elsewhere").exists()
+    (tmp_path / "a-3-x.ended").unlink()
+    status_file.note_end(tmp_path, "a-3-x.spool", "a-3-x")
+    assert [said["origin"] for said in status_file.ended(tmp_path)] == ["a-2-x", "a-3-x"]
+    assert not (tmp_path / "a-1-x.ended").exists()
+    status_file.note_end(tmp_path / "none", "a-4-x.spool", "a-4-x")
 
 
 def test_what_processes_say_of_themselves_is_this_users_alone_and_leaves_no_file_open(tmp_path: Path) -> None:

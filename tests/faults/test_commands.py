@@ -63,7 +63,7 @@ async def test_doctor_ends_with_0_where_all_is_well(lab: Laboratory, run: Any) -
     answer = json.loads(text)
     assert status == 0
     assert answer["cause"] == "finished"
-    assert set(answer["probes"]) == {"log", "pipeline", "job", "nats", "workers"}
+    assert set(answer["probes"]) == {"log", "pipeline", "job", "nats", "workers", "processes"}
     assert not answer["failures"]
 
 

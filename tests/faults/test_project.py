@@ -53,6 +53,30 @@ def test_doctor_and_status(project: Project) -> None:
     assert "three are packed" in ran.stdout
 
 
+def test_a_process_that_was_killed_in_the_middle_of_its_job(project: Project) -> None:
+    """Named as soon as one asks, though its last line is recent and is stored only when the doctor's process starts."""
+    project.run(
+        """
+        import os
+        with job_context(901):
+            logger.info("four are packed")
+            assert flush(5)
+            logger.info("five are packed")
+            print(os.getpid(), flush=True)
+            os.kill(os.getpid(), 9)
+        """,
+        status=-9,
+    )
+    ran = project.manage("joblog", "doctor", "901", "--json", status=1)
+    verdict = json.loads(ran.stdout)
+    assert (verdict["cause"], verdict["sure"]) == ("process_gone", "likely"), ran.stdout
+    last = verdict["probes"]["processes"]["facts"]["last"]
+    assert f"(pid {last['pid']}), which logged last, has ended without ending the job; " in verdict["sentence"]
+    assert (last["state"], last["spool"] in {"waits", "recovered"}) == ("gone", True)
+    ran = project.manage("joblog", "status", "901", status=1)
+    assert "has ended without ending the job" in ran.stdout
+
+
 def test_a_finding_is_told_to_the_log(project: Project) -> None:
     """`--tell` writes it as a line of the job; exit status 1."""
     project.run('from shop.models import Job; Job.objects.filter(id=901).update(name="failed")')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import Any
 
 import pytest
@@ -214,6 +215,60 @@ def test_results_are_only_said_to_be_accepted_where_counters_show_it() -> None:
     assert found.sentence == "The Celery task fails: ValueError"
     found = verdict(job(total=90, done=3), log(task_error=error), celery(), redis).diagnosis
     assert found.sentence == "Results are accepted but not saved, as the Celery task fails: ValueError"
+
+
+def processes(state: str = "gone", spool: str = "waits", others: tuple[str, ...] = ()) -> ProbeResult:
+    """Who logged last, and in which states others are."""
+    last = {"origin": "here-41-ab", "pid": 41, "program": "work.py", "state": state, "spool": spool}
+    beside = [{"origin": f"here-{number}-ab", "state": other} for number, other in enumerate(others)]
+    return ProbeResult("processes", {"last": last, "others": beside})
+
+
+@pytest.mark.parametrize("ago", [3, 1800], ids=["just-now", "silent"])
+def test_a_process_that_has_ended_without_ending_the_job(ago: int) -> None:
+    """Likely, with what is left of it; errors that it told of before it ended stand in the evidence."""
+    seen = log(**{**WRONG, "last": NOW - ago, "calm": NOW - ago})
+    found = verdict(job(total=5, done=0), seen, processes()).diagnosis
+    assert (found.cause, found.sure) == ("process_gone", "likely")
+    assert found.sentence == (
+        "The process work.py (pid 41), which logged last, has ended without ending the job; "
+        "lines may wait in its spool."
+    )
+    assert "image 4 cannot be read" in " ".join(one.text for one in found.evidence)
+    found = verdict(log(**LOGS), processes(spool="recovered", others=("gone",))).diagnosis
+    assert (found.cause, found.sure) == ("process_gone", "likely")
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param((processes("running"),), id="running"),
+        pytest.param((processes("unknown"),), id="not-known"),
+        pytest.param((processes(others=("running",)),), id="another-is-there"),
+        pytest.param((processes(others=("unknown",)),), id="another-may-be"),
+        pytest.param((processes(), celery(active=[{"task": "x"}])), id="celery-is-at-it"),
+        pytest.param((processes(spool=""),), id="no-trace"),
+    ],
+)
+def test_a_process_that_may_be_at_work_or_have_handed_on_is_no_verdict(seen: tuple[ProbeResult, ...]) -> None:
+    """Somebody else may go on; without a trace in a spool it is told as what else it may be."""
+    found = verdict(job(total=5, done=2), log(**LOGS), *seen)
+    assert found.diagnosis.cause == "too_early"
+    assert [one.cause for one in found.others] == (["process_gone"] if seen == (processes(spool=""),) else [])
+    assert verdict(job(phase="queued"), log(**LOGS), processes()).diagnosis.cause != "process_gone"
+    assert verdict(job(phase="done"), log(**LOGS), processes()).diagnosis.cause == "finished"
+
+
+def test_who_a_process_is_by_its_origin() -> None:
+    """Of this machine by its number; of others, and of workers elsewhere, not."""
+    from joblog_router._pipeline import origins
+
+    origin = origins.new_origin()
+    assert origins.pid_here(origin) == origins.pid_here(origins.of_channel(origin, 2)) == os.getpid()
+    assert origins.process_of(origins.of_channel(origin, 2)) == origins.process_of(origin) == origin
+    for other in (f"x{origin}", origins.of_worker("7", origin), "lab", "", "a-b-c"):
+        assert origins.pid_here(other) is None, other
+    assert origins.process_of("remote:7:cam.3-1-a.2") == "remote:7:cam.3-1-a.2"
 
 
 def test_a_job_that_was_not_started_is_told_of_streams_only_where_nats_is_asked() -> None:

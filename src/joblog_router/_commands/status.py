@@ -28,7 +28,9 @@ _ACTIVE: Final = "joblog_router.contrib.django.diagnosis.active_jobs"
 _AT_ONCE: Final = 8
 _FEW: Final = 5
 # Those with lines of their own; what a probe of the project's says is shown as it is.
-_SHOWN: Final = frozenset({"job", "nats", "redis", "celery", "log", "pipeline", "rest", "tasks", "workers", "settings"})
+_SHOWN: Final = frozenset(
+    {"job", "nats", "redis", "celery", "log", "pipeline", "rest", "tasks", "workers", "processes", "settings"}
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -38,6 +38,20 @@ def is_first(origin: str) -> bool:
     return "." not in origin.rpartition("-")[2]
 
 
+def process_of(origin: str) -> str:
+    """The origin of its process's first channel; a worker's elsewhere as it is."""
+    if origin.startswith(_REMOTE):
+        return origin
+    before, dash, last = origin.rpartition("-")
+    return f"{before}{dash}{last.partition('.')[0]}"
+
+
+def pid_here(origin: str) -> int | None:
+    """The number of the process of this origin, where that ran on this machine; None elsewhere."""
+    before, _, number = process_of(origin).rpartition("-")[0].rpartition("-")
+    return int(number) if before == _host() and number.isascii() and number.isdigit() else None
+
+
 def of_worker(owner: str, origin: str) -> str:
     """What the origin of a worker elsewhere is stored as, so that it is none of another owner's, nor of a process."""
     return f"{_REMOTE}{owner}:{origin}"

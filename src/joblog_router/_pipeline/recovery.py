@@ -24,7 +24,7 @@ from .overflow import Bounds, Overflow
 from .report import report, report_once
 from .rules import Rules, SeveralRules
 from .spool_recovery import DeadSegment, Found, find, release, unusual
-from .status_file import remove_of
+from .status_file import note_end
 
 # Seconds between two looks for segments whose process is gone.
 RECOVER_EVERY = 30.0
@@ -97,13 +97,18 @@ class Recovery:
         """Those that are under way. On any thread."""
         return list(self._running)
 
+    def origins(self) -> set[str]:
+        """Of dead processes whose lines are being stored by this one. On any thread."""
+        return {delivery.segment.found.origin for delivery in self.running()}
+
     def end(self, delivery: RecoveryDelivery) -> None:
         """All of a segment's lines are stored: it goes."""
         self._running.remove(delivery)
         lines = delivery.stored + delivery.folder.folded
         self.lines += lines
         delivery.finish()
-        remove_of(delivery.segment.found.directory, delivery.segment.found.name)
+        found = delivery.segment.found
+        note_end(found.directory, found.name, found.origin)
         if lines:
             report(f"{lines} job log lines of a process that ended before storing them were recovered")
 

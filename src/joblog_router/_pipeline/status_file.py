@@ -18,6 +18,7 @@ from .report import report_once
 from .spool_folder import IS_SUPPORTED, SUFFIX, open_directory, segment_name
 
 STATUS: Final = ".status"
+ENDED: Final = ".ended"
 _EVERY: Final = 10.0
 _OLD: Final = 86_400.0
 
@@ -60,16 +61,49 @@ class StatusFile:
             (self.directory / self._name).unlink()
 
 
-def remove_of(directory: Path, segment: str) -> None:
-    """Take away the file of a dead process, by the name of its segment."""
+def note_end(directory: Path, segment: str, origin: str) -> None:
+    """Have the file of a dead process, by the name of its segment, say for a day that it ended before its time."""
+    name = segment.removesuffix(SUFFIX)
+    ended = directory / (name + ENDED)
     with contextlib.suppress(OSError):
-        (directory / (segment.removesuffix(SUFFIX) + STATUS)).unlink()
+        try:
+            (directory / (name + STATUS)).rename(ended)
+            os.utime(ended)
+        except FileNotFoundError:  # it was killed before it said anything
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(ended, flags, 0o600), "w", encoding="utf-8") as file:
+                json.dump({"origin": origin}, file)
+        for path in directory.glob(f"*{ENDED}"):
+            if time.time() - path.stat().st_mtime > _OLD:
+                path.unlink(missing_ok=True)
+
+
+def is_alive(pid: object) -> bool:
+    """Whether this machine has a process of that number now, whichever it is. Not for Windows."""
+    if type(pid) is not int or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def running(directory: Path) -> Iterator[dict[str, Any]]:
     """What the processes with a spool in `directory` said of themselves last; those of a day ago are left out."""
+    return _said(directory, STATUS)
+
+
+def ended(directory: Path) -> Iterator[dict[str, Any]]:
+    """What those said last that ended before their time and whose lines are stored by now; `origin` at least."""
+    return _said(directory, ENDED)
+
+
+def _said(directory: Path, suffix: str) -> Iterator[dict[str, Any]]:
     with contextlib.suppress(OSError):
-        for path in sorted(directory.glob(f"*{STATUS}")):
+        for path in sorted(directory.glob(f"*{suffix}")):
             try:
                 said = json.loads(path.read_text("utf-8"))
             except (OSError, ValueError):

@@ -53,7 +53,7 @@ class Case:
     """One job at one moment. Made from results alone, so that a rule can be tried on any."""
 
     workers: Mapping[str, Any]
-
+    processes: Mapping[str, Any]
     job: Mapping[str, Any]
     log: Mapping[str, Any]
     nats: Mapping[str, Any]
@@ -85,6 +85,7 @@ class Case:
         self.celery = self.facts("celery")
         self.pipeline = self.facts("pipeline")
         self.workers = self.facts("workers")
+        self.processes = self.facts("processes")
         self.phase: str = self.job.get("phase", "unknown") if self.job.get("exists") else "unknown"
         self.streams = [stream for stream in self.nats.get("streams", ()) if stream["exists"]]
         self.consumers = [(stream, consumer) for stream in self.streams for consumer in stream["consumers"]]

@@ -17,6 +17,7 @@ from ..exceptions import ConfigurationError
 from ..sinks.store import Store
 from .builtin import LogProbe, PipelineProbe, WorkersProbe
 from .probing import Probe
+from .processes import ProcessesProbe
 
 __all__ = ["Configuration", "configured", "probes_of", "use_default"]
 
@@ -91,7 +92,12 @@ def probes_of(configuration: Configuration, store: Store, namespace: str | None 
     """The probes to ask, made anew. Raises ConfigurationError where one cannot be made."""
     # Asked here: probes work in threads of their own, where no tenant's namespace is in force.
     namespace = in_force(namespace)
-    probes: list[Probe] = [LogProbe(store, namespace), PipelineProbe(), WorkersProbe(store, namespace)]
+    probes: list[Probe] = [
+        LogProbe(store, namespace),
+        PipelineProbe(),
+        WorkersProbe(store, namespace),
+        ProcessesProbe(store, namespace),
+    ]
     for key, path in _PROBES.items():
         given = getattr(configuration, key)
         if given is None and key == "NATS" and os.environ.get("NATS_URL"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from .._nats_events import NatsEvent
-from .case import LIKELY, SURE, Case, Diagnosis, Evidence, since, span
+from .case import LIKELY, POSSIBLE, SURE, Case, Diagnosis, Evidence, since, span
 from .figures import (
     age_of,
     consumer_evidence,
@@ -16,6 +16,7 @@ from .figures import (
     event_evidence,
     has_work,
     is_served,
+    is_still,
     job_evidence,
     log_evidence,
     pending_of,
@@ -27,6 +28,12 @@ from .figures import (
     were,
 )
 
+_FEW: Final = 3
+# By where what a process left behind is.
+_LEFT: Final = {
+    "waits": "; lines may wait in its spool",
+    "recovered": "; what waited in its spool was stored since",
+}
 # Work of the job that nobody will do any more.
 _GIVEN_UP: Final[tuple[NatsEvent, ...]] = ("nats.exhausted", "nats.terminated")
 
@@ -142,6 +149,35 @@ def settled(case: Case) -> Diagnosis | None:
     word = "done" if case.phase == "done" else "canceled"
     when = f" since {span(ended)}" if ended is not None else ""
     return Diagnosis("finished", f"The job is {word}{when}{count}.", "Nothing is to be done.", evidence, SURE, False)
+
+
+def process_gone(case: Case) -> Diagnosis | None:
+    """The process that logged last is gone, and no other of the job's is known to be at work."""
+    last = case.processes.get("last")
+    if not case.is_open or case.phase == "queued" or not last or last["state"] != "gone":
+        return None
+    if case.celery.get("active") or any(is_served(consumer) for _, consumer in case.consumers):
+        return None
+    others = case.processes["others"]
+    if any(one["state"] != "gone" for one in others) and not is_still(case):
+        return None  # one of them may go on
+    left = _LEFT.get(last["spool"], "")
+    name = f"{last['program']} " if last["program"] else ""
+    return Diagnosis(
+        "process_gone",
+        f"The process {name}(pid {last['pid']}), which logged last, has ended without ending the job{left}.",
+        "See why it ended (the system's log tells of what it killed for want of memory), and run the job again; "
+        "joblog recover stores what it left behind. Set the job's status where nobody else does.",
+        (
+            Evidence("processes", f"{name}(pid {last['pid']}, {last['origin']}): gone", case.silent_for),
+            *(Evidence("processes", f"{one['origin']}: {one['state']}") for one in others[:_FEW]),
+            *job_evidence(case),
+            *log_evidence(case),
+            *error_evidence(case),
+        ),
+        # Without a trace in a spool it may have handed on to somebody else and ended as it should.
+        LIKELY if left else POSSIBLE,
+    )
 
 
 def not_marked(case: Case) -> Diagnosis | None:

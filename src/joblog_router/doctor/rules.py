@@ -51,6 +51,7 @@ RULES: Final[tuple[Callable[[Case], Diagnosis | None], ...]] = (
     working.nobody_polls,
     queueing.partly_queued,
     working.celery_silent,
+    endings.process_gone,
     endings.not_marked,
     servers.logging_broken,
     failing.task_failed,

@@ -14,6 +14,7 @@ import struct
 import termios
 import threading
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from joblog_router._commands.console import Console
 from joblog_router._commands.stages import Paces, Stage
 from joblog_router.cli import main
 from joblog_router.doctor import configuration
+from joblog_router.sinks.opening import open_store
 from tests.faults.laboratory import Laboratory
 from tests.faults.test_queue import settle
 
@@ -205,3 +207,25 @@ def test_a_wrong_setting_is_named(given: dict[str, Any], message: str) -> None:
     """What the configuration alone shows is said at once."""
     with pytest.raises(configuration.ConfigurationError, match=message):
         configuration.Configuration.of(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"JOB": {"field": {}}}, "DOCTOR['JOB'] has no key 'field'. Did you mean 'fields'? Known: model, fields, "),
+        ({"CELERY": {"ap": "x"}}, "DOCTOR['CELERY'] has no key 'ap'. Did you mean 'app'? Known: app, queues, "),
+        ({"REDIS": {"keys": {"total": "{job_id}"}}}, "DOCTOR['REDIS'] needs the key 'url'"),
+        ({"REST": True}, "DOCTOR['REST'] needs the key 'url'"),
+        ({"PROBES": {"mine": "nowhere.Probe"}}, "DOCTOR['PROBES']['mine']: 'nowhere.Probe' cannot be imported"),
+    ],
+)
+def test_a_wrong_option_of_a_probe_is_told_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], message: str
+) -> None:
+    """In the words of the settings, not in Python's of a call."""
+    monkeypatch.delenv("NATS_URL", raising=False)
+    found = configuration.Configuration.of(given)
+    with pytest.raises(configuration.ConfigurationError, match=re.escape(message)):
+        configuration.probes_of(found, open_store(f"jsonl:{tmp_path}"))
+    (mistake,) = configuration.mistakes_in(found)
+    assert mistake.startswith(message)

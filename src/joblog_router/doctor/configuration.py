@@ -5,6 +5,7 @@ Called by `verdict` for each look; imports probes by name. Raises ConfigurationE
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,13 +14,13 @@ from typing import Any, Final
 from .._pipeline.dotted import load
 from .._pipeline.namespaces import in_force
 from .._pipeline.unknown import did_you_mean
-from ..exceptions import ConfigurationError
+from ..exceptions import ConfigurationError, JobLogError
 from ..sinks.store import Store
 from .builtin import LogProbe, PipelineProbe, WorkersProbe
 from .probing import Probe
 from .processes import ProcessesProbe
 
-__all__ = ["Configuration", "configured", "probes_of", "use_default"]
+__all__ = ["Configuration", "configured", "mistakes_in", "probes_of", "use_default"]
 
 PLACE: Final = "DOCTOR"
 
@@ -98,13 +99,7 @@ def probes_of(configuration: Configuration, store: Store, namespace: str | None 
         WorkersProbe(store, namespace),
         ProcessesProbe(store, namespace),
     ]
-    for key, path in _PROBES.items():
-        given = getattr(configuration, key)
-        if given is None and key == "NATS" and os.environ.get("NATS_URL"):
-            given = {}
-        if given is None or given is False:
-            continue
-        probes.append(_made(f"{PLACE}[{key!r}]", path, {} if given is True else given))
+    probes += [_made(f"{PLACE}[{key!r}]", _PROBES[key], options) for key, options in _wanted(configuration).items()]
     for name, given in configuration.PROBES.items():
         probe = _made(f"{PLACE}['PROBES'][{name!r}]", given, {})
         probe.name = name
@@ -112,11 +107,61 @@ def probes_of(configuration: Configuration, store: Store, namespace: str | None 
     return probes
 
 
-def _made(place: str, given: Any, options: Mapping[str, Any]) -> Probe:
+def mistakes_in(configuration: Configuration) -> list[str]:
+    """What is wrong with the options of probes, without asking any; probes of the project's own are only imported."""
+    found = []
+    for key, options in _wanted(configuration).items():
+        try:
+            _made(f"{PLACE}[{key!r}]", _PROBES[key], options)
+        except JobLogError as error:
+            found.append(str(error))
+    for name, given in configuration.PROBES.items():
+        try:
+            _loaded(f"{PLACE}['PROBES'][{name!r}]", given)
+        except JobLogError as error:
+            found.append(str(error))
+    return found
+
+
+def _wanted(configuration: Configuration) -> dict[str, Mapping[str, Any]]:
+    """The options of the probes that are asked, by key."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for key in _PROBES:
+        given = getattr(configuration, key)
+        if given is None and key == "NATS" and os.environ.get("NATS_URL"):
+            given = {}
+        if given is not None and given is not False:
+            found[key] = {} if given is True else given
+    return found
+
+
+def _loaded(place: str, given: Any) -> Any:
     try:
-        factory = load(given) if isinstance(given, str) else given
+        return load(given) if isinstance(given, str) else given
+    except ImportError as error:
+        raise ConfigurationError(f"{place}: {given!r} cannot be imported: {error}") from error
+
+
+def _check_options(place: str, factory: Any, options: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for a key that is none of the probe's, and for one that it cannot do without."""
+    parameters = inspect.signature(factory).parameters.values()
+    known = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    for key in options:
+        if key not in known and not (takes_any and isinstance(key, str)):
+            raise ConfigurationError(f"{place} has no key {key!r}.{did_you_mean(key, known)} Known: {', '.join(known)}")
+    for one in parameters:
+        if one.name in known and one.default is one.empty and one.name not in options:
+            raise ConfigurationError(f"{place} needs the key {one.name!r}")
+
+
+def _made(place: str, given: Any, options: Mapping[str, Any]) -> Probe:
+    factory = _loaded(place, given)
+    try:
+        if given in _PROBES.values():
+            _check_options(place, factory, options)
         probe = factory(**options)
-    except ConfigurationError:
+    except JobLogError:
         raise
     except ImportError as error:
         raise ConfigurationError(f"{place}: {given!r} cannot be imported: {error}") from error

@@ -478,3 +478,24 @@ def test_i020_a_spool_in_the_temporary_directory(bare_project: Project) -> None:
     assert "joblog_router.I020" not in result.stderr
     result = bare_project.manage("check", "--deploy")
     assert "(joblog_router.I020) Job log lines that are not stored yet are in " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"PATIENCE": "x"}, ["JOBLOG_ROUTER['DOCTOR']['PATIENCE'] must be a number of seconds, not 'x'"]),
+        ({"CELERI": {}}, ["JOBLOG_ROUTER['DOCTOR'] has no key 'CELERI'. Did you mean 'CELERY'?"]),
+        (
+            {"JOB": {"model": "shop.Job", "fields": {"total": "totl"}}, "REDIS": {"keys": {"total": "{job_id}"}}},
+            ["DOCTOR['JOB']['fields']['total']: shop.Job has no field 'totl'", "DOCTOR['REDIS'] needs the key 'url'"],
+        ),
+    ],
+)
+def test_w021_what_the_doctor_cannot_use(bare_project: Project, given: dict[str, object], words: list[str]) -> None:
+    """Each mistake is told before the doctor is needed; it keeps no command from running."""
+    bare_project.settings(f"JOBLOG_ROUTER['DOCTOR'] = {given!r}")
+    result = bare_project.manage("check")
+    assert result.stderr.count("(joblog_router.W021) The doctor cannot be asked: ") == len(words)
+    for one in words:
+        assert one in result.stderr
+    assert "HINT: Correct JOBLOG_ROUTER['DOCTOR']." in result.stderr

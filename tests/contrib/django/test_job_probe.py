@@ -47,6 +47,13 @@ async def test_a_row_is_found_by_its_id_and_its_facts_where_the_settings_say(tra
             {"model": "auth.User", "fields": {"sum": "x"}},
             r"DOCTOR\['JOB'\]\['fields'\] has no fact 'sum'. Known",
         ),
+        (
+            {"model": "auth.User", "fields": {"status": "usrname"}},
+            r"DOCTOR\['JOB'\]\['fields'\]\['status'\]: auth.User has no field 'usrname'. Did you mean 'username'",
+        ),
+        ({"model": "auth.User", "fields": {"status": "nothing.at.all"}}, "auth.User has no field 'nothing'"),
+        ({"model": "auth.User", "fields": {"status": 3}}, "must be the name of a field or a dotted path, not 3"),
+        ({"model": "auth.User", "statuses": {"BUSY": "runing"}}, "must be one of created, queued, running"),
         ({"model": "auth.Nobody"}, "there is no model 'auth.Nobody'"),
         ({"model": "nonsense"}, "there is no model 'nonsense'"),
         ({}, r"JOBLOG_ROUTER\['JOB_MODEL'\] must name the model of the jobs"),
@@ -56,6 +63,12 @@ def test_a_wrong_setting_is_told_with_its_name(options: dict[str, Any], words: s
     """When the doctor is set up, not when it is needed."""
     with pytest.raises(ConfigurationError, match=words):
         JobProbe(**options)
+
+
+@pytest.mark.parametrize("path", ["username.x", "pk", "is_anonymous", "get_username", "groups", "id"])
+def test_what_a_row_may_have_is_no_mistake(path: str) -> None:
+    """Properties, methods, relations and what lies in a field count, too."""
+    JobProbe("auth.User", fields={"status": path})
 
 
 def test_active_jobs_are_those_that_have_not_ended(transactional_db: None) -> None:

@@ -56,7 +56,7 @@ class JobLogConfig(AppConfig):
 
     def ready(self) -> None:
         """Raise ConfigurationError for a wrong JOBLOG_ROUTER, MissingExtraError for a package it asks for."""
-        from . import checks_functions, checks_logging, checks_pages, checks_spool, checks_tables, jobs  # noqa: F401 - registers
+        from . import checks_doctor, checks_functions, checks_logging, checks_pages, checks_spool, checks_tables, jobs  # noqa: F401 - registers
 
         conf.apply()
         register_project_secrets()

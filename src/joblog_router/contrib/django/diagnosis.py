@@ -22,6 +22,7 @@ from django.db import DatabaseError, connections, router
 from django.db.models import Model
 
 from ..._pipeline.dotted import load
+from ..._pipeline.unknown import did_you_mean
 from ...context import current_namespace
 from ...doctor.configuration import Configuration
 from ...doctor.phases import phase_of
@@ -59,6 +60,9 @@ class JobProbe:
     ) -> None:
         self._model = _model(model)
         self._places = places_with(fields, "DOCTOR['JOB']['fields']")
+        for name, path in (fields or {}).items():
+            _check_field(self._model, name, path)
+        phase_of("", statuses)  # raises for what is no phase
         self._statuses = statuses
         self._hook = load(hook) if isinstance(hook, str) else hook
 
@@ -186,6 +190,22 @@ def _model(name: str | type[Model] | None) -> type[Model]:
         return apps.get_model(name)
     except (LookupError, ValueError) as error:
         raise ConfigurationError(f"{conf.SETTING}: there is no model {name!r}: {error}") from error
+
+
+def _check_field(model: type[Model], fact: str, path: object) -> None:
+    """Raise ConfigurationError where a row of `model` cannot have what the path begins with."""
+    place = f"DOCTOR['JOB']['fields'][{fact!r}]"
+    if not isinstance(path, str):
+        raise ConfigurationError(f"{place} must be the name of a field or a dotted path, not {path!r}")
+    name = path.partition(".")[0]
+    # A property or a method's result counts, and what the manager adds to each row.
+    if hasattr(model, name) or name in model._default_manager.all().query.annotations:
+        return
+    names = [field.name for field in model._meta.get_fields()]
+    label = model._meta.label
+    raise ConfigurationError(
+        f"{place}: {label} has no field {name!r}.{did_you_mean(name, names)} Known: {', '.join(names)}"
+    )
 
 
 def _refuses_writes(row: Model) -> str:

@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 
+from ..entry import EARLIEST
 from ..sinks.opening import ENVIRONMENT, open_store
 from ..sinks.store import Selection, Store
 
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DIGITS = 9
 
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:
@@ -89,29 +91,39 @@ def level(text: str) -> int:
     found = logging.getLevelNamesMapping().get(text.upper())
     if found is not None:
         return found
-    if text.isdecimal():
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no level: DEBUG, INFO, WARNING, ERROR, CRITICAL or a number")
+    number = _number(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no level: DEBUG, INFO, WARNING, ERROR, CRITICAL or a number"
+        )
+    return number
 
 
 def whole(text: str) -> int:
-    """A whole number from 0 on."""
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
-    return int(text)
+    """A whole number from 0 on, no larger than a database or a clock takes."""
+    number = _number(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number from 0 to {10**_DIGITS - 1:,}")
+    return number
 
 
 def age(text: str) -> float:
     """The time that lies `30d`, `12h`, ... back, in seconds since the epoch."""
     seconds = seconds_in(text)
     if seconds is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: 30d, 12h, 90m, 45s or 2w")
-    return time.time() - seconds
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no age: 30d, 12h, 90m, 45s or 2w")
+    return max(EARLIEST, time.time() - seconds)
 
 
 def seconds_in(text: str) -> int | None:
     """How many seconds `30d`, `12h`, ... are; None for other text."""
-    number, unit = text[:-1], text[-1:]
-    if unit not in _UNITS or not (number.isascii() and number.isdecimal()):
+    number, unit = _number(text[:-1]), text[-1:]
+    return None if number is None or unit not in _UNITS else number * _UNITS[unit]
+
+
+def _number(text: str) -> int | None:
+    """A whole number of few digits, whatever zeros stand before them; None for other text."""
+    digits = text.lstrip("0")
+    if not (text.isascii() and text.isdecimal()) or len(digits) > _DIGITS:
         return None
-    return int(number) * _UNITS[unit]
+    return int(digits or 0)

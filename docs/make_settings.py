@@ -41,7 +41,7 @@ def settings_page() -> str:
         text = field.metadata["meaning"].replace("|", "\\|")
         rows.append(f"| `{field.name}` | `{field.default!r}` | {text[0].upper()}{text[1:]} |")
     keywords = [" ".join(item.split()) for item in re.split(r"\n- ", inspect.cleandoc(JobLogHandler.__doc__ or ""))[1:]]
-    keywords[-1], last = re.split(r" (?=The last \w+ are)", keywords[-1], maxsplit=1)
+    keywords[-1], last = re.split(r" (?=`evidence`, `late`)", keywords[-1], maxsplit=1)
     return f"{HEAD}{chr(10).join(rows)}\n{HANDLER}" + "\n".join(
         [*(f"- {text}" for text in keywords), "", last.partition(" Raises ")[0], ""]
     )

@@ -266,6 +266,26 @@ async def test_a_job_that_came_and_went_while_no_monitor_ran(logs: JobLogs, scen
     assert [entry.fields["acknowledged"] for entry in told] == [3] * is_recording
 
 
+async def test_what_was_acknowledged_before_any_monitor_ran_is_told_by_the_servers_word(
+    logs: JobLogs, scene: Scene
+) -> None:
+    """Not as nothing; and what nobody measured has no rate."""
+    await scene.queue(4)
+    outsider = await scene.worker()
+    for seq in await outsider.fetch(3):
+        await outsider.answer("ack", seq)
+    await scene.leading()
+    for seq in await outsider.fetch(1):
+        await outsider.answer("ack", seq)
+    await auntil(lambda: "nats.drained" in logs.stdout.events())
+    drained = of(logs, scene.job, "nats.drained")[-1]
+    assert "1 acknowledged" in drained.message
+    assert " that the monitor saw (all up to delivery 4 is answered)" in drained.message
+    first = next(one for one in logs.entries(scene.job) if one.fields.get("event") in ("nats.snapshot", "nats.drained"))
+    assert "/s" not in first.message
+    assert "rate" not in first.fields
+
+
 async def test_two_monitors_write_each_line_once(logs: JobLogs, scene: Scene) -> None:
     """One writes, the other waits; the second takes over when the first ends, and when it is frozen."""
     own = scene.job

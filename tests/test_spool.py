@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from joblog_router._pipeline import spool_recovery, status_file
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.scopes import JobScope
 from joblog_router._pipeline.spool import MAGIC, Spool
+from joblog_router._pipeline.spool_folder import default_directory
 from joblog_router._pipeline.status_file import StatusFile
 from tests import spool_trials
 from tests.helpers import run_python, run_script
@@ -979,6 +981,59 @@ def test_a_directory_that_cannot_be_trusted_turns_the_spool_off(
         assert words in err
         assert err.count("the spool in") == 1
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_each_user_and_each_project_has_a_default_directory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Always the same one, named as `docs/uninstall.md` says."""
+    uid = os.geteuid()
+    ours = default_directory("shop")
+    assert ours == default_directory("shop")
+    assert ours.parent == Path(tempfile.gettempdir())
+    assert re.fullmatch(rf"joblog-router-{uid}-[0-9a-f]{{10}}", ours.name)
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    assert len({ours, default_directory("shop"), default_directory("other"), default_directory("shop\udcff")}) == 4
+
+
+def test_a_directory_of_another_user_turns_the_spool_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is said whose it is. The user is another in name only: not everybody may change it."""
+    (tmp_path / "spool").mkdir(mode=0o700)
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    sink = Gate()
+    sink.is_open = True
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, spool=tmp_path / "spool"))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("one")
+    assert flush(10)
+    assert sink.messages == ["one"]
+    assert f"it belongs to user {uid}, not to {uid + 1}" in capfd.readouterr().err
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_child_of_a_fork_has_no_file_of_its_parents_spool_open(tmp_path: Path) -> None:
+    """One segment of its own for each sink."""
+    code = """
+def spools():
+    links = [os.path.join("/dev/fd", name) for name in os.listdir("/dev/fd")]
+    links = [os.readlink(link) for link in links if os.path.islink(link)]
+    return {os.path.basename(link) for link in links if link.endswith(".spool")}
+configure()
+before = spools()
+with job_context(1):
+    log.info("of the parent")
+if (pid := os.fork()) == 0:
+    with job_context(2):
+        log.info("of the child")
+    mine = spools()
+    os._exit(not (len(mine) == 1 and not mine & before and flush(10)))
+print(len(before), os.waitpid(pid, 0)[1], spools() == before)
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["1", "0", "True"], result.stderr
+    assert sorted(str(line["message"]) for line in stored(tmp_path)) == ["of the child", "of the parent"]
 
 
 def test_no_room_for_a_segment_turns_the_spool_off(tmp_path: Path) -> None:

@@ -148,6 +148,25 @@ print(os.waitpid(pid, 0)[1], took < 2, Away.stored.wait(10))
     assert len(stored(tmp_path)) == 2000
 
 
+def test_a_child_has_all_its_room_from_its_first_line_on(tmp_path: Path) -> None:
+    """Also for DEBUG lines, which go first where there is little."""
+    result = run_python(
+        SETUP
+        + """
+logging.getLogger().setLevel(logging.DEBUG)
+if (pid := os.fork()) == 0:
+    with job_context(1):
+        log.debug("first")
+        log.debug("second")
+    os._exit(0 if flush(10) and not stats()["dropped"] else 1)
+print(os.waitpid(pid, 0)[1])
+""",
+        str(tmp_path),
+    )
+    assert result.stdout.split() == ["0"], result.stderr
+    assert [line["message"] for line in stored(tmp_path)] == ["first", "second"]
+
+
 def test_scopes_of_the_parent_are_closed_in_the_child_wherever_they_are(tmp_path: Path) -> None:
     """A context copied before the fork brings no job into the child."""
     result = run_python(

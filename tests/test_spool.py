@@ -881,6 +881,38 @@ def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
     assert "30 job log lines of a process that ended before storing them were recovered" in err
 
 
+def test_dead_ones_lines_are_stored_though_the_next_process_logs_nothing(tmp_path: Path) -> None:
+    """As a server that waits for its first request: that a sink is configured is enough."""
+    as_jsonl(killed_with_lines(tmp_path), tmp_path)
+    code = """
+configure()
+until = time.monotonic() + 20
+while stats()["recovered"] < 10 and time.monotonic() < until:
+    time.sleep(0.01)
+print(stats()["recovered"])
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["10"], result.stderr
+    assert [line["message"] for line in stored(tmp_path)] == [f"line {number}" for number in range(10)]
+
+
+def test_a_second_handler_brings_the_firsts_lines_into_its_spool(tmp_path: Path) -> None:
+    """From then on, as both have one sink; those before are in none, and all are stored in turn."""
+    sink = Gate()
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, fold=False))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("before")
+        second = JobLogHandler(sink=sink, fold=False, spool=tmp_path / "spool")
+        log.info("behind")
+    (segment,) = segments(tmp_path)
+    assert (b"before" in segment.read_bytes(), b"behind" in segment.read_bytes()) == (False, True)
+    sink.is_open = True
+    assert flush(10)
+    assert sink.messages == ["before", "behind"]
+    second.close()
+
+
 def test_a_worker_that_takes_a_killed_ones_place_stores_its_lines_at_once(tmp_path: Path) -> None:
     """As under a server that forks its workers: not only at the next look, half a minute later."""
     code = """

@@ -179,6 +179,15 @@ def test_a_run_that_a_killed_recovery_goes_on_counting_has_the_exact_sum(tmp_pat
     assert segments(tmp_path) == []
 
 
+def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
+    """Those that the dead process counted in a sum are recovered as well."""
+    code = FOLDING + "router._writer._write_some = lambda channel: (router._writer._make_entries(channel), False)[1]\n"
+    code += LINES + "flush(0.3)\n" + KILLED
+    assert run_python(SETUP + code, str(tmp_path)).returncode == -9
+    assert "30 job log lines of a process that ended before storing them were recovered" in recover(tmp_path)
+    assert len(stored(tmp_path)) < 10
+
+
 def test_what_is_recovered_is_what_was_logged(tmp_path: Path) -> None:
     """Exceptions, long and foreign text, extra, fields, levels, time and place come through as they would have."""
     code = """
@@ -871,14 +880,6 @@ def test_a_segment_that_was_cut_is_kept_and_reported(tmp_path: Path, left: float
     assert f"{str(segment)!r} is too short for a spool segment; it is kept" in err
     assert segment.read_bytes() == before
     assert stored(tmp_path) == []
-
-
-def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
-    """Those that the recovery counts in a sum are recovered as well."""
-    segment = killed_with_lines(tmp_path, 30)
-    as_jsonl(segment, tmp_path)
-    err = recover(tmp_path, FOLDING.strip() + "\n")
-    assert "30 job log lines of a process that ended before storing them were recovered" in err
 
 
 def test_dead_ones_lines_are_stored_though_the_next_process_logs_nothing(tmp_path: Path) -> None:

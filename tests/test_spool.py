@@ -709,6 +709,20 @@ def test_files_and_directory_are_this_users_alone(gate: Gate, tmp_path: Path) ->
     assert stat.S_IMODE(segment.parent.stat().st_mode) == 0o700
 
 
+def test_two_sinks_in_one_directory_have_a_segment_and_an_origin_each(gate: Gate, tmp_path: Path) -> None:
+    """Their lines have the same numbers, and a store knows a line by origin and number."""
+    handler = JobLogHandler(sink="memory", spool=tmp_path / "spool", fold=False)
+    logging.getLogger().addHandler(handler)
+    with job_context(1):
+        log.info("one")
+    assert len(segments(tmp_path)) == 2
+    gate.is_open = True
+    assert flush(10)
+    assert gate.messages == ["one"]
+    first, second = (each._channel.origin for each in logging.getLogger().handlers if isinstance(each, JobLogHandler))
+    assert first != second
+
+
 def test_a_full_ring_costs_the_spool_not_the_line(gate: Gate) -> None:
     """Lines beyond the slots are stored all the same, and counted as not spooled."""
     ring = own_spool().mask + 1

@@ -206,4 +206,4 @@ def test_a_spool_that_the_settings_name_is_for_handlers_that_are_there_already(t
     assert [[entry.message[:6] for entry in each.written] for each in (sink, own)] == [
         [f"line {n}" for n in range(4)]
     ] * 2
-    until(lambda: not list((tmp_path / "settings").iterdir()))  # right after the flush was answered
+    until(lambda: not list((tmp_path / "settings").glob("*.spool")))  # right after the flush was answered

@@ -38,12 +38,12 @@ class StatusFile:
             return
         self._next = now + _EVERY
         try:
-            text = json.dumps(snapshot(), ensure_ascii=False, default=repr)
+            text = json.dumps(snapshot(), default=repr)
             folder = open_directory(self.directory)
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
                 descriptor = os.open(self._name + ".new", flags, 0o600, dir_fd=folder)
-                with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+                with os.fdopen(descriptor, "w", encoding="ascii") as file:
                     file.write(text)
                 os.rename(self._name + ".new", self._name, src_dir_fd=folder, dst_dir_fd=folder)
                 if self._is_gone:  # taken away meanwhile, on the thread that ends the process

@@ -456,6 +456,9 @@ LEAVING = {
         5,
     ),
     "an exit function that logs": ("import atexit; atexit.register(last)", 0),
+    "a closed handler": ("log.parent.handlers[0].close()", 0),
+    "a closed handler, later": ("log.parent.handlers[0].close(); assert flush(10)", 0),
+    "a configuration without it": ('logging.config.dictConfig({"version": 1})', 0),
     "SIGKILL": (KILLED, -9),
 }
 NEEDS_RECOVERY = {"os._exit", "SIGTERM", "SIGKILL"}
@@ -482,14 +485,14 @@ with job_context(1):
     assert result.returncode == status, result.stderr
     expected = 501 if "last" in ending else 500
     if way not in NEEDS_RECOVERY:
-        assert segments(tmp_path) == []
+        assert list((tmp_path / "spool").iterdir()) == []
         assert len(stored(tmp_path)) == expected
     recover(tmp_path)
     assert Counter(str(line["message"]) for line in stored(tmp_path)) == {f"line {n}": 1 for n in range(expected)}
     assert segments(tmp_path) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_daemon_thread_that_logs_while_the_process_ends_loses_nothing(tmp_path: Path, seed: int) -> None:
     """It goes on after the last exit function; each line whose call returned is there, at the latest by recovery."""
     code = f"""
@@ -504,6 +507,7 @@ def serve():
             number += 1
 threading.Thread(target=serve, daemon=True).start()
 time.sleep({0.05 + 0.03 * seed})  # it logs meanwhile
+{"log.parent.handlers[0].close()" if seed == 3 else ""}
 """
     result = run_python(SETUP + code, str(tmp_path))
     assert result.returncode == 0, result.stderr

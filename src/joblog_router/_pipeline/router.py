@@ -259,7 +259,7 @@ class Router:
         with self._lock:
             channel.uses.remove(use)
             channel.settle()
-        if self._exit_deadline is not None and not any(channel.uses for channel in self._snapshot()):
+        if self._exit_deadline is not None and not self._has_handlers():
             self._close_spools()  # logging.shutdown() has closed the last handler
             return
         if self._writer.is_running():
@@ -397,6 +397,9 @@ class Router:
             delivery.forget_counts()
         return True
 
+    def _has_handlers(self) -> bool:
+        return any(channel.uses for channel in self._snapshot())
+
     def _at_end_of_child(self) -> None:
         self._at_exit()
         self._close_spools()
@@ -428,6 +431,8 @@ class Router:
                 break
         self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
+        if not self._has_handlers():
+            self._close_spools()  # no handler is left that logging.shutdown() could close
         if not is_complete and (left := self._waiting_lines()):
             is_spooled = all(
                 channel.delivery.is_spooled() for channel in self._snapshot() if channel.delivery.waiting()

@@ -88,6 +88,10 @@ def test_processes_tell_how_they_are(tmp_path: Path) -> None:
     ran = Ran("stats", "--spool", spool)
     assert ran.status == 0
     assert "work.py (pid 1, host-1-a): running" in ran.out
+    assert "host-2-b): gone; it left nothing" in ran.out
+    (spool / "host-2-b.2.spool").touch()
+    (spool / "host-1-a0.spool").touch()
+    ran = Ran("stats", "--spool", spool)
     assert "host-2-b): gone; the next process of its project, or joblog recover, stores the rest" in ran.out
     assert "captured 12, stored 12" in ran.out
     for pid in ("7", -1, 2**80, None):

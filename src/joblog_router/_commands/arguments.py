@@ -11,6 +11,8 @@ import os
 import time
 from pathlib import Path
 
+from .._pipeline.report import report
+from .._pipeline.router import router
 from ..entry import EARLIEST
 from ..sinks.opening import ENVIRONMENT, open_store
 from ..sinks.store import Selection, Store
@@ -29,6 +31,8 @@ __all__ = [
     "whole",
 ]
 
+# Seconds that one who reads waits for what killed processes left.
+_RECOVERY = 2.0
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DIGITS = 9
 
@@ -82,8 +86,11 @@ def nothing_found(job: str, options: argparse.Namespace) -> str:
 
 
 def store_of(options: argparse.Namespace) -> Store:
-    """The store that `add_store` found."""
-    return open_store(options.store)
+    """The store that `add_store` found. What killed processes left for sinks that are open here is stored first."""
+    store = open_store(options.store)
+    if not router.recovery.run(_RECOVERY):
+        report("lines of killed processes are still in the spool; joblog recover waits until they are stored")
+    return store
 
 
 def level(text: str) -> int:

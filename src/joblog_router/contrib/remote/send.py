@@ -574,8 +574,8 @@ class RemoteJobLogHandler(logging.Handler):
         lines = lines[: max(1, sum(size <= _LARGEST for size in sizes))]
         status, answer, retry_after = self._post(token, lines)
         if status == 200:
-            self._counts["sent"] += int(answer.get("stored", 0)) + int(answer.get("known", 0))
-            self._counts["refused"] += int(answer.get("refused", 0))
+            self._counts["sent"] += answer["stored"] + answer["known"]
+            self._counts["refused"] += answer["refused"]
             lane.done(len(lines))
             lane.failures = 0
             lane.at_most = self._batch
@@ -602,7 +602,7 @@ class RemoteJobLogHandler(logging.Handler):
         pause = min(_FIRST_PAUSE * 2.0**lane.failures, _LAST_PAUSE)
         lane.failures = min(lane.failures + 1, 10)
         lane.retry_at = time.monotonic() + max(pause, min(retry_after, 60.0))
-        _say(("send", reason), f"{self._url} does not take lines ({reason}): they wait and are sent again")
+        _say(("send", self._url, reason), f"{self._url} does not take lines ({reason}): they wait and are sent again")
         return False
 
     def _renew(self, lane: _Lane) -> None:
@@ -630,10 +630,17 @@ class RemoteJobLogHandler(logging.Handler):
         )
         try:
             with self._opener.open(request, timeout=self._timeout) as response:
-                return response.status, _answer(response), 0.0
+                answer = _answer(response)
+                if response.status == 200 and _is_receipt(answer, len(lines)):
+                    return 200, answer, 0.0
+                return 0, {"error": _described(response)}, 0.0
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, _answer(error), _seconds(error.headers.get("Retry-After"))
+                answer = _answer(error)
+                # 413 may be anybody's: what is too large for a proxy never gets through. The others are the receiver's.
+                if error.code in (400, 401) and not answer.get("error"):
+                    return 0, {"error": _described(error)}, 0.0
+                return error.code, answer, _seconds(error.headers.get("Retry-After"))
         except Exception as error:
             return 0, {"error": repr(error)}, 0.0
 
@@ -1121,9 +1128,22 @@ def _encoded(line: Mapping[str, Any]) -> bytes:
 def _answer(response: Any) -> dict[str, Any]:
     try:
         answer = json.loads(response.read(_LONGEST_ANSWER))
-    except (ValueError, OSError):
+    except Exception:  # no JSON, too deep, broken off
         return {}
     return answer if isinstance(answer, dict) else {}
+
+
+def _is_receipt(answer: Mapping[str, Any], count: int) -> bool:
+    """Whether it is the receiver that has dealt with so many lines; a page of a proxy says 200, too."""
+    counts = [answer.get(name) for name in ("stored", "known", "refused")]
+    # An older server does not say how many it has taken.
+    return all(type(number) is int and number >= 0 for number in counts) and answer.get("taken", count) == count
+
+
+def _described(response: Any) -> str:
+    """Who answered that is not the receiver."""
+    kind = response.headers.get("Content-Type")
+    return f"answered {response.status} {kind}, as the receiver never does: is something in front of it?"
 
 
 def _seconds(text: str | None) -> float:

@@ -224,6 +224,7 @@ def test_a_hundred_forged_and_cross_job_requests_let_nothing_in(receiver: Receiv
         "stored": 1,
         "known": 0,
         "refused": 0,
+        "taken": 1,
     }
     assert receiver.send(token, {**line(2, "a guess"), "origin": origin})[1]["refused"] == 1
     assert receiver.rows("8") == ["of job 8"]

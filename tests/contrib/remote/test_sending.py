@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -15,6 +16,7 @@ import pytest
 from joblog_router.contrib.remote import send
 from joblog_router.contrib.remote.send import RemoteJobLogHandler
 from joblog_router.contrib.remote.tokens import issue_token
+from tests.helpers import until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -81,6 +83,14 @@ def front() -> Iterator[Front]:
 
 
 @pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """A directory as the spool's must be."""
+    made = tmp_path / "spool"
+    made.mkdir(0o700)
+    return made
+
+
+@pytest.fixture
 def logger() -> Iterator[logging.Logger]:
     """A logger of the test's own. Its handlers are rid of what waits in them."""
     made = logging.getLogger("remote.sending")
@@ -108,12 +118,11 @@ def logger() -> Iterator[logging.Logger]:
     ids=["page", "null", "bool", "one figure", "another batch", "empty", "proxy's 400", "proxy's 401"],
 )
 def test_only_the_receivers_own_answer_counts(
-    front: Front, logger: logging.Logger, amiss: Answer, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    front: Front, logger: logging.Logger, amiss: Answer, capfd: pytest.CaptureFixture[str], spool: Path
 ) -> None:
     """Whatever else answers is said, by what it is and where; the lines wait and are stored later, with the token."""
-    tmp_path.chmod(0o700)
     front.answer = lambda job, lines: amiss
-    handler = RemoteJobLogHandler(front.url, spool=tmp_path)
+    handler = RemoteJobLogHandler(front.url, spool=spool)
     logger.addHandler(handler)
     with handler.job(issue_token(7)):
         logger.info("line")
@@ -128,3 +137,77 @@ def test_only_the_receivers_own_answer_counts(
     front.answer = lambda job, lines: receipt(len(lines), taken=len(lines))
     assert handler.flush(10)
     assert handler.stats()["sent"] == 1
+
+
+def unavailable(job: str, lines: list[str]) -> Answer:
+    """A store that is away."""
+    return 503, "application/json", b'{"error": "unavailable"}'
+
+
+def stored(job: str, lines: list[str]) -> Answer:
+    """All is well."""
+    return receipt(len(lines))
+
+
+def open_files(directory: Path) -> list[str]:
+    """Which files below it this process has open."""
+    found = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(fd.readlink()))
+    return [name for name in found if name.startswith(f"{directory}/") and name.endswith(".joblog")]
+
+
+@pytest.mark.parametrize("harm", ["removed", "cut", "unreadable"])
+def test_what_happens_to_one_jobs_file_costs_its_own_lines(
+    front: Front, logger: logging.Logger, spool: Path, harm: str
+) -> None:
+    """Other jobs go on; the lines are counted, in the job's log, too; its next line is kept."""
+    front.answer = unavailable
+    handler = RemoteJobLogHandler(front.url, spool=spool)
+    logger.addHandler(handler)
+    with handler.job(issue_token(1)):
+        logger.info("lost")
+        logger.info("lost, too")
+    until(lambda: not open_files(spool))
+    (file,) = spool.glob("*.joblog")
+    if harm == "cut":
+        file.write_bytes(b"")
+    else:
+        file.unlink()
+        if harm == "unreadable":
+            file.mkdir()
+    front.answer = stored
+    with handler.job(issue_token(2)):
+        logger.info("of another job")
+    until(lambda: ("2", "of another job") in front.taken)
+    if harm == "unreadable":
+        file.rmdir()
+    with handler.job(issue_token(1)):
+        logger.info("kept")
+    assert handler.flush(20)
+    of_the_job = [line for job, line in front.taken if job == "1"]
+    notice = "2 lines were dropped on the worker: they could not be kept there until they were sent"
+    assert sorted(of_the_job) == [notice, "kept"]
+    stats = handler.stats()
+    assert (stats["sent"], stats["dropped"], stats["waiting"]) == (3, 2, 0)
+
+
+def test_a_job_that_logs_all_the_time_does_not_hold_up_others(front: Front, logger: logging.Logger) -> None:
+    """It has its turn, and then the next has."""
+    handler = RemoteJobLogHandler(front.url, batch=1)
+    logger.addHandler(handler)
+
+    def answer(job: str, lines: list[str]) -> Answer:
+        if job == "1" and not any(job == "2" for job, _ in front.taken):
+            with handler.job(issue_token(1)):
+                logger.info("one more")  # there is always one more when the last is stored
+        return receipt(len(lines))
+
+    front.answer = answer
+    with handler.job(issue_token(1)):
+        logger.info("first")
+    until(lambda: front.requests > 2)
+    with handler.job(issue_token(2)):
+        logger.info("of another job")
+    until(lambda: ("2", "of another job") in front.taken, 10)

@@ -89,7 +89,8 @@ def answered(answer: JsonResponse) -> tuple[int, dict[str, Any]]:
 def test_one_line_that_the_store_refuses_costs_itself(shelf: Shelf) -> None:
     """The others are stored, and the worker is told how many were not."""
     refused = counters()["refused_lines"]
-    assert post(line(1, "a"), line(2, "bad"), line(3, "b")) == (200, {"stored": 2, "known": 0, "refused": 1})
+    answer = {"stored": 2, "known": 0, "refused": 1, "taken": 3}
+    assert post(line(1, "a"), line(2, "bad"), line(3, "b")) == (200, answer)
     assert shelf.taken == ["a", "b"]
     assert counters()["refused_lines"] == refused + 1
 

@@ -101,10 +101,10 @@ def test_a_handler_that_is_dropped_without_being_closed_has_no_say_any_more(sink
     log.addHandler(plain)
     strict: JobLogHandler | None = JobLogHandler(sink=sink, **STRICT, evidence=["order"])
     assert speak(sink) == {"key [redacted]": "all", "margin": "staff"}
-    assert resolve._evidence == {"order"}
+    assert resolve.evidence == {"order"}
     del strict
     gc.collect()
-    until(lambda: resolve._evidence == {"job_id"})
+    until(lambda: resolve.evidence == {"job_id"})
     until(lambda: len(plain._channel.uses) == 1)
     with job_context(1):
         logging.getLogger("app.billing").info("PAT-1", extra={"order": 2})
@@ -123,7 +123,7 @@ def test_the_next_handler_does_not_wait_for_the_writer_to_forget_a_dropped_one(
     gc.collect()
     assert threading.active_count() == started
     JobLogHandler(sink=sink).close()
-    assert resolve._evidence == {"job_id"}
+    assert resolve.evidence == {"job_id"}
 
 
 def test_the_collector_may_come_while_a_policy_is_applied(sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,4 +136,4 @@ def test_the_collector_may_come_while_a_policy_is_applied(sink: MemorySink, monk
 
     monkeypatch.setattr(policy, "use_drivers", collect)  # the moment cannot be met otherwise
     JobLogHandler(sink=sink, evidence=["case"]).close()
-    until(lambda: resolve._evidence == {"job_id"})
+    until(lambda: resolve.evidence == {"job_id"})

@@ -22,6 +22,7 @@ import pytest
 from joblog_router import JobLogHandler, SinkUnavailableError, flush, job_context, stats
 from joblog_router._pipeline import spool as spool_module
 from joblog_router._pipeline import spool_recovery, status_file, writer
+from joblog_router._pipeline.origins import new_origin
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.scopes import JobScope
 from joblog_router._pipeline.spool import MAGIC, Spool
@@ -343,27 +344,8 @@ def test_two_functions_of_one_path_do_not_get_each_others_lines(tmp_path: Path) 
     assert len(segments(tmp_path)) == 1
 
 
-def test_segments_with_keys_as_earlier_versions_wrote_them_are_recovered(tmp_path: Path) -> None:
-    """Old segment, new code: the key was the repr of the options, with addresses and sets in any order."""
-    assert run_with_places(tmp_path, EACH_PLACE + ONE_LINE + KILLED, 1, away="1") == -9
-    was = {
-        1: "callable [('target', <function keep at 0x7f0123456789>)]",
-        5: "app_logs.Kept [('never', frozenset({('g', 2), ('f', 1)})), ('only', {'d', 'b', 'a', 'e', 'c'})]",
-        6: f"app_logs.Kept [('text', {'x' * 100!r})]",
-    }
-    for segment in segments(tmp_path):
-        number = int(segment.stem.rpartition(".")[2]) if "." in segment.stem else 1
-        if number in was:
-            rewrite_about(segment, key=was[number])
-        else:
-            segment.unlink()
-    assert run_with_places(tmp_path, EACH_PLACE.replace("5000", "100") + RECOVERED, 2) == 0
-    assert kept(tmp_path) == ["x"] * 3
-    assert segments(tmp_path) == []
-
-
 def test_a_segment_whose_header_does_not_parse_is_reported_and_listed(tmp_path: Path) -> None:
-    """Earlier versions cut a long one: nobody can tell what sink its lines are for, and `recover` says so."""
+    """Of a damaged one nobody can tell what sink its lines are for, and `recover` says so."""
     segment = killed_with_lines(tmp_path)
     rewrite_about(segment, key="callable " + "x" * 5000)
     before = segment.read_bytes()
@@ -487,6 +469,9 @@ LEAVING = {
         5,
     ),
     "an exit function that logs": ("import atexit; atexit.register(last)", 0),
+    "a closed handler": ("log.parent.handlers[0].close()", 0),
+    "a closed handler, later": ("log.parent.handlers[0].close(); assert flush(10)", 0),
+    "a configuration without it": ('logging.config.dictConfig({"version": 1})', 0),
     "SIGKILL": (KILLED, -9),
 }
 NEEDS_RECOVERY = {"os._exit", "SIGTERM", "SIGKILL"}
@@ -513,14 +498,14 @@ with job_context(1):
     assert result.returncode == status, result.stderr
     expected = 501 if "last" in ending else 500
     if way not in NEEDS_RECOVERY:
-        assert segments(tmp_path) == []
+        assert list((tmp_path / "spool").iterdir()) == []
         assert len(stored(tmp_path)) == expected
     recover(tmp_path)
     assert Counter(str(line["message"]) for line in stored(tmp_path)) == {f"line {n}": 1 for n in range(expected)}
     assert segments(tmp_path) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_daemon_thread_that_logs_while_the_process_ends_loses_nothing(tmp_path: Path, seed: int) -> None:
     """It goes on after the last exit function; each line whose call returned is there, at the latest by recovery."""
     code = f"""
@@ -535,6 +520,7 @@ def serve():
             number += 1
 threading.Thread(target=serve, daemon=True).start()
 time.sleep({0.05 + 0.03 * seed})  # it logs meanwhile
+{"log.parent.handlers[0].close()" if seed == 3 else ""}
 """
     result = run_python(SETUP + code, str(tmp_path))
     assert result.returncode == 0, result.stderr
@@ -818,7 +804,7 @@ def as_jsonl(segment: Path, folder: Path) -> None:
 
 
 def rewrite_about(segment: Path, **about: str) -> None:
-    """Change what the segment's header says about it; cut where it does not fit, as earlier versions did."""
+    """Change what the segment's header says about it; cut where it does not fit."""
     data = segment.read_bytes()
     said = json.loads(data[spool_module.ABOUT : spool_module.HEADER].rstrip(b"\0"))
     raw = json.dumps({**said, **about}).encode()[: spool_module.HEADER - spool_module.ABOUT]
@@ -1266,8 +1252,84 @@ def test_a_status_that_cannot_be_written_is_said_once_and_follows_no_link(
 
 def test_a_status_that_was_taken_away_meanwhile_does_not_come_back(tmp_path: Path) -> None:
     """The process ends on one thread while the writer writes on another: here while it asks."""
+    (tmp_path / "spool").mkdir(mode=0o700)
     file = StatusFile(tmp_path / "spool", "host-1")
     file.write(lambda: file.remove() or {"pid": 1})  # type: ignore[func-returns-value]
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_the_end_waits_for_a_status_that_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it would stay: the writer is a daemon thread. A pipe in the file's place holds it up here."""
+    monkeypatch.setattr(status_file, "_AT_END", 30.0)
+    making = tmp_path / "host-1.status.new"
+    os.mkfifo(making)
+    tmp_path.chmod(0o700)
+    file = StatusFile(tmp_path, "host-1")
+    writing = threading.Thread(target=file.write, args=(lambda: {"text": "x" * 2**20},), daemon=True)
+    writing.start()
+    with making.open("rb") as pipe:
+        pipe.read(1)
+        ending = threading.Thread(target=file.remove, daemon=True)
+        ending.start()
+        ending.join(0.2)
+        assert ending.is_alive()
+        pipe.read()
+    writing.join(10)
+    ending.join(10)
+    assert not ending.is_alive()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_captured_nothing_says_nothing(tmp_path: Path) -> None:
+    """Though its writer came round: to recover what another left."""
+    as_jsonl(killed_with_lines(tmp_path, 3), tmp_path)
+    code = """
+configure()
+assert router.recovery.run(10) and stats()["recovered"] == 3, stats()
+names = os.listdir(sys.argv[1] + "/spool")
+assert not any(name.endswith((".status", ".new")) for name in names), names
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_gone_processes_said_goes_with_the_last_they_left(tmp_path: Path) -> None:
+    """By the next recovery: but not of those that may run, nor of those whose lines are not stored yet."""
+    result = run_python("import os; from joblog_router._pipeline.origins import new_origin; print(new_origin())")
+    gone, spool = result.stdout.strip(), tmp_path / "spool"
+    living = new_origin()
+    elsewhere = gone.replace("-", "x-", 1)
+    spool.mkdir(mode=0o700)
+    for name in (gone, gone + "0", living, elsewhere, elsewhere + "0"):
+        for suffix in (".status", ".status.new"):
+            (spool / (name + suffix)).write_text(json.dumps({"origin": name}))
+    (spool / f"{gone}0.2.spool").write_text("for a sink that is not here")
+    long_ago = time.time() - 2 * 86_400
+    for suffix in (".status", ".status.new"):
+        os.utime(spool / f"{elsewhere}0{suffix}", (long_ago, long_ago))
+    assert len(list(spool.iterdir())) == 11
+    recover(tmp_path)
+    stay = {f"{name}{suffix}" for name in (gone + "0", living, elsewhere) for suffix in (".status", ".status.new")}
+    assert {path.name for path in spool.iterdir()} == {*stay, f"{gone}0.2.spool"}
+
+
+def test_what_a_killed_process_said_goes_with_its_last_segment(tmp_path: Path) -> None:
+    """Each of its sinks has one; what it said is of use as long as something is to be recovered."""
+    killed = """
+configure()
+log.parent.addHandler(joblog_router.JobLogHandler(sink="jsonl", options={"directory": sys.argv[1] + "/more"},
+                                                  spool=sys.argv[1] + "/spool"))
+with job_context(1):
+    log.info("x")
+assert flush(10)
+"""
+    assert run_python(SETUP + killed + KILLED, str(tmp_path)).returncode == -9
+    assert len(segments(tmp_path)) == 2
+    code = 'configure(directory=sys.argv[1] + "/more")'
+    recover(tmp_path, code)
+    assert len(segments(tmp_path)) == 1
+    assert len(list((tmp_path / "spool").glob("*.status"))) == 1
+    recover(tmp_path)
     assert list((tmp_path / "spool").iterdir()) == []
 
 

@@ -24,7 +24,7 @@ async def application(scope, receive, send):
     if scope["type"] != "http":
         return
     # What a plain context variable would show: the scope of an earlier request, closed by now.
-    inherited = scopes._get()
+    inherited = scopes.get_scope()
     log.info("a request begins")
     assert current_job() is None
     number = scope["path"].strip("/")

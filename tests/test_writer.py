@@ -19,6 +19,7 @@ from joblog_router._pipeline.delivery import ChannelDelivery
 from joblog_router._pipeline.overflow import Bounds
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.rules import Rules
+from joblog_router.context import use_namespace
 from tests.helpers import configure, job_handler, messages, run_python
 
 log = logging.getLogger("app")
@@ -520,6 +521,25 @@ def test_numbers_that_arrive_out_of_order_are_stored_in_order(recording: Recordi
         channel.buffer.extend([items[1], items[5], items[4]])
         assert [item[2] for item in channel.delivery.take(10)] == [item[2] for item in items[1:]]
     channel.awake = False
+
+
+def test_a_tenants_job_of_which_the_sink_takes_nothing_holds_up_no_other_tenants(recording: Recording) -> None:
+    """Jobs of the same id in two namespaces are two jobs, also where one of them is suspected."""
+    recording.fail = lambda entries: (
+        LookupError("no such job") if any(entry.namespace == "left" for entry in entries) else None
+    )
+    before = stats()
+    try:
+        for tenant in ("left", "stays", "left", "stays"):
+            use_namespace(tenant)
+            with job_context(1):
+                for number in range(3):
+                    log.info("%s %d", tenant, number)
+    finally:
+        use_namespace("")
+    assert flush(10)
+    assert [entry.message for entry in recording.written] == 2 * [f"stays {number}" for number in range(3)]
+    assert stats()["quarantined"] - before["quarantined"] == 6
 
 
 def test_a_line_behind_a_missing_number_waits_its_time_at_each_gap(

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 __all__ = ["Entry"]
 
+# Who may read a line: whoever may see the job, or staff only.
+Audience: TypeAlias = Literal["all", "staff"]
+AUDIENCES: Final[tuple[Audience, ...]] = get_args(Audience)
 
 # Levels whose names mean the same in every process.
 _STANDARD: Final = frozenset({10, 20, 30, 40, 50})
@@ -72,7 +75,7 @@ class Entry(NamedTuple):
     seq: int
     n: int
     namespace: str = ""
-    audience: str = "all"
+    audience: Audience = "all"
 
     @property
     def tally(self) -> Folded | None:

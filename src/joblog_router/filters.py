@@ -40,13 +40,13 @@ class JobContextFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Stamp `record`; always True."""
         try:
-            scope = resolving._get_scope()
+            scope = resolving.get_scope()
             # The beginning of resolve() for most records. Not by __dict__, which would have to be made first.
             if not (
                 hasattr(record, "_joblog")
                 or hasattr(record, "job_id")
                 or hasattr(record, "job_log_id")
-                or resolving._evidence is not DEFAULT_EVIDENCE
+                or resolving.evidence is not DEFAULT_EVIDENCE
             ):
                 if scope is None:
                     if not ASK:

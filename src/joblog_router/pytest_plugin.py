@@ -17,7 +17,7 @@ from ._pipeline.public import flush, stats
 from ._pipeline.router import router
 from .context import current_job
 from .filters import JobContextFilter
-from .testing import JobLogs, _attached, capture_job_logs
+from .testing import JobLogs, attached, capture_job_logs
 
 __all__ = ["joblog", "no_job_leaks"]
 
@@ -87,7 +87,7 @@ def joblog(request: pytest.FixtureRequest) -> Iterator[JobLogs]:
         handler = _django(_STORES[store])()
         rows = _django("rows")
         stack.callback(flush)
-        stack.enter_context(_attached(handler))
+        stack.enter_context(attached(handler))
 
         def read(job_id: object) -> Any:
             if store == "inline":

@@ -73,12 +73,12 @@ def capture_job_logs(logger: str = "", *, fold: bool | None = None) -> Iterator[
     `fold=False` keeps every one of many similar lines.
     """
     sink = MemorySink()
-    with _attached(JobLogHandler(sink=sink, fold=fold), logger):
+    with attached(JobLogHandler(sink=sink, fold=fold), logger):
         yield JobLogs(sink.entries)
 
 
 @contextmanager
-def _attached(handler: JobLogHandler, logger: str = "") -> Iterator[None]:
+def attached(handler: JobLogHandler, logger: str = "") -> Iterator[None]:
     target = logging.getLogger(logger)
     target.addHandler(handler)
     try:

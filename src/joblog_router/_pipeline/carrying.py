@@ -37,7 +37,7 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
 
         @functools.wraps(function)
         async def carried_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-            before = scopes._get()
+            before = scopes.get_scope()
             carries = _put_here(scope)
             try:
                 return await function(*args, **kwargs)
@@ -50,7 +50,7 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-        before = scopes._get()
+        before = scopes.get_scope()
         carries = _put_here(scope)
         try:
             return function(*args, **kwargs)
@@ -128,5 +128,5 @@ def _put_here(scope: JobScope | None) -> JobScope | None:
         else:
             scope = _Twin(scope)
         scope._inside = inside
-    scopes._set(scope)
+    scopes.set_scope(scope)
     return scope

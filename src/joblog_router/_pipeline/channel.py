@@ -12,7 +12,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from .delivery import ChannelDelivery
-from .lasting import former
 from .naming import LoggerNames
 from .origins import is_first
 from .overflow import Bounds, Overflow
@@ -61,7 +60,6 @@ class Channel:
         self.key = named.key
         # The same for the next process's channel to the same place.
         self.spool_key = named.lasting
-        self._former_key = named.former
         self.spool_directory: Path | None = None
         self.uses_default_spool = False
         self.spool: Spool | None = None
@@ -126,10 +124,6 @@ class Channel:
         self.spool = None if directory is None else Spool(directory, self.spool_key, self.origin, self.bounds.lines)
         self.delivery.use_spool(before, last, self.spool)
         return True
-
-    def is_for(self, key: str) -> bool:
-        """Whether the lines of a segment with this key are for this channel's sink; earlier versions' keys too."""
-        return key == self.spool_key or (bool(self._former_key) and self._former_key in (key, former(key)))
 
     # --- on logging threads ---
 

@@ -16,6 +16,11 @@ _MOST_JOBS: Final = 5_000
 Key = tuple[str, str]
 
 
+def key_of(entry: Entry) -> Key:
+    """Whose line it is: the same id in two namespaces is two jobs."""
+    return entry.namespace, entry.job_id
+
+
 class Counts:
     """One job's lines in one channel."""
 
@@ -37,11 +42,11 @@ class JobCounts:
 
     def of(self, entry: Entry) -> Counts:
         """The counts of `entry`'s job, to be raised. On the writer thread."""
-        return self.at((entry.namespace, entry.job_id))
+        return self.at(key_of(entry))
 
     def stored(self, entries: Iterable[Entry]) -> None:
         """These are in the store. On the writer thread."""
-        for key, count in Counter([(entry.namespace, entry.job_id) for entry in entries]).items():
+        for key, count in Counter(map(key_of, entries)).items():
             self.at(key).stored += count
 
     def at(self, key: Key) -> Counts:

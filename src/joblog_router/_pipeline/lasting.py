@@ -15,9 +15,6 @@ from typing import Any, Final
 
 _DEEPEST: Final = 8
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
-# Of the former keys, which were the repr of the options: a function that can be found by its name, and a set.
-_FUNCTION: Final = re.compile(r"<function ([\w.]+) at 0x[0-9a-fA-F]+>")
-_SET: Final = re.compile(r"\{([^{}:]*)\}")
 _SIMPLE: Final = (str, bytes, int, float, complex, bool, type(None))
 
 
@@ -78,9 +75,3 @@ def _dotted(named: Any) -> str:
 
 def _joined(parts: list[str]) -> str:
     return f"({', '.join(parts)})"
-
-
-def former(key: str) -> str:
-    """A key as earlier versions wrote it, in the form in which two processes' keys can be compared."""
-    key = _FUNCTION.sub(r"<function \1>", key)
-    return _SET.sub(lambda found: "{" + ", ".join(sorted(found[1].split(", "))) + "}", key)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from ..entry import Entry
-from .completeness import JobCounts, Key
+from .completeness import JobCounts, Key, key_of
 from .scopes import JobScope, still_open
 from .tally import TallyRow
 
@@ -40,7 +40,7 @@ class Missing:
 
     def forget(self, entry: Entry) -> None:
         """The job of `entry` is not to be told."""
-        self._jobs.pop((entry.namespace, entry.job_id), None)
+        self._jobs.pop(key_of(entry), None)
 
     def saw(self, scope: JobScope) -> None:
         """A line of `scope` came: should lines of its job be missing, its end is waited for."""

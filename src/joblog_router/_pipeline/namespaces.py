@@ -47,6 +47,11 @@ def current_namespace() -> str:
     return "" if namespace_of is None else namespace_of()
 
 
+def in_force(namespace: str | None) -> str:
+    """`namespace`, or where none is given the current one: what readers are asked for."""
+    return current_namespace() if namespace is None else namespace
+
+
 def known_namespace() -> str | None:
     """The same for what nobody opens a scope for; None where NAMESPACE is a function without an answer here."""
     return current_namespace() if _asked is None else _asked()

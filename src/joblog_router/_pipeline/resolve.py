@@ -31,7 +31,7 @@ from .text import clean
 # or a callback happens to run in, about any job.
 _ASYNCIO: Final = "asyncio"
 
-_get_scope = scopes.variable.get
+get_scope = scopes.variable.get
 _get_running_loop = asyncio._get_running_loop
 
 
@@ -96,7 +96,7 @@ COUNTERS: Final = {
 """By their names in `stats()`."""
 
 DEFAULT_EVIDENCE: Final = frozenset({JOB_ID})
-_evidence: frozenset[str] = DEFAULT_EVIDENCE
+evidence: frozenset[str] = DEFAULT_EVIDENCE
 # Keys of the truth tests.
 _RESOLVERS: Final = "resolvers"
 _MAX_ANSWERS: Final = 4096
@@ -117,7 +117,7 @@ _grace = 0.0
 
 def resolve(record: logging.LogRecord) -> JobScope | None:
     """The scope whose job `record` is about, or None. Leaves a stamp where the answer must not be worked out twice."""
-    scope = _get_scope()
+    scope = get_scope()
     if scope is None:
         # Not by __dict__: making a record's dictionary costs as much as all the rest of this path.
         if HOLDING or hasattr(record, STAMP) or hasattr(record, "job_log_id"):
@@ -172,7 +172,7 @@ def _judged(record: logging.LogRecord, added: dict[str, Any], scope: JobScope | 
     if HOLDING and STAMP not in added:
         added[STAMP] = NO_JOB if scope is None else scope  # the stack is walked once
     if scope is not None:
-        for key in _evidence:
+        for key in evidence:
             if key in added and not _agrees(added[key], scope):
                 conflicts.add()
                 note(CONFLICT, record, scope.job_id, str(freeze(added[key])))
@@ -323,7 +323,7 @@ def _is_in_grace(scope: JobScope) -> bool:
 
 def note_unaddressed(record: logging.LogRecord, added: dict[str, Any]) -> None:
     """Count a record without a scope that names a job in `extra` all the same. Any thread."""
-    for key in _evidence:
+    for key in evidence:
         named = added.get(key)
         if named is not None and STAMP not in added:
             note(UNADDRESSED, record, None, str(freeze(named)))
@@ -331,8 +331,8 @@ def note_unaddressed(record: logging.LogRecord, added: dict[str, Any]) -> None:
 
 
 def _take_variable() -> None:
-    global _get_scope, _asking
-    _get_scope = scopes.variable.get
+    global get_scope, _asking
+    get_scope = scopes.variable.get
     _asking = []
 
 
@@ -350,10 +350,10 @@ def use_resolvers(resolvers: Iterable[Callable[[logging.LogRecord], object]]) ->
 
 def use_evidence(keys: Iterable[str]) -> None:
     """The keys of `extra` that tell a record's owner, process-wide."""
-    global _evidence
-    _evidence = frozenset(keys)
-    if _evidence == DEFAULT_EVIDENCE:
-        _evidence = DEFAULT_EVIDENCE
+    global evidence
+    evidence = frozenset(keys)
+    if evidence == DEFAULT_EVIDENCE:
+        evidence = DEFAULT_EVIDENCE
 
 
 def use_late_policy(marked_names: set[str], all_names: set[str], grace: float) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from ..entry import Entry
+from ..entry import AUDIENCES, Entry
 from ..exceptions import ConfigurationError
 from . import settings
 from .attributes import AUDIENCE
@@ -18,9 +18,6 @@ from .capping import FEWEST
 from .naming import LoggerNames
 from .redaction import STANDARD, Redactor, make_redactor
 from .report import report_once, use_mask
-
-ALL: Final = "all"
-STAFF: Final = "staff"
 
 
 class Rules(NamedTuple):
@@ -140,11 +137,11 @@ def _finished(entries: list[Entry], staff: Iterable[LoggerNames | None], redacto
 def _for_audience(entry: Entry) -> Entry:
     """`entry` without the mark. An audience that is not known is taken for staff: rather too few readers."""
     fields = dict(entry.fields)
-    audience = fields.pop(AUDIENCE, STAFF)
-    if audience not in (ALL, STAFF):
+    audience = fields.pop(AUDIENCE, "staff")
+    if audience not in AUDIENCES:
         report_once(
             ("audience", str(audience)),
             f"extra={{'job_log': {audience!r}}} names no audience; known are 'all' and 'staff'. The line is for staff",
         )
-        audience = STAFF
+        audience = "staff"
     return entry._replace(fields=fields, audience=audience)

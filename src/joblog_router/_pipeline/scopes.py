@@ -120,8 +120,8 @@ Sequence.register(JobScope)
 
 # Holds a scope object, never a bare id: a stale copy of it in some task's context is made inert by `closed`.
 variable: ContextVar[JobScope | None] = ContextVar("joblog_router.job", default=None)
-_get = variable.get
-_set = variable.set
+get_scope = variable.get
+set_scope = variable.set
 # Modules that keep parts of the variable for speed's sake take them anew when there is a new one.
 _followers: Final[list[Callable[[], None]]] = []
 
@@ -132,7 +132,7 @@ UNKNOWN.closed = True
 
 def current_job() -> JobScope | None:
     """The scope that is open here, or None. A closed one gives way to the scope around it if the job is the same."""
-    scope = _get()
+    scope = get_scope()
     if HOLDING or (scope is not None and scope._held is not None):
         scope = among_generators(scope)
     if scope is None or not scope.closed:
@@ -170,7 +170,7 @@ def among_generators(scope: JobScope | None) -> JobScope | None:
             break
         inherited = inherited._outer
     if scope is not None and scope.closed and scope._held is not None:
-        _set(without_released(scope))
+        set_scope(without_released(scope))
     if not running or not (scopes := HOLDING.get(running[0])):
         return inherited
     # The innermost generator's own scope, unless what it has called put another one into the variable.
@@ -207,7 +207,7 @@ def leave(scope: JobScope | None, before: JobScope | None) -> None:
     Those that are suspended count here no more, and are found on the stack when they run; one that runs right now stays
     above `before`.
     """
-    current = _get()
+    current = get_scope()
     running = on_stack() if HOLDING else []
     above: JobScope | None = None
     while current is not scope:
@@ -217,7 +217,7 @@ def leave(scope: JobScope | None, before: JobScope | None) -> None:
             above = current
         current = current._outer
     if above is None:
-        _set(before)
+        set_scope(before)
     else:
         above._outer = before
 
@@ -243,14 +243,14 @@ def forget_all() -> None:
 
     A new variable, because contexts of tasks and threads that were copied too cannot be reached one by one.
     """
-    global variable, _get, _set
+    global variable, get_scope, set_scope
     generators.forget_all()
-    scope = _get()
+    scope = get_scope()
     while scope is not None:
         scope.closed = True
         scope = scope.parent
     variable = ContextVar("joblog_router.job", default=None)
-    _get = variable.get
-    _set = variable.set
+    get_scope = variable.get
+    set_scope = variable.set
     for renew in _followers:
         renew()

@@ -1,4 +1,4 @@
-"""From the `sink` and `options` of a handler to a sink object. The one table of names that lead to contribs.
+"""From the `sink` and `options` of a handler to a sink object. The one table of sinks by name.
 
 Called where a handler is made or a store is opened, on that thread; raises ConfigurationError. Imports the protocols of
 `sinks.base`, sinks themselves by name.
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from ..exceptions import ConfigurationError, JobLogError
 from ..sinks.base import PlacedSink, Sink
 from .dotted import load
-from .lasting import digest, former
+from .lasting import digest
 from .unknown import did_you_mean
 
 # Dotted names, so that nothing is imported before it is asked for.
@@ -36,8 +36,7 @@ _fresh = count(1)
 class NamedSink(NamedTuple):
     """A sink, what it is called in messages, and a key that two handlers share if they mean the same place.
 
-    `lasting` is what the next process calls that place, too, and `former` what earlier versions called it, if that was
-    something else.
+    `lasting` is what the next process calls that place, too.
     """
 
     sink: Sink
@@ -45,7 +44,6 @@ class NamedSink(NamedTuple):
     key: str
     is_shared: bool
     lasting: str
-    former: str = ""
 
 
 def make_sink(sink: object, options: object) -> NamedSink:
@@ -77,9 +75,9 @@ def make_sink(sink: object, options: object) -> NamedSink:
         return NamedSink(made, sink, f"{sink} #{next(_fresh)}", False, sink)
     if isinstance(made, PlacedSink) and made.place:
         key = f"{sink} {made.place}"
-        return NamedSink(made, sink, key, True, key if len(key) <= _LONGEST_PLACE else f"{sink} {digest(key)}", key)
+        return NamedSink(made, sink, key, True, key if len(key) <= _LONGEST_PLACE else f"{sink} {digest(key)}")
     key = f"{sink} {sorted(given.items(), key=lambda item: item[0])!r}"
-    return NamedSink(made, sink, key, True, f"{sink} {digest(given)}", former(key))
+    return NamedSink(made, sink, key, True, f"{sink} {digest(given)}")
 
 
 def _load_factory(name: str) -> Any:

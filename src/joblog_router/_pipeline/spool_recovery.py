@@ -15,7 +15,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -167,8 +167,8 @@ def release(found: Found) -> None:
     own_files.discard(found.name)
 
 
-def find(directory: Path, is_wanted: Callable[[str], bool] | None) -> Iterator[Found]:
-    """Segments in `directory` whose process is gone and whose key is wanted (None: whatever it is), locked.
+def find(directory: Path, key: str | None) -> Iterator[Found]:
+    """Segments in `directory` whose process is gone and which are for the sink called `key` (None: for any), locked.
 
     A segment of a format that this version does not know stays where it is, and is reported.
     """
@@ -190,7 +190,7 @@ def find(directory: Path, is_wanted: Callable[[str], bool] | None) -> Iterator[F
         if found is None:
             own_files.discard(claim)
             continue
-        if is_wanted is not None and not is_wanted(found.key):
+        if key is not None and key != found.key:
             release(found)
             continue
         yield found
@@ -254,8 +254,7 @@ def _about(descriptor: int, path: Path) -> tuple[str, str, int, int] | None:
         report_once(
             ("spool-header", str(path)),
             f"{str(path)!r} is a spool segment that does not say which sink its lines are for (its header does not "
-            f"parse: earlier versions cut one of more than {HEADER - ABOUT} bytes); it is kept, and nobody recovers "
-            "it. Keep the file if its lines are needed, else delete it",
+            "parse); it is kept, and nobody recovers it. Keep the file if its lines are needed, else delete it",
         )
         return None
     return *about, slots, pages

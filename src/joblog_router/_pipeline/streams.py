@@ -107,22 +107,22 @@ class _Step:
         self._before: JobScope | None = None
 
     def __enter__(self) -> None:
-        self._before = scopes._get()
+        self._before = scopes.get_scope()
         if self._scope._again is None:
             self._open()
         else:
             self._scope._inside = innermost()
-            scopes._set(self._scope)
+            scopes.set_scope(self._scope)
 
     def __exit__(self, *exc_info: object) -> None:
         leave(self._scope, self._before)
 
     def end(self) -> None:
         """Close the scope; what is in the variable is the consumer's."""
-        before = scopes._get()
-        scopes._set(self._scope)
+        before = scopes.get_scope()
+        scopes.set_scope(self._scope)
         self._scope.__exit__(None, None, None)
-        scopes._set(before)
+        scopes.set_scope(before)
 
     def _open(self) -> None:
         # In a function of its own, which is no generator: this scope needs none of the care for those.

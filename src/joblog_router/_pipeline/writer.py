@@ -21,6 +21,7 @@ from typing import Final
 from ..entry import REFUSED_MARK, TALLY_MARKS, Entry
 from ..exceptions import EntryRefusedError, SinkUnavailableError
 from . import quarantine, switch
+from .completeness import Key, key_of
 from .conversion import convert
 from .delivery import ChannelDelivery, Delivery
 from .overflow import WRITER_NAME, weight
@@ -339,7 +340,7 @@ class Writer:
             self._back_off(delivery, failed)
             return False
         for entry in entries:
-            if suspects and any(entry.job_id == suspect.job_id for suspect, _ in suspects):
+            if suspects and any(key_of(entry) == key_of(suspect) for suspect, _ in suspects):
                 suspects.append((entry, suspects[0][1]))
                 continue
             try:
@@ -376,10 +377,10 @@ class Writer:
 
         The first of a job is set aside. Is the next one refused as well, then nothing of that job is taken.
         """
-        is_taken: dict[str, bool | None] = {}  # by job; None while only one of it was refused
+        is_taken: dict[Key, bool | None] = {}  # by job; None while only one of it was refused
         stored = 0
         for number, (suspect, reason) in enumerate(suspects):
-            job = suspect.job_id
+            job = key_of(suspect)
             why = reason
             if is_taken.get(job, False) is not False:
                 try:
@@ -395,7 +396,7 @@ class Writer:
                 is_taken.setdefault(job, None)
             self._set_aside(delivery, suspect, why)
         for suspect, _ in suspects:
-            if not is_taken[suspect.job_id]:
+            if not is_taken[key_of(suspect)]:
                 delivery.missing.forget(suspect)  # nothing of this job is taken, nor would a word about it be
         return len(suspects), stored, None
 
@@ -424,7 +425,7 @@ class Writer:
             counts = delivery.folder.jobs.of(entry)
             counts.quarantined += 1
             counts.stored -= 1  # _done() will count it among those
-            delivery.missing.note((entry.namespace, entry.job_id))
+            delivery.missing.note(key_of(entry))
         kept_in = quarantine.keep(delivery, entry, reason)
         report_once(
             ("refused", delivery.key, type(reason).__name__),

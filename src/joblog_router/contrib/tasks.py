@@ -123,7 +123,7 @@ class _Installation:
     @contextmanager
     def _job(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
         job_id = self._find(task, args, kwargs)
-        before = scopes._get()
+        before = scopes.get_scope()
         try:
             if job_id is None:
                 yield
@@ -132,7 +132,7 @@ class _Installation:
                     yield
         finally:
             # Not what is there now: the task may have opened scopes and never closed them, and a worker goes on.
-            scopes._set(before)
+            scopes.set_scope(before)
 
     def _find(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         try:

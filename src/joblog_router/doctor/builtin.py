@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from .._inspection.snapshot import snapshot
+from .._nats_events import LOGGER_NAME, NatsEvent
 from .._pipeline.origins import worker_of
 from .._pipeline.text import clip
 from ..entry import Entry
@@ -29,13 +30,20 @@ _MAX_SEEN: Final = 50
 # Who tells that a Celery task failed: Celery, and our integration where Celery's words do not reach the log.
 _TASK_LOGGERS: Final = ("celery.app.trace", "joblog_router.celery")
 # What only a worker's doings bring about.
-_SIGNS: Final = frozenset(
-    f"nats.{name}"
-    for name in ("fetch.first", "fetch.summary", "nak", "in_progress", "terminated", "ack.twice", "snapshot", "drained")
+_SIGNS: Final[frozenset[NatsEvent]] = frozenset(
+    {
+        "nats.fetch.first",
+        "nats.fetch.summary",
+        "nats.nak",
+        "nats.in_progress",
+        "nats.terminated",
+        "nats.ack.twice",
+        "nats.snapshot",
+        "nats.drained",
+    }
 )
+_WITH_NUMBERS: Final[frozenset[NatsEvent]] = frozenset({"nats.snapshot", "nats.drained"})
 _WIDTH: Final = 300
-# The logger of what the NATS integration tells.
-_EVENT_LOGGER: Final = "joblog_router.nats"
 # What the doctor itself has written is no sign of life of the job.
 OWN_LOGGER: Final = "joblog_router.doctor"
 
@@ -45,7 +53,7 @@ class LogProbe:
 
     name = "log"
 
-    def __init__(self, store: Store, namespace: str | None = None, event_logger: str = _EVENT_LOGGER) -> None:
+    def __init__(self, store: Store, namespace: str | None = None, event_logger: str = LOGGER_NAME) -> None:
         self._store = store
         self._namespace = namespace
         self._event_logger = event_logger
@@ -111,7 +119,7 @@ class WorkersProbe:
 
     name = "workers"
 
-    def __init__(self, store: Store, namespace: str | None = None, event_logger: str = _EVENT_LOGGER) -> None:
+    def __init__(self, store: Store, namespace: str | None = None, event_logger: str = LOGGER_NAME) -> None:
         self._store = store
         self._namespace = namespace
         self._event_logger = event_logger
@@ -129,7 +137,7 @@ class WorkersProbe:
         events = store.newest(job_id, told, _EVENTS, namespace).entries
         watched = [entry for entry in events if entry.fields.get("source") == "monitor"]
         signs = [entry for entry in watched if entry.fields.get("event") in _SIGNS]
-        numbers = [entry.fields for entry in watched if entry.fields.get("event") in {"nats.snapshot", "nats.drained"}]
+        numbers = [entry.fields for entry in watched if entry.fields.get("event") in _WITH_NUMBERS]
         newest = numbers[-1] if numbers else {}
         remote: list[dict[str, Any]] = []
         for origin in store.summary(job_id, "staff", namespace).origins:

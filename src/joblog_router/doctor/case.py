@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from .._nats_events import NatsEvent
 from .places import number
 from .probing import ProbeResult
 
@@ -146,12 +147,12 @@ class Case:
             return None
         return max(0.0, self.now - at)
 
-    def recent(self, name: str) -> int:
+    def recent(self, name: NatsEvent) -> int:
         """Of how many messages a NATS event spoke of late: within ten times what one has patience for."""
         seen = self.event(name).get("seen") or ()
         return sum(count for at, count in seen if self.now - at <= _LATELY * self.patience)
 
-    def event(self, name: str) -> Mapping[str, Any]:
+    def event(self, name: NatsEvent) -> Mapping[str, Any]:
         """What the log tells of a NATS event; nothing where it tells of none."""
         found: Mapping[str, Any] = self.log.get("events", _NOTHING).get(name, _NOTHING)
         return found

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from .._pipeline.dotted import load
+from .._pipeline.namespaces import in_force
 from .._pipeline.unknown import did_you_mean
-from ..context import current_namespace
 from ..exceptions import ConfigurationError
 from ..sinks.store import Store
 from .builtin import LogProbe, PipelineProbe, WorkersProbe
@@ -90,7 +90,7 @@ def configured() -> Configuration:
 def probes_of(configuration: Configuration, store: Store, namespace: str | None = None) -> list[Probe]:
     """The probes to ask, made anew. Raises ConfigurationError where one cannot be made."""
     # Asked here: probes work in threads of their own, where no tenant's namespace is in force.
-    namespace = current_namespace() if namespace is None else namespace
+    namespace = in_force(namespace)
     probes: list[Probe] = [LogProbe(store, namespace), PipelineProbe(), WorkersProbe(store, namespace)]
     for key, path in _PROBES.items():
         given = getattr(configuration, key)

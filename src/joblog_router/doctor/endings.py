@@ -5,6 +5,9 @@ Each gives a diagnosis or None, from what the probes saw alone.
 
 from __future__ import annotations
 
+from typing import Final
+
+from .._nats_events import NatsEvent
 from .case import LIKELY, SURE, Case, Diagnosis, Evidence, since, span
 from .figures import (
     age_of,
@@ -23,6 +26,9 @@ from .figures import (
     tasks_of,
     were,
 )
+
+# Work of the job that nobody will do any more.
+_GIVEN_UP: Final[tuple[NatsEvent, ...]] = ("nats.exhausted", "nats.terminated")
 
 
 def no_such_job(case: Case) -> Diagnosis | None:
@@ -123,13 +129,13 @@ def settled(case: Case) -> Diagnosis | None:
             "Read the error in the log (joblog show), correct its cause and run the job again.",
             (*evidence, *error_evidence(case)),
         )
-    given_up = sum(case.event(name).get("count", 0) for name in ("nats.exhausted", "nats.terminated"))
+    given_up = sum(case.event(name).get("count", 0) for name in _GIVEN_UP)
     if case.phase == "done" and given_up:
         return Diagnosis(
             "exhausted",
             f"The job is done, but {tasks_of(given_up)} {were(given_up)} given up on the way.",
-            "The log tells which (events nats.exhausted, nats.terminated): run them again or count them as failed.",
-            (*evidence, *event_evidence(case, "nats.exhausted", "nats.terminated")),
+            f"The log tells which (events {', '.join(_GIVEN_UP)}): run them again or count them as failed.",
+            (*evidence, *event_evidence(case, *_GIVEN_UP)),
         )
     total, handled = case.total, case.handled
     count = f", {handled} of {total} tasks" if total and handled is not None else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from .._nats_events import NatsEvent
 from .case import Case, Evidence
 
 _JUST_NOW: Final = 5.0
@@ -167,7 +168,7 @@ def error_evidence(case: Case) -> tuple[Evidence, ...]:
     return (Evidence("log", text, age_of(case, error["created"])),)
 
 
-def event_evidence(case: Case, *names: str) -> tuple[Evidence, ...]:
+def event_evidence(case: Case, *names: NatsEvent) -> tuple[Evidence, ...]:
     """The last line about each of these events."""
     return tuple(
         Evidence("log", f"{name}: {case.event(name)['message']}", age_of(case, case.event(name)["last"]))

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from .._pipeline.text import clip
+from ..exceptions import ConfigurationError
 
-__all__ = ["MISSING", "NUMBERS", "PLACES", "TIMES", "at", "facts_from", "first_at", "number", "stages"]
+__all__ = ["MISSING", "NUMBERS", "PLACES", "TIMES", "at", "facts_from", "first_at", "number", "places_with", "stages"]
 
 MISSING: Final = object()
 # Dotted paths go into JSON columns and objects.
@@ -34,6 +35,15 @@ _MAX_STAGES: Final = 20
 _MAX_TEXT: Final = 100
 # Beyond it there is neither a count nor a time, and a whole number may be more than a float can be.
 _MAX_NUMBER: Final = 1e18
+
+
+def places_with(fields: Mapping[str, str] | None, setting: str) -> dict[str, tuple[str, ...]]:
+    """The places of all facts, some as `setting` says. Raises ConfigurationError for one that is no fact."""
+    given = fields or {}
+    unknown = set(given) - set(PLACES)
+    if unknown:
+        raise ConfigurationError(f"{setting} has no fact {min(unknown)!r}. Known: {', '.join(PLACES)}")
+    return {**PLACES, **{name: (path,) for name, path in given.items()}}
 
 
 def at(value: Any, path: str) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from .._nats_events import NatsEvent
 from .._pipeline.subjects import takes
 from .case import LIKELY, POSSIBLE, SURE, Case, Diagnosis, Evidence, since, span
 from .effective import effective, settings_evidence, worded
@@ -28,6 +29,13 @@ from .figures import (
     workers_evidence,
 )
 
+# What is told only where the stream was there.
+_THERE: Final[tuple[NatsEvent, ...]] = (
+    "nats.stream.created",
+    "nats.stream.reused",
+    "nats.fetch.first",
+    "nats.publish.summary",
+)
 # A message more does not fit.
 _FULL: Final = 0.99
 # How the server says that something is full.
@@ -100,11 +108,7 @@ def no_stream(case: Case) -> Diagnosis | None:
         *event_evidence(case, "nats.stream.created", "nats.publish.summary", "nats.stream.vanished"),
     )
     handled = case.handled or 0
-    was_there = [
-        name
-        for name in ("nats.stream.created", "nats.stream.reused", "nats.fetch.first", "nats.publish.summary")
-        if case.event(name)
-    ]
+    was_there = any(map(case.event, _THERE))
     if case.event("nats.stream.deleted"):
         if not is_still(case):
             return None  # it is about to end

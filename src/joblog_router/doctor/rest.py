@@ -20,7 +20,7 @@ from .._pipeline.text import clean, clip
 from ..exceptions import ConfigurationError
 from .in_time import HANDLERS
 from .phases import phase_of
-from .places import MISSING, PLACES, at, facts_from, number
+from .places import MISSING, at, facts_from, number, places_with
 from .probing import ProbeResult, in_thread
 
 __all__ = ["RestProbe", "TasksProbe"]
@@ -115,12 +115,7 @@ class RestProbe:
         timeout: float = _TIMEOUT,
     ) -> None:
         self._client = _Client("DOCTOR['REST']['url']", url, headers, timeout)
-        unknown = set(fields or {}) - set(PLACES)
-        if unknown:
-            raise ConfigurationError(
-                f"DOCTOR['REST']['fields'] has no fact {min(unknown)!r}. Known: {', '.join(PLACES)}"
-            )
-        self._places = {**PLACES, **{name: (path,) for name, path in (fields or {}).items()}}
+        self._places = places_with(fields, "DOCTOR['REST']['fields']")
         self._statuses = statuses
 
     async def probe(self, job_id: str) -> ProbeResult:

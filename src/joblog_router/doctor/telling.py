@@ -11,9 +11,9 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from .._pipeline.namespaces import in_force
 from .._pipeline.resolve import address
 from .._pipeline.text import clean
-from ..context import current_namespace
 from ..sinks.opening import open_store
 from ..sinks.store import Selection, Store
 from .builtin import OWN_LOGGER
@@ -42,7 +42,7 @@ async def tell_changes(
     """
     store = store or open_store()
     # Asked here: threads that read the log have no namespace in force.
-    namespace = current_namespace() if namespace is None else namespace
+    namespace = in_force(namespace)
     verdicts = []
     for job in jobs:
         verdict = await examine(job, store, configuration, namespace)

@@ -19,11 +19,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from .. import context
 from .._pipeline import reading
 from .._pipeline.escaping import escape_job_id
+from .._pipeline.namespaces import in_force
 from .._pipeline.text import clean
-from ..entry import Entry
+from ..entry import Audience, Entry
 from ..exceptions import SinkUnavailableError
 from .store import ALL, Page, Selection, Summary
 
@@ -91,7 +91,7 @@ class JsonLinesReader:
                     break
             return Page(reading.in_order(found), _cursor(file, position), None, position < end)
 
-    def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
+    def summary(self, job_id: str, audience: Audience = "all", namespace: str | None = None) -> Summary:
         """See Store. Reads the whole file."""
         log = _Log(self._directory, job_id, namespace)
         is_wanted = log.chooser(Selection(audience=audience))
@@ -106,7 +106,7 @@ class _Log:
 
     def __init__(self, directory: Path, job_id: str, namespace: str | None) -> None:
         self.job_id = clean(str(job_id))
-        self.namespace = context.current_namespace() if namespace is None else namespace
+        self.namespace = in_force(namespace)
         self.path = job_file(directory, self.job_id, self.namespace)
 
     @contextlib.contextmanager
@@ -263,7 +263,7 @@ def _entry(line: bytes) -> Entry | None:
             int(found["seq"]),
             int(found.get("n") or 0),
             str(found.get("namespace", "")),
-            str(found.get("audience", "all")),
+            "all" if found.get("audience", "all") == "all" else "staff",
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

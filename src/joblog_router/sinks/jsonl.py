@@ -14,8 +14,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from .. import context
 from .._pipeline.escaping import escape_job_id
+from .._pipeline.namespaces import in_force
 from .._pipeline.text import clean
 from ..entry import Entry
 from ..exceptions import ConfigurationError, EntryRefusedError, SinkUnavailableError
@@ -104,7 +104,7 @@ class JsonLinesSink(JsonLinesReader):
 
     def delete(self, job_id: str, namespace: str | None = None) -> int:
         """See Store. Removes the job's file."""
-        space = context.current_namespace() if namespace is None else namespace
+        space = in_force(namespace)
         path = job_file(self._directory, clean(str(job_id)), space)
         return self._cut(path, lambda file: file.seek(0, os.SEEK_END), dry_run=False)
 
@@ -112,7 +112,7 @@ class JsonLinesSink(JsonLinesReader):
         self, older_than: float, keep: int | None = None, dry_run: bool = False, namespace: str | None = None
     ) -> int:
         """See Store. Cuts each file from its beginning, up to the first line that is young enough."""
-        space = context.current_namespace() if namespace is None else namespace
+        space = in_force(namespace)
         folder = self._directory / escape_job_id(space) if space else self._directory
         try:
             paths = sorted(folder.glob("*.jsonl"))

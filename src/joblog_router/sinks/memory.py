@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-from .. import context
 from .._pipeline import reading
+from .._pipeline.namespaces import in_force
 from .._pipeline.text import clean
-from ..entry import Entry
+from ..entry import Audience, Entry
 from ..exceptions import ConfigurationError
 from .store import ALL, Page, Selection, Summary
 
@@ -89,14 +89,14 @@ class MemorySink:
         rows = [row for row in self._chosen(kept, job_id, selection, namespace) if row[0] < until]
         return self._page_down(kept, rows, limit, folds)
 
-    def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
+    def summary(self, job_id: str, audience: Audience = "all", namespace: str | None = None) -> Summary:
         """See Store."""
         rows = self._chosen(self._kept(), job_id, Selection(audience=audience), namespace)
         return reading.summarize(clean(str(job_id)), (entry for _, entry in rows))
 
     def delete(self, job_id: str, namespace: str | None = None) -> int:
         """See Store."""
-        job, space = clean(str(job_id)), _in_force(namespace)
+        job, space = clean(str(job_id)), in_force(namespace)
         with self._lock:
             kept = [row for row in self._entries if (row[1].job_id, row[1].namespace) != (job, space)]
             return self._replace(kept)
@@ -105,7 +105,7 @@ class MemorySink:
         self, older_than: float, keep: int | None = None, dry_run: bool = False, namespace: str | None = None
     ) -> int:
         """See Store."""
-        space = _in_force(namespace)
+        space = in_force(namespace)
         with self._lock:
             seen: dict[str, int] = {}
             kept: _Rows = []
@@ -129,7 +129,7 @@ class MemorySink:
 
     @staticmethod
     def _chosen(kept: _Rows, job_id: str, selection: Selection, namespace: str | None) -> _Rows:
-        job, space = clean(str(job_id)), _in_force(namespace)
+        job, space = clean(str(job_id)), in_force(namespace)
         is_wanted = reading.chooser(selection, reading.shown_since(job, space))
         return [row for row in kept if row[1].job_id == job and row[1].namespace == space and is_wanted(row[1])]
 
@@ -151,7 +151,3 @@ class MemorySink:
 def _end_of(kept: _Rows, at_least: int) -> int:
     """Up to where a reader is who has seen `kept`."""
     return max(at_least, kept[-1][0] if kept else 0)
-
-
-def _in_force(namespace: str | None) -> str:
-    return context.current_namespace() if namespace is None else namespace

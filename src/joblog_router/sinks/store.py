@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from ..entry import Entry
+from ..entry import Audience, Entry
 
 __all__ = ["ALL", "Page", "Selection", "Store", "Summary"]
 
@@ -26,7 +26,7 @@ class Selection(NamedTuple):
     logger: str = ""
     text: str = ""
     origin: str = ""
-    audience: str = "all"
+    audience: Audience = "all"
 
 
 ALL = Selection()
@@ -36,8 +36,8 @@ class Page(NamedTuple):
     """Some lines of one job, oldest first (by created, origin, seq), and where to go on.
 
     `cursor` is given to `after` for what came since; "" stands before the first line. It is opaque text for URLs,
-    bounded in length. `earlier` is given to `before` for older lines, None where there are none. `more` says that
-    `after(cursor)` has lines right now.
+    printable and bounded in length. `earlier` is given to `before` for older lines, None where there are none. `more`
+    says that `after(cursor)` has lines right now.
     """
 
     entries: Sequence[Entry]
@@ -88,7 +88,7 @@ class Store(Protocol):
     ) -> Page:
         """The lines before a page, newest of them last."""
 
-    def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
+    def summary(self, job_id: str, audience: Audience = "all", namespace: str | None = None) -> Summary:
         """Counts and times of one job's log."""
 
     def delete(self, job_id: str, namespace: str | None = None) -> int:

@@ -73,7 +73,7 @@ def write(sink: DjangoSink, entries: Iterable[Entry], size: int = 40) -> None:
 def stored(job_id: str = "7") -> list[Entry]:
     """All that is in the table, read line by line."""
     store = DjangoStore()
-    with store._log(job_id, None) as log:
+    with store.opened(job_id, None) as log:
         rows = log.selected(Selection(audience="staff")).order_by("created", "id")
         return [log.entry_of(row) for row in read_rows(rows, 1_000_000)]
 

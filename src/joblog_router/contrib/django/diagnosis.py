@@ -25,7 +25,7 @@ from ..._pipeline.dotted import load
 from ...context import current_namespace
 from ...doctor.configuration import Configuration
 from ...doctor.phases import phase_of
-from ...doctor.places import PLACES, facts_from
+from ...doctor.places import PLACES, facts_from, places_with
 from ...doctor.probing import ProbeResult, in_thread
 from ...doctor.verdict import Verdict, examine_now
 from ...exceptions import ConfigurationError, JobLogError
@@ -58,12 +58,7 @@ class JobProbe:
         hook: Any = None,
     ) -> None:
         self._model = _model(model)
-        unknown = set(fields or {}) - set(PLACES)
-        if unknown:
-            raise ConfigurationError(
-                f"DOCTOR['JOB']['fields'] has no fact {min(unknown)!r}. Known: {', '.join(PLACES)}"
-            )
-        self._places = {**PLACES, **{name: (path,) for name, path in (fields or {}).items()}}
+        self._places = places_with(fields, "DOCTOR['JOB']['fields']")
         self._statuses = statuses
         self._hook = load(hook) if isinstance(hook, str) else hook
 

@@ -17,9 +17,9 @@ from django.http import HttpRequest, StreamingHttpResponse
 
 from ..._pipeline import reading
 from ..._pipeline.escaping import escape_job_id
-from ..._pipeline.reading import fold_of
+from ..._pipeline.reading import stands_for
 from ...context import current_namespace
-from ...entry import Entry
+from ...entry import Audience, Entry
 from ...sinks.store import Selection, Store
 from .rendering import visible
 
@@ -70,19 +70,18 @@ def _parts(
             yield "".join(render(entry, selection.audience) for entry in ready).encode("utf-8", "backslashreplace")
 
 
-def _as_json(entry: Entry, audience: str) -> str:
+def _as_json(entry: Entry, audience: Audience) -> str:
     line = entry.as_dict()
     if audience != "staff":
         del line["path"], line["line"]
     return json.dumps(line, ensure_ascii=False, default=str) + "\n"
 
 
-def _as_text(entry: Entry, audience: str) -> str:
+def _as_text(entry: Entry, audience: Audience) -> str:
     """One line, what belongs to it indented below: a line that begins with a time was logged as one."""
     moment = dt.datetime.fromtimestamp(entry.created, dt.UTC)
     text = visible(f"{entry.level_name} {entry.logger} {entry.message}").replace("\n", "\n    ")
-    if fold_of(entry):
-        text += f" (stands for {entry.fields['folded']} similar lines so far)"
+    text += stands_for(entry)
     if entry.exception:
         text += "\n    " + visible(entry.exception).rstrip("\n").replace("\n", "\n    ")
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z {text}\n"

@@ -10,10 +10,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..._pipeline import reading
 from ...context import current_namespace
+from ...entry import Audience
 from ...sinks.store import Selection, Store, Summary
 from . import windows
 
@@ -36,12 +37,15 @@ class _Found(NamedTuple):
     mark: object
 
 
+# Namespace, job, audience, parts.
+_Key: TypeAlias = tuple[str, str, Audience, int]
+
 _lock = threading.Lock()
-_running: dict[tuple[str, str, str, int], threading.Lock] = {}
-_found: OrderedDict[tuple[str, str, str, int], _Found] = OrderedDict()
+_running: dict[_Key, threading.Lock] = {}
+_found: OrderedDict[_Key, _Found] = OrderedDict()
 
 
-def of(store: Callable[[], Store], job_id: str, audience: str, buckets: int) -> Sums:
+def of(store: Callable[[], Store], job_id: str, audience: Audience, buckets: int) -> Sums:
     """The summary of a log and, if there are `buckets`, the rows of each level in each part of its time."""
     key = (current_namespace(), job_id, audience, buckets)
     if (found := _kept(store, key, at_worst=False)) is not None:
@@ -62,7 +66,7 @@ def of(store: Callable[[], Store], job_id: str, audience: str, buckets: int) -> 
         running.release()
 
 
-def _kept(store: Callable[[], Store], key: tuple[str, str, str, int], *, at_worst: bool) -> Sums | None:
+def _kept(store: Callable[[], Store], key: _Key, *, at_worst: bool) -> Sums | None:
     """What is kept, if it is young enough and still of that log."""
     with _lock:
         found = _found.get(key)
@@ -81,14 +85,14 @@ def _mark_of(store: Store, job_id: str, summary: Summary | None = None) -> Any:
     if table is None:
         first = store.after(job_id, "", _FIRST, 1).entries
         return since, *((one.origin, one.seq) for one in first)
-    with table._log(job_id, None) as log:
+    with table.opened(job_id, None) as log:
         error = None if summary is None else summary.first_error
         if error is not None and not log.rows.filter(origin=error.origin, seq=error.seq).exists():
             return None
         return since, log.rows.order_by("created", "id").values_list("origin", "seq").first()
 
 
-def _add_up(store: Store, key: tuple[str, str, str, int]) -> Sums:
+def _add_up(store: Store, key: _Key) -> Sums:
     _, job_id, audience, buckets = key
     began = time.monotonic()
     mark = _mark_of(store, job_id)  # before the lines: they may be deleted meanwhile

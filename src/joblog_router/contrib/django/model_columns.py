@@ -173,7 +173,7 @@ class Columns:
                 seq=int(get("seq", row.pk)),
                 n=int(get("n", 0)),
                 namespace=namespace,
-                audience=str(get("audience", "all")),
+                audience="all" if get("audience", "all") == "all" else "staff",
             )
 
         return entry_of

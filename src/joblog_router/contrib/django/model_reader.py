@@ -14,7 +14,7 @@ from django.db import connections, models
 from ... import context
 from ..._pipeline import reading
 from ..._pipeline.text import clean
-from ...entry import Entry
+from ...entry import Audience, Entry
 from ...exceptions import ConfigurationError, JobLogError, SinkUnavailableError
 from ...sinks.store import ALL, Page, Selection, Summary
 from .model_columns import NAMESPACE_ADVICE, Columns
@@ -86,7 +86,7 @@ class ModelReader:
         entries = [entry for entry in map(self._entries_of(job_id, space), found) if wanted(entry)]
         return Page(reading.in_order(entries), reading.encode(_KIND, floor, marks), None, more)
 
-    def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
+    def summary(self, job_id: str, audience: Audience = "all", namespace: str | None = None) -> Summary:
         """See Store. Reads every row of the job."""
         wanted = reading.chooser(Selection(audience=audience), 0.0)
         space, rows = self._shown(job_id, namespace)

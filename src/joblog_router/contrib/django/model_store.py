@@ -275,7 +275,8 @@ class ModelStore(PrivateSink):
                 found.update((origin, seq) for seq in part)
         return [entry for entry in entries if (entry.origin, entry.seq) not in found]
 
-    def _store(self) -> Store:
+    def delegate(self) -> Store:
+        """See StoreByDelegation."""
         return self._memory if self.is_in_memory() else ModelReader(self.columns, self.alias)
 
 

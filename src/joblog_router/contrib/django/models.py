@@ -10,9 +10,9 @@ from django.db import DatabaseError, connections, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.translation import gettext_lazy as _
 
+from ..._pipeline.namespaces import in_force
 from ..._pipeline.report import report_once
 from ..._pipeline.text import clean, printable
-from ...context import current_namespace
 from ...entry import EARLIEST, LATEST
 from ...exceptions import JobLogError
 from .keys import MAX_KEY, stored_key
@@ -103,7 +103,7 @@ class JobLogQuerySet(models.QuerySet["JobLogEntry"]):
 
         `namespace` None takes the one in force here, as the setting NAMESPACE says. All lines, whatever JOB_MODEL says.
         """
-        space = current_namespace() if namespace is None else namespace
+        space = in_force(namespace)
         return self.filter(namespace=stored_key(space), job_id=stored_key(clean(str(job_id)))).order_by(
             "created", "origin", "seq"
         )

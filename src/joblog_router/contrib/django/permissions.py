@@ -6,20 +6,19 @@ Called by every view, on the view's thread.
 from __future__ import annotations
 
 import inspect
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest
 
 from ..._pipeline.report import report_once
+from ...entry import Audience
 from . import conf
 
 __all__ = ["VIEW_PERMISSION", "Access", "access_to", "is_log_staff"]
 
 VIEW_PERMISSION: Final = "joblog_router.view_joblogentry"
-
-Audience: TypeAlias = Literal["all", "staff"]
 
 # What a look for an object that is not there, or whose key has another form, raises: no error of the project's.
 _ABSENT: Final = (ObjectDoesNotExist, PermissionDenied, ValidationError, Http404, ValueError, TypeError, OverflowError)

@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 
 from django.utils import timezone
 
-from ..._pipeline.reading import fold_of
+from ..._pipeline.reading import fold_of, stands_for
 from ..._pipeline.text import UNPRINTABLE
-from ...entry import TALLY_FIELDS, Entry
+from ...entry import TALLY_FIELDS, Audience, Entry
 from .levels import level_class
 
 __all__ = ["Row", "as_json", "day_and_time", "rows", "visible"]
@@ -45,7 +45,7 @@ class _Budget:
         return f"{text[:limit]}… [{len(text) - limit} more characters]"
 
 
-def as_json(entries: Iterable[Entry], audience: str) -> list[dict[str, Any]]:
+def as_json(entries: Iterable[Entry], audience: Audience) -> list[dict[str, Any]]:
     """Entries as the endpoint gives them; where in the code a line was logged is for staff."""
     budget = _Budget()
     found = []
@@ -76,7 +76,7 @@ def as_streams(entries: Iterable[Entry]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"stdout": [], "stderr": []}
     for entry in reversed(list(entries)):
         moment = dt.datetime.fromtimestamp(entry.created, timezone.get_current_timezone())
-        text = f"[{moment:%Y-%m-%d %H:%M:%S}] {entry.level_name} {budget.cut(entry.message)}"
+        text = f"[{moment:%Y-%m-%d %H:%M:%S}] {entry.level_name} {budget.cut(entry.message)}{stands_for(entry)}"
         found["stderr" if entry.level >= logging.ERROR else "stdout"].append(text)
     return found
 

@@ -113,7 +113,8 @@ class DjangoSink(PrivateSink):
                 self._unsummed.clear()
             self._unsummed[key] = rows
 
-    def _store(self) -> Store:
+    def delegate(self) -> Store:
+        """See StoreByDelegation."""
         if self.is_in_memory():
             return self._memory
         _loaded_model()

@@ -18,11 +18,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Max, Q, QuerySet, TextField
 from django.db.models.functions import Cast
 
-from ... import context
 from ..._pipeline import reading
+from ..._pipeline.namespaces import in_force
 from ..._pipeline.report import report_once
 from ..._pipeline.text import clean
-from ...entry import Entry
+from ...entry import Audience, Entry
 from ...exceptions import ConfigurationError, JobLogError, SinkUnavailableError
 from ...sinks.store import ALL, Page, Selection, Summary
 from . import conf, sums
@@ -70,7 +70,7 @@ class DjangoStore:
 
     def newest(self, job_id: str, selection: Selection = ALL, limit: int = 1000, namespace: str | None = None) -> Page:
         """See Store."""
-        with self._log(job_id, namespace) as log:
+        with self.opened(job_id, namespace) as log:
             # Before the rows: what is committed from here on is given by `after`.
             floor = log.settled_floor()
             above = log.rows.filter(id__gt=floor).order_by()
@@ -85,7 +85,7 @@ class DjangoStore:
         """See Store. Rows that were committed since the page before are left to `after`."""
         seen, more = _decoded(earlier, 3)
         created, row_id, folds = more
-        with self._log(job_id, namespace) as log:
+        with self.opened(job_id, namespace) as log:
             return log.page_down(selection, limit, seen, (created, row_id), folds)
 
     def after(
@@ -94,7 +94,7 @@ class DjangoStore:
         """See Store."""
         seen = _decoded(cursor, 0)[0] if cursor else _Seen(0, {})
         limit = reading.positive(limit)
-        with self._log(job_id, namespace) as log:
+        with self.opened(job_id, namespace) as log:
             settled = log.settled_floor()
             seen = log.possible(seen, settled)
             floor = max(seen.floor, settled)
@@ -121,9 +121,9 @@ class DjangoStore:
                 entries.append(log.entry_of(row))
             return Page(reading.in_order(entries), _encoded(_Seen(floor, marks)), None, more)
 
-    def summary(self, job_id: str, audience: str = "all", namespace: str | None = None) -> Summary:
+    def summary(self, job_id: str, audience: Audience = "all", namespace: str | None = None) -> Summary:
         """See Store. Looks at the rows that no sums are kept of: at most some thousands, if their writer keeps them."""
-        with self._log(job_id, namespace) as log:
+        with self.opened(job_id, namespace) as log:
             self._keep_sums(log)
             counting, error_id, error = log.add_up(audience)
             # One that sums tell of and that is gone: there may be others.
@@ -143,7 +143,7 @@ class DjangoStore:
 
     def delete(self, job_id: str, namespace: str | None = None) -> int:
         """See Store. Lines that are being written at the moment may come after it."""
-        with self._log(job_id, namespace) as log:
+        with self.opened(job_id, namespace) as log:
             return _delete_summed(log.rows, log.place.sums)
 
     def prune(
@@ -151,7 +151,7 @@ class DjangoStore:
     ) -> int:
         """See Store."""
         until = round(older_than * MICROSECONDS)
-        space = context.current_namespace() if namespace is None else namespace
+        space = in_force(namespace)
         with self._reading() as all_rows:
             rows = all_rows.filter(namespace=stored_key(space))
             old = rows.filter(created__lt=until)
@@ -181,13 +181,14 @@ class DjangoStore:
 
     def count(self, job_id: str, namespace: str) -> int:
         """How many rows a job's log has."""
-        with self._log(job_id, namespace) as log:
+        with self.opened(job_id, namespace) as log:
             return log.rows.count()
 
     @contextmanager
-    def _log(self, job_id: str, namespace: str | None) -> Iterator[_Log]:
+    def opened(self, job_id: str, namespace: str | None) -> Iterator[_Log]:
+        """The rows of a job while they are read. What the database says becomes SinkUnavailableError."""
         job = clean(str(job_id))
-        space = context.current_namespace() if namespace is None else namespace
+        space = in_force(namespace)
         with self._reading() as rows:
             place = sums.Log(self.alias, stored_key(space), stored_key(job))
             yield _Log(self.alias, job, space, rows.filter(namespace=place.namespace, job_id=place.job_id), place)
@@ -244,7 +245,7 @@ class _Log:
         """From when on lines are shown, in microseconds."""
         return max(0, round(reading.shown_since(self.job_id, self.namespace) * MICROSECONDS))
 
-    def add_up(self, audience: str) -> tuple[reading.Counting, int | None, StoredRow | None]:
+    def add_up(self, audience: Audience) -> tuple[reading.Counting, int | None, StoredRow | None]:
         counting = reading.Counting(self.job_id)
         error_id = sums.add_up(self.place, counting, audience, self.since())
         errors = [] if error_id is None else read_rows(self.rows.filter(pk=error_id), 1)

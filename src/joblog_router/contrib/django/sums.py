@@ -20,6 +20,7 @@ from django.db import connections, transaction
 from django.db.models import Count, Exists, ExpressionWrapper, F, IntegerField, Max, Min, OuterRef, QuerySet
 
 from ..._pipeline import reading
+from ...entry import Audience
 from .models import JobLogEntry, JobLogQuerySet, JobLogSum, forget_sums, has_sums, lock_sums
 from .ordering import settled_floor
 from .times import MICROSECONDS
@@ -115,7 +116,7 @@ def _stored(log: Log, with_sums: bool) -> Iterator[Block]:
     return (Block(*values) for values in sums.values_list(*names))
 
 
-def add_up(log: Log, counting: reading.Counting, audience: str, since: int = 0) -> int | None:
+def add_up(log: Log, counting: reading.Counting, audience: Audience, since: int = 0) -> int | None:
     """Count the rows of a job that `audience` may see; the id of the first error among them, None without one."""
     blocks, gaps = known(log, since)
     if _forget_wrong(log, _in_turn(log, blocks)):
@@ -142,7 +143,7 @@ def add_up(log: Log, counting: reading.Counting, audience: str, since: int = 0) 
     return min(errors)[1] if errors else None
 
 
-def _add_tallies(counting: reading.Counting, tallies: Iterable[Iterable[Any]], audience: str) -> None:
+def _add_tallies(counting: reading.Counting, tallies: Iterable[Iterable[Any]], audience: Audience) -> None:
     for level, is_for_all, fold, times, folded, left_out in tallies:
         if is_for_all or audience == "staff":
             for number in range(times):
@@ -150,7 +151,7 @@ def _add_tallies(counting: reading.Counting, tallies: Iterable[Iterable[Any]], a
 
 
 def count_by_time(
-    log: Log, audience: str, *, start: int, width: int, parts: int, since: int = 0
+    log: Log, audience: Audience, *, start: int, width: int, parts: int, since: int = 0
 ) -> Iterator[tuple[int, int, int]]:
     """Part of the time, level, and how many rows of it there are in that part; a part comes more than once.
 
@@ -191,7 +192,7 @@ def _within(part: int, parts: int) -> int:
     return min(parts - 1, max(0, part))
 
 
-def _wanted(rows: JobLogQuerySet, audience: str, since: int) -> JobLogQuerySet:
+def _wanted(rows: JobLogQuerySet, audience: Audience, since: int) -> JobLogQuerySet:
     rows = rows.filter(created__gte=since) if since > 0 else rows
     return rows if audience == "staff" else rows.filter(audience="all")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from ..._pipeline import reading
-from ...entry import Entry
+from ...entry import Audience, Entry
 from ...sinks.store import Selection, Store
 from . import sums
 from .delegation import StoreByDelegation
@@ -44,7 +44,7 @@ def until(store: Store, job_id: str, moment: float, selection: Selection, limit:
         found.reverse()
         return Window(reading.in_order(found[-limit:]), len(found) > limit)
     at = math.ceil(moment * MICROSECONDS)
-    with table._log(job_id, None) as log:
+    with table.opened(job_id, None) as log:
         rows = log.selected(selection).filter(created__lte=at).order_by("-created", "-id")
         return _window(log, rows, limit)
 
@@ -61,7 +61,7 @@ def since(store: Store, job_id: str, moment: float, selection: Selection, limit:
         found = reading.in_order(found)
         return Window(found[:limit], len(found) > limit)
     at = math.floor(moment * MICROSECONDS)
-    with table._log(job_id, None) as log:
+    with table.opened(job_id, None) as log:
         rows = log.selected(selection).filter(created__gte=at).order_by("created", "id")
         return _window(log, rows, limit)
 
@@ -77,7 +77,7 @@ def _window(log: Any, rows: Any, limit: int) -> Window:
 def table_of(store: Store) -> DjangoStore | None:
     """The table that `store` reads, None where it is another."""
     while isinstance(store, StoreByDelegation):
-        store = store._store()
+        store = store.delegate()
     return store if isinstance(store, DjangoStore) else None
 
 
@@ -91,7 +91,7 @@ def _downwards(store: Store, job_id: str, selection: Selection) -> Iterator[Entr
 
 
 def histogram(
-    store: Store, job_id: str, span: tuple[float, float], audience: str, buckets: int
+    store: Store, job_id: str, span: tuple[float, float], audience: Audience, buckets: int
 ) -> list[dict[int, int]]:
     """How many rows of each level there are in each of `buckets` equal parts of the time `span`.
 
@@ -107,7 +107,7 @@ def histogram(
             part = min(buckets - 1, max(0, round(entry.created * MICROSECONDS) - start) // width)
             found[part][entry.level] = found[part].get(entry.level, 0) + 1
         return found
-    with table._log(job_id, None) as log:
+    with table.opened(job_id, None) as log:
         counts = sums.count_by_time(log.place, audience, start=start, width=width, parts=buckets, since=log.since())
         for part, level, count in counts:
             found[part][level] = found[part].get(level, 0) + count

@@ -1,7 +1,8 @@
-"""What can be told in a job's log: every event's name, level and sentence, and the words that sentences share.
+"""What can be told in a job's log: every event's level and sentence, and the words that sentences share.
 
 The one module that knows them, as docs/nats-events.md has them in its tables; nothing reads a sentence back, the fields
-are for that. `tell` is called on the event loop by the modules that notice events, and makes one ordinary record.
+and the names (`_nats_events`) are for that. `tell` is called on the event loop by the modules that notice events, and
+makes one ordinary record.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import logging
 from logging import ERROR, INFO, WARNING
 from typing import Any, Final, NamedTuple
 
+from ..._nats_events import LOGGER_NAME, NatsEvent
 from ..._pipeline.resolve import address
 from .naming import Job
 
-LOGGER: Final = logging.getLogger("joblog_router.nats")
+LOGGER: Final = logging.getLogger(LOGGER_NAME)
 
 _MAX_SHOWN: Final = 3
 _MAX_NAMES: Final = 5
@@ -24,7 +26,7 @@ _MAX_REASON: Final = 200
 class Told(NamedTuple):
     """One event, one sentence."""
 
-    event: str
+    event: NatsEvent
     level: int
     sentence: str
 

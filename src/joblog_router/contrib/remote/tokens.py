@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 from django.core import signing
 from django.db import DatabaseError, InterfaceError
 
-from ..._pipeline import rules
+from ..._pipeline.namespaces import in_force
 from ..._pipeline.text import clean
-from ...context import current_namespace
+from ...entry import AUDIENCES, Audience
 from ...exceptions import ConfigurationError, JobLogError, SinkUnavailableError
 from ..django import conf
 from ..django.keys import stored_key
@@ -44,14 +44,14 @@ class Grant(NamedTuple):
 
     job_id: str
     namespace: str
-    audience: str
+    audience: Audience
     token_id: str
     issued: float
     expires: float
 
 
 def issue_token(
-    job_id: object, *, expires: float = DAY, audience: str = rules.ALL, namespace: str | None = None
+    job_id: object, *, expires: float = DAY, audience: Audience = "all", namespace: str | None = None
 ) -> str:
     """A token for the log of `job_id`, valid for `expires` seconds; hand it out with the task.
 
@@ -63,15 +63,15 @@ def issue_token(
         raise ConfigurationError("a job token needs a job that has an id: save the job first")
     if len(job) > _LONGEST_ID:
         raise ConfigurationError(f"job ids in tokens have at most {_LONGEST_ID} characters, this one has {len(job)}")
-    if audience not in (rules.ALL, rules.STAFF):
+    if audience not in AUDIENCES:
         raise ConfigurationError(f"the audience of a job token is 'all' or 'staff', not {audience!r}")
     if isinstance(expires, bool) or not isinstance(expires, int | float) or not 0 < expires < 10 * 366 * DAY:
         raise ConfigurationError(f"a job token expires after a positive number of seconds, not {expires!r}")
     now = time.time()
-    return signing.dumps(
+    token = signing.dumps(
         {
             "job": job,
-            "ns": current_namespace() if namespace is None else namespace,
+            "ns": in_force(namespace),
             "aud": audience,
             "id": secrets.token_hex(8),
             # As exact as what revokes it: rounded up it would seem to come later.
@@ -80,6 +80,12 @@ def issue_token(
         },
         salt=_SALT,
     )
+    if len(token) > _LONGEST:
+        raise ConfigurationError(
+            f"the token of job {job[:40]!r}... has {len(token)} characters, more than the {_LONGEST} that are taken: "
+            "give the job, or its namespace, a shorter id; a character that is not ASCII takes up to 16 of them"
+        )
+    return token
 
 
 def read_token(token: str, *, expired: bool = False) -> Grant:
@@ -124,7 +130,7 @@ def revoke_token(token: str) -> Grant:
 
 def revoke_job(job_id: object, namespace: str | None = None) -> None:
     """Refuse every token that was issued for `job_id` so far. Those issued later hold."""
-    _revoke(clean(str(job_id)), current_namespace() if namespace is None else namespace, "")
+    _revoke(clean(str(job_id)), in_force(namespace), "")
 
 
 def _revoke(job_id: str, namespace: str, token_id: str) -> None:

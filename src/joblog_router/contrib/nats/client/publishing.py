@@ -146,14 +146,20 @@ def answering(state: State, original: Coroutine) -> Coroutine:
 
 def _refused(state: State, jetstream: Any, message: Any, error: Exception) -> None:
     token = message.subject[len(jetstream._async_reply_prefix) :]
-    future = jetstream._publish_async_futures.get(token)
-    known = state.unanswered.pop(future, None) if future is not None else None
+    attempt = _answered(state, jetstream._publish_async_futures.get(token))
+    if attempt is not None:
+        _failed(state, attempt, error)
+
+
+def _answered(state: State, future: Any) -> Attempt | None:
+    """What `future` was the answer to, unless that was seen before."""
+    known = None if future is None else state.unanswered.pop(future, None)
     if known is None:
-        return
-    attempt, waiting = known
-    if waiting is not None:
+        return None
+    attempt: Attempt = known[0]
+    if (waiting := known[1]) is not None:
         waiting.pending -= 1
-    _failed(state, attempt, error)
+    return attempt
 
 
 def settle(state: State, key: StreamKey) -> None:
@@ -179,13 +185,8 @@ def _acknowledged(state: State, future: Any) -> None:
 
 
 def _resolved(state: State, future: Any) -> None:
-    known = state.unanswered.pop(future, None)
-    if known is None:
-        return
-    attempt, waiting = known
-    if waiting is not None:
-        waiting.pending -= 1
-    if not state.active:
+    attempt = _answered(state, future)
+    if attempt is None or not state.active:
         return
     if future.cancelled():
         _failed(state, attempt, asyncio.CancelledError())

@@ -214,12 +214,12 @@ class ChannelDelivery(Delivery):
             pass
         if not held:
             return held
-        held.sort(key=_seq)
+        self._held = held = sorted(held, key=_seq)  # not in place: a list is empty while it is sorted
         if held[-1][2] - self._expected + 1 != len(held):
             return self._take_before_gap(held)
+        self._expected = held[-1][2] + 1  # first: `last_seq` asks on other threads what is in hand
         self._held = []
         self._held_since = 0.0
-        self._expected = held[-1][2] + 1
         return held
 
     def _take_before_gap(self, held: list[Item]) -> list[Item]:
@@ -232,8 +232,8 @@ class ChannelDelivery(Delivery):
         count = 0
         while count < len(held) and held[count][2] == self._expected + count:
             count += 1
-        taken, self._held = held[:count], held[count:]
         self._expected += count
+        taken, self._held = held[:count], held[count:]
         if count:
             self._held_since = now if self._held else 0.0
         return taken
@@ -397,8 +397,8 @@ class ChannelDelivery(Delivery):
         return {"emitted": sum(counts.values()), **counts}
 
     def last_seq(self) -> int:
-        """The highest number that waits now, or of what was done last. For `flush`; on any thread."""
-        last = self.taken
+        """The highest number that waits now, is being converted, or was done last. For `flush`; on any thread."""
+        last = max(self.taken, self._expected - 1)
         if self._held:
             last = max(last, self._held[-1][2])
         for _ in range(5):

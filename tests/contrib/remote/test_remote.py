@@ -724,7 +724,7 @@ def test_the_end_of_a_process_is_held_up_for_three_seconds_at_most(receiver: Rec
 
 
 def test_a_fork_has_lines_of_its_own(receiver: Receiver, worker: Worker) -> None:
-    """Parent and child send what each logged, once, under origins of their own, with the parent's token."""
+    """Parent and child send what each logged, once, under origins of their own."""
     worker.run(
         HANDLER
         + """
@@ -732,8 +732,11 @@ import os
 with joblog_send.job(sys.argv[2]):
     log.info("before")
     child = os.fork()
-    log.info("child" if not child else "parent")
+    if child:
+        log.info("parent")
 if not child:
+    with joblog_send.job(sys.argv[2]):
+        log.info("child")
     os._exit(not handler.flush(20))
 assert os.waitpid(child, 0)[1] == 0
 assert handler.flush(20)

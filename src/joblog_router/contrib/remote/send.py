@@ -89,6 +89,16 @@ try:
         return _namespaces.namespace_of is not None
 
 except ImportError:  # this file was copied
+    # A scope counts in the process that opened it: the child of a fork has its parent's in all its contexts. By a count
+    # of forks, and by the process's number for those that run no hooks.
+    _forks = 0
+
+    def _forked() -> None:
+        global _forks
+        _forks += 1
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forked)
 
     class _Scope:
         """A job that is open in a context. Closed it counts no more, whoever inherited it."""
@@ -99,7 +109,18 @@ except ImportError:  # this file was copied
             self.fields = fields
             self.grant = grant
             self.parent: _Scope | None = None
-            self.closed = False
+            self._is_left = False
+            self._process = os.getpid(), _forks
+
+        @property
+        def closed(self) -> bool:
+            return self._is_left or self._process != (os.getpid(), _forks)
+
+        def leave(self) -> None:
+            self._is_left = True
+            if self.parent is not None and self.parent.closed:
+                # Closed in another order than opened, they must not keep each other alive.
+                self.parent = _open_one(self.parent)
 
         def continues(self, outer: _Scope) -> bool:
             """Whether it is about the same job of the same server."""
@@ -110,10 +131,18 @@ except ImportError:  # this file was copied
 
     _current: ContextVar[_Scope | None] = ContextVar("joblog_remote", default=None)
 
+    def _open_one(scope: _Scope | None) -> _Scope | None:
+        """`scope`, or the first around it that is open."""
+        while scope is not None and scope.closed:
+            scope = scope.parent
+        return scope
+
     @contextlib.contextmanager
     def _entered(scope: _Scope) -> Iterator[_Scope]:
-        outer = scope.parent = _current.get()
-        if outer is not None and not outer.closed:
+        before = _current.get()
+        outer: Any = _scope_here()
+        scope.parent = outer
+        if outer is not None:
             if scope.grant is None:
                 scope.namespace = outer.namespace
             if scope.continues(outer):
@@ -122,8 +151,10 @@ except ImportError:  # this file was copied
         try:
             yield scope
         finally:
-            scope.closed = True
-            _current.set(outer)
+            scope.leave()
+            # Else it is left in another order or context than it was entered in: whoever still has it finds it closed.
+            if _current.get() is scope:
+                _current.set(before)
 
     def job_context(job_id: object, /, **fields: Any) -> Any:  # type: ignore[no-redef]
         """Whatever is logged inside, in this thread or task and the tasks it starts, is about this job."""
@@ -140,6 +171,8 @@ except ImportError:  # this file was copied
         if hasattr(record, "job_log_id"):
             named = "" if record.job_log_id is None else str(record.job_log_id)
             return scope if scope is not None and scope.job_id == named else _Scope(named, {})
+        if record.name == "asyncio":
+            return None  # the event loop speaks of any job, in whatever context the garbage collector runs in
         given = getattr(record, "job_id", None)
         if scope is None or given is None or str(given) in ("", scope.job_id):
             return scope
@@ -151,8 +184,12 @@ except ImportError:  # this file was copied
         return None
 
     def _scope_here() -> Any:  # type: ignore[misc]
+        """The scope that is open here. A closed one gives way to an open one around it, if that is the same job's."""
         scope = _current.get()
-        return None if scope is None or scope.closed else scope
+        if scope is None or not scope.closed:
+            return scope
+        outer = _open_one(scope)
+        return outer if outer is not None and scope.continues(outer) else None
 
     def _knows_namespaces() -> bool:
         return False

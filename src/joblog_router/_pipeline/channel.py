@@ -15,7 +15,7 @@ from .delivery import ChannelDelivery
 from .naming import LoggerNames
 from .origins import is_first
 from .overflow import Bounds, Overflow
-from .rules import Rules, SeveralRules, strictest
+from .rules import Asked, Rules, strictest
 from .scopes import JobScope
 from .spool import Spool
 
@@ -68,9 +68,7 @@ class Channel:
         self.alone = frozenset((self.key,))
         self.sink = named.sink
         self.bounds = bounds
-        self.fold: bool | None = None
-        self.unfolded: LoggerNames | None = None
-        self.rules: Rules | SeveralRules = Rules()
+        self.asked = Asked(Rules())
         # Of the open handlers.
         self.uses: list[Use] = []
         self._wake = wake
@@ -85,9 +83,11 @@ class Channel:
         if not uses:
             return
         folds = {use.fold for use in uses}
-        self.fold = False if False in folds else None if None in folds else True
-        self.unfolded = LoggerNames.joined(use.unfolded for use in uses)
-        self.rules = strictest(use.rules for use in uses)
+        self.asked = Asked(
+            strictest(use.rules for use in uses),
+            False if False in folds else None if None in folds else True,
+            LoggerNames.joined(use.unfolded for use in uses),
+        )
         self.bounds = self.overflow.bounds = Bounds(*map(max, zip(*(use.bounds for use in uses), strict=True)))
         self.delivery.make_room()
 

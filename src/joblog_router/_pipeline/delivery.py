@@ -15,9 +15,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..exceptions import SinkUnavailableError
 from ..sinks.base import HoldingSink, IdleSink, Sink
+from . import quarantine
+from .completeness import key_of
+from .conversion import convert
 from .folding import Folder
 from .missing import Missing
+from .report import report, report_once
 from .scopes import JobScope
 from .stats import Tally
 from .tally import TallyRow
@@ -27,14 +32,18 @@ if TYPE_CHECKING:
 
     from ..entry import Entry
     from .channel import Channel, Item
-    from .naming import LoggerNames
     from .overflow import Overflow
-    from .rules import Rules, SeveralRules
+    from .rules import Asked
     from .spool import Spool
 
 # A number is taken a moment before its item is appended. Items behind a missing number wait this long for it;
 # then it was lost to an exception out of a signal handler between the two.
 _MAX_HOLD = 0.2
+
+_CONVERT = 2000
+_FIRST_BACKOFF = 0.25
+_LAST_BACKOFF = 30.0
+FLUSH_RETRY = 0.1
 
 _NO_SCOPE = JobScope("")
 
@@ -71,18 +80,8 @@ class Delivery(ABC):
 
     @property
     @abstractmethod
-    def rules(self) -> Rules | SeveralRules:
-        """What is asked of every entry."""
-
-    @property
-    @abstractmethod
-    def fold(self) -> bool | None:
-        """Whether similar lines become a tally; None: as the settings say."""
-
-    @property
-    @abstractmethod
-    def unfolded(self) -> LoggerNames | None:
-        """Loggers whose lines are never folded."""
+    def asked(self) -> Asked:
+        """What is asked of every line."""
 
     @property
     @abstractmethod
@@ -124,6 +123,96 @@ class Delivery(ABC):
     def not_stored(self, batch: list[Entry]) -> Sequence[Entry]:
         """Those of `batch` that the sink does not have yet; this process's own lines need no question."""
         return batch
+
+    # --- on the writer ---
+
+    def make_entries(self, everything: bool = False) -> None:
+        """Turn records into entries at once, also while the sink is away: a record may hold on to large arguments."""
+        self.is_converting = True  # what is taken is in no list for a moment: nobody may think it done
+        items = self.take(max(_CONVERT, len(self.buffer)) if everything else _CONVERT)
+        if items:
+            entries = convert(items, self.origin, self.asked, self.folder, self.missing, failed=self._could_not_be_made)
+            self.ready.extend(entries)
+            self.taken = items[-1][2]
+            self.overflow.converted(items, entries)
+            self.shed()
+        self.is_converting = False
+        self.make_room()
+
+    def _could_not_be_made(self, job_id: str, error: Exception) -> None:
+        self.quarantined += 1
+        report_once(("entry", repr(error)), f"a line of job {job_id!r} could not be stored: {error!r}")
+
+    def may_write(self) -> bool:
+        """Whether there are entries and it is time to offer them."""
+        return bool(self.ready) and self.retry_at <= time.monotonic()
+
+    def next_entries(self, most: int) -> list[Entry]:
+        """The first that wait, at most so many."""
+        return list(itertools.islice(self.ready, most))
+
+    def offer(self, batch: list[Entry]) -> None:
+        """Hand the sink what it does not have of `batch`. Raises what the sink does."""
+        self.is_closed = False
+        self.sink.write(self.not_stored(batch))
+
+    def mark_done(self, count: int, lines: int) -> None:
+        """The first `count` entries need no more work; `lines` lines among them are in the store."""
+        popleft = self.ready.popleft
+        done = [popleft() for _ in range(count)]
+        self.overflow.gone(done)
+        self.folder.jobs.stored(entry for entry in done if not isinstance(entry, TallyRow))
+        self.stored += lines
+        self.make_room()
+        if self.failing:
+            self.failing = False
+            self.failures = 0
+            self.retry_at = 0.0
+            report(f"sink {self.name!r} takes entries again; {self.waiting()} are waiting")
+        dropped = self.overflow.dropped.value()
+        if dropped > self.told_dropped:
+            report(f"sink {self.name!r}: {dropped - self.told_dropped} lines dropped, the buffer was full")
+            self.told_dropped = dropped
+
+    def set_aside(self, entry: Entry, reason: Exception | None) -> None:
+        """The sink refuses `entry`, which `mark_done` is told of as well: count it, and keep it beside the spool."""
+        if not isinstance(entry, TallyRow):
+            self.quarantined += 1
+            counts = self.folder.jobs.of(entry)
+            counts.quarantined += 1
+            counts.stored -= 1  # mark_done() will count it among those
+            self.missing.note(key_of(entry))
+        kept_in = quarantine.keep(self.quarantine_directory, entry, self.name, reason)
+        report_once(
+            ("refused", self.key, type(reason).__name__),
+            f"sink {self.name!r} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}): "
+            f"{reason!r}. Such lines are counted as quarantined" + (f" and kept in {kept_in!r}" if kept_in else ""),
+        )
+
+    def do_not_tell(self, entry: Entry) -> None:
+        """Nothing of the job of `entry` is taken, nor would a word about what is missing of it be."""
+        self.missing.forget(entry)
+
+    def back_off(self, error: Exception, is_awaited: bool) -> None:
+        """The sink is away: offer the rest again after a while, soon where somebody waits for it."""
+        pause = min(_FIRST_BACKOFF * 2**self.failures, _LAST_BACKOFF)
+        self.failures = min(self.failures + 1, 10)
+        self.retry_at = time.monotonic() + (FLUSH_RETRY if is_awaited else pause)
+        text = str(error) if isinstance(error, SinkUnavailableError) else f"sink {self.name!r} failed: {error!r}"
+        if not self.failing or text != self.last_error:
+            self.failing = True
+            self.last_error = text
+            advice = error.advice if isinstance(error, SinkUnavailableError) else ""
+            report(
+                f"{text}. {advice + '. ' if advice else ''}Job log lines {self.where_kept()} and are tried again; "
+                "the application is not affected"
+            )
+
+    def retry_at_once(self) -> None:
+        """Somebody waits: offer what waits without a pause."""
+        self.retry_at = 0.0
+
+    # --- how far it is ---
 
     def done(self) -> int:
         """The number up to which nothing more is to be done: stored, folded or given up. On any thread."""
@@ -183,19 +272,9 @@ class ChannelDelivery(Delivery):
         self._unspooled_before = 0
 
     @property
-    def rules(self) -> Rules | SeveralRules:
+    def asked(self) -> Asked:
         """See `Delivery`."""
-        return self.channel.rules
-
-    @property
-    def fold(self) -> bool | None:
-        """See `Delivery`."""
-        return self.channel.fold
-
-    @property
-    def unfolded(self) -> LoggerNames | None:
-        """See `Delivery`."""
-        return self.channel.unfolded
+        return self.channel.asked
 
     @property
     def quarantine_directory(self) -> Path | None:

@@ -127,10 +127,15 @@ class Overflow:
 
     # --- on the writer thread ---
 
-    def converted(self, items: Iterable[tuple[Any, ...]]) -> None:
-        """These are not in the buffer any more."""
+    def converted(self, items: Iterable[tuple[Any, ...]], entries: Collection[Entry]) -> None:
+        """The items are not in the buffer any more; entries wait in their place."""
         for length in [length for item in items if (length := len(item[4])) >= LONG]:
             self._lighten(length)
+        self.ready_bytes += _weight(entries)
+
+    def gone(self, entries: Collection[Entry]) -> None:
+        """These do not wait any more."""
+        self.ready_bytes -= _weight(entries)
 
     def _lighten(self, length: int) -> None:
         try:
@@ -184,14 +189,14 @@ class Overflow:
                 if excess > 0 and entry.level <= level and not isinstance(entry, TallyRow):
                     excess -= 1
                     self.drop(entry.namespace, entry.job_id, entry.level, entry.created)
-                    self.ready_bytes -= weight([entry])
+                    self.gone([entry])
                 else:
                     left.appendleft(entry)
             kept = left
         return kept
 
 
-def weight(entries: Collection[Entry]) -> int:
+def _weight(entries: Collection[Entry]) -> int:
     """About how many bytes the texts of `entries` take."""
     texts = sum([len(entry.message) + (len(entry.exception) if entry.exception else 0) for entry in entries])
     return texts + 200 * len(entries)

@@ -15,15 +15,18 @@ import time
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..exceptions import SinkUnavailableError
 from . import switch
-from .delivery import FLUSH_RETRY, ChannelDelivery, Delivery
+from .delivery import FLUSH_RETRY, Delivery
 from .overflow import WRITER_NAME
 from .refusals import write_one_by_one
 from .report import print_waiting, report_once
 from .tally import TallyRow
+
+if TYPE_CHECKING:
+    from .channel_delivery import ChannelDelivery
 
 LINGER = 0.05
 _LOOK = 0.0125  # while it lingers, the writer looks this often whether a batch is there

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .delivery import Delivery
 from .scopes import JobScope
-from .stats import Tally
+from .stats import Counter
 from .tally import TallyRow
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class ChannelDelivery(Delivery):
     def forget_counts(self) -> None:
         """Count from zero: somebody has added what was counted so far to a sum."""
         self.stored = self.quarantined = self.folder.folded = self.told_dropped = 0
-        self.overflow.dropped = Tally()
+        self.overflow.dropped = Counter()
 
     # --- the spool ---
 

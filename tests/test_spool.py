@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from joblog_router._pipeline.origins import new_origin
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.scopes import JobScope
 from joblog_router._pipeline.spool import MAGIC, Spool
+from joblog_router._pipeline.spool_folder import default_directory
 from joblog_router._pipeline.status_file import StatusFile
 from tests import spool_trials
 from tests.helpers import run_python, run_script
@@ -176,6 +178,15 @@ def test_a_run_that_a_killed_recovery_goes_on_counting_has_the_exact_sum(tmp_pat
     assert len(whole) + sum(sums.values()) == 30, (len(whole), sums)
     assert len(sums) == 1
     assert segments(tmp_path) == []
+
+
+def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
+    """Those that the dead process counted in a sum are recovered as well."""
+    code = FOLDING + "router._writer._write_some = lambda channel: (router._writer._make_entries(channel), False)[1]\n"
+    code += LINES + "flush(0.3)\n" + KILLED
+    assert run_python(SETUP + code, str(tmp_path)).returncode == -9
+    assert "30 job log lines of a process that ended before storing them were recovered" in recover(tmp_path)
+    assert len(stored(tmp_path)) < 10
 
 
 def test_what_is_recovered_is_what_was_logged(tmp_path: Path) -> None:
@@ -684,6 +695,20 @@ def test_files_and_directory_are_this_users_alone(gate: Gate, tmp_path: Path) ->
     assert stat.S_IMODE(segment.parent.stat().st_mode) == 0o700
 
 
+def test_two_sinks_in_one_directory_have_a_segment_and_an_origin_each(gate: Gate, tmp_path: Path) -> None:
+    """Their lines have the same numbers, and a store knows a line by origin and number."""
+    handler = JobLogHandler(sink="memory", spool=tmp_path / "spool", fold=False)
+    logging.getLogger().addHandler(handler)
+    with job_context(1):
+        log.info("one")
+    assert len(segments(tmp_path)) == 2
+    gate.is_open = True
+    assert flush(10)
+    assert gate.messages == ["one"]
+    first, second = (each._channel.origin for each in logging.getLogger().handlers if isinstance(each, JobLogHandler))
+    assert first != second
+
+
 def test_a_full_ring_costs_the_spool_not_the_line(gate: Gate) -> None:
     """Lines beyond the slots are stored all the same, and counted as not spooled."""
     ring = own_spool().mask + 1
@@ -857,12 +882,36 @@ def test_a_segment_that_was_cut_is_kept_and_reported(tmp_path: Path, left: float
     assert stored(tmp_path) == []
 
 
-def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
-    """Those that the recovery counts in a sum are recovered as well."""
-    segment = killed_with_lines(tmp_path, 30)
-    as_jsonl(segment, tmp_path)
-    err = recover(tmp_path, FOLDING.strip() + "\n")
-    assert "30 job log lines of a process that ended before storing them were recovered" in err
+def test_dead_ones_lines_are_stored_though_the_next_process_logs_nothing(tmp_path: Path) -> None:
+    """As a server that waits for its first request: that a sink is configured is enough."""
+    as_jsonl(killed_with_lines(tmp_path), tmp_path)
+    code = """
+configure()
+until = time.monotonic() + 20
+while stats()["recovered"] < 10 and time.monotonic() < until:
+    time.sleep(0.01)
+print(stats()["recovered"])
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["10"], result.stderr
+    assert [line["message"] for line in stored(tmp_path)] == [f"line {number}" for number in range(10)]
+
+
+def test_a_second_handler_brings_the_firsts_lines_into_its_spool(tmp_path: Path) -> None:
+    """From then on, as both have one sink; those before are in none, and all are stored in turn."""
+    sink = Gate()
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, fold=False))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("before")
+        second = JobLogHandler(sink=sink, fold=False, spool=tmp_path / "spool")
+        log.info("behind")
+    (segment,) = segments(tmp_path)
+    assert (b"before" in segment.read_bytes(), b"behind" in segment.read_bytes()) == (False, True)
+    sink.is_open = True
+    assert flush(10)
+    assert sink.messages == ["before", "behind"]
+    second.close()
 
 
 def test_a_worker_that_takes_a_killed_ones_place_stores_its_lines_at_once(tmp_path: Path) -> None:
@@ -965,6 +1014,59 @@ def test_a_directory_that_cannot_be_trusted_turns_the_spool_off(
         assert words in err
         assert err.count("the spool in") == 1
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_each_user_and_each_project_has_a_default_directory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Always the same one, named as `docs/uninstall.md` says."""
+    uid = os.geteuid()
+    ours = default_directory("shop")
+    assert ours == default_directory("shop")
+    assert ours.parent == Path(tempfile.gettempdir())
+    assert re.fullmatch(rf"joblog-router-{uid}-[0-9a-f]{{10}}", ours.name)
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    assert len({ours, default_directory("shop"), default_directory("other"), default_directory("shop\udcff")}) == 4
+
+
+def test_a_directory_of_another_user_turns_the_spool_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is said whose it is. The user is another in name only: not everybody may change it."""
+    (tmp_path / "spool").mkdir(mode=0o700)
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    sink = Gate()
+    sink.is_open = True
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, spool=tmp_path / "spool"))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("one")
+    assert flush(10)
+    assert sink.messages == ["one"]
+    assert f"it belongs to user {uid}, not to {uid + 1}" in capfd.readouterr().err
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_child_of_a_fork_has_no_file_of_its_parents_spool_open(tmp_path: Path) -> None:
+    """One segment of its own for each sink."""
+    code = """
+def spools():
+    links = [os.path.join("/dev/fd", name) for name in os.listdir("/dev/fd")]
+    links = [os.readlink(link) for link in links if os.path.islink(link)]
+    return {os.path.basename(link) for link in links if link.endswith(".spool")}
+configure()
+before = spools()
+with job_context(1):
+    log.info("of the parent")
+if (pid := os.fork()) == 0:
+    with job_context(2):
+        log.info("of the child")
+    mine = spools()
+    os._exit(not (len(mine) == 1 and not mine & before and flush(10)))
+print(len(before), os.waitpid(pid, 0)[1], spools() == before)
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["1", "0", "True"], result.stderr
+    assert sorted(str(line["message"]) for line in stored(tmp_path)) == ["of the child", "of the parent"]
 
 
 def test_no_room_for_a_segment_turns_the_spool_off(tmp_path: Path) -> None:

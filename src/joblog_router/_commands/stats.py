@@ -74,7 +74,10 @@ def _write(summary: Summary, account: Account, console: Console) -> None:
         console.line(f"  first error: {line_of(summary.first_error)}", summary.first_error.level)
     counts = {name: count for name, count in account._asdict().items() if name != "cut" and (count or name == "stored")}
     parts = ", ".join(f"{name} {count}" for name, count in counts.items())
-    console.line(f"  {'nothing is missing' if account.is_whole() else 'lines are missing'}: {parts}", _level(account))
+    console.line(
+        f"  {'nothing that was logged in the job is missing' if account.is_whole() else 'lines are missing'}: {parts}",
+        _level(account),
+    )
     if account.cut:
         console.line(f"  the beginning of {account.cut} process(es) is not there: pruned, or not recovered yet")
     console.line(f"  {len(summary.origins)} process(es): {', '.join(summary.origins)}")

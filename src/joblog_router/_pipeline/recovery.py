@@ -167,7 +167,6 @@ class RecoveryDelivery(Delivery):
         self.folder.mark = segment.mark
         self.folder.marks = segment.marks
         self.folder.only_marked = True
-        self.taken = segment.acked
 
     @property
     def quarantine_directory(self) -> Path | None:

@@ -45,7 +45,7 @@ class StatusFile:
             return
         self._next = now + _EVERY
         try:
-            text = json.dumps(snapshot(), ensure_ascii=False, default=repr)
+            text = json.dumps(snapshot(), default=repr)
             with self._lock:
                 if not self._is_gone:
                     self._replace(text)
@@ -58,7 +58,7 @@ class StatusFile:
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(making, flags, 0o600, dir_fd=folder)
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(text)
             os.rename(making, self._stem + STATUS, src_dir_fd=folder, dst_dir_fd=folder)
         finally:

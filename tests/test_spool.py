@@ -168,7 +168,7 @@ def test_lines_that_may_be_stored_are_not_counted_by_a_recovery_that_folds(tmp_p
 
 def test_a_run_that_a_killed_recovery_goes_on_counting_has_the_exact_sum(tmp_path: Path) -> None:
     """Killed after it stored its first tally; the next one goes on from the marks, whatever its own settings say."""
-    code = FOLDING + "router._writer._write_some = lambda channel: (router._writer._make_entries(channel), False)[1]\n"
+    code = FOLDING + "router._writer._write_some = lambda delivery: (delivery.make_entries(), False)[1]\n"
     code += LINES + "flush(1)\n" + KILLED
     assert run_python(SETUP + code, str(tmp_path)).returncode == -9
     assert run_python(SETUP + KILLED_AT_COMMIT + FOLDING + "router.recovery.run(10)", str(tmp_path)).returncode == -9

@@ -39,7 +39,7 @@ from ..._pipeline.redaction import Redactor
 from ..._pipeline.report import report_once
 from ..._pipeline.router import router
 from ..._pipeline.sinks import NamedSink, make_sink
-from ..._pipeline.stats import Tally
+from ..._pipeline.stats import Counter
 from ..._pipeline.text import MAX_FIELD, MAX_MESSAGE, clean
 from ...context import current_namespace
 from ...entry import Entry
@@ -85,7 +85,7 @@ COUNTED: Final = (
     "no_job",
     "unavailable",
 )
-_counts: Final[Mapping[str, Tally]] = {name: Tally() for name in COUNTED}
+_counts: Final[Mapping[str, Counter]] = {name: Counter() for name in COUNTED}
 
 
 def counters() -> dict[str, int]:

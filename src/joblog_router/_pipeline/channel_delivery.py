@@ -76,7 +76,7 @@ class ChannelDelivery(Delivery):
         self._held = held = sorted(held, key=_seq)  # not in place: a list is empty while it is sorted
         if held[-1][2] - self._expected + 1 != len(held):
             return self._take_before_gap(held)
-        self._expected = held[-1][2] + 1  # first: `last_seq` asks on other threads what is in hand
+        self._expected = held[-1][2] + 1  # first: `use_spool` asks on other threads what is in hand
         self._held = []
         self._held_since = 0.0
         return held
@@ -167,7 +167,8 @@ class ChannelDelivery(Delivery):
     def use_spool(self, before: Spool | None, last: int, spool: Spool | None) -> None:
         """Lines after `last` are in `spool`; `before` keeps what waits until that is stored."""
         if before is not None:
-            self._old_spools.append((before, last))
+            # What the writer is converting is in no buffer, and not done.
+            self._old_spools.append((before, max(last, self._expected - 1)))
         self.folder.mark = None if spool is None else spool.mark
 
     def acknowledge(self) -> None:
@@ -256,8 +257,8 @@ class ChannelDelivery(Delivery):
         return {"emitted": sum(counts.values()), **counts}
 
     def last_seq(self) -> int:
-        """The highest number that waits now, is being converted, or was done last. For `flush`; on any thread."""
-        last = max(self.taken, self._expected - 1)
+        """The highest number that waits now, or of what was done last. For `flush`; on any thread."""
+        last = self.taken
         if self._held:
             last = max(last, self._held[-1][2])
         for _ in range(5):

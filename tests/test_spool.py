@@ -8,24 +8,28 @@ import os
 import re
 import stat
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from joblog_router import JobLogHandler, SinkUnavailableError, flush, job_context, stats
 from joblog_router._pipeline import spool as spool_module
-from joblog_router._pipeline import spool_recovery, status_file
+from joblog_router._pipeline import spool_recovery, status_file, writer
+from joblog_router._pipeline.origins import new_origin
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.scopes import JobScope
 from joblog_router._pipeline.spool import MAGIC, Spool
+from joblog_router._pipeline.spool_folder import default_directory
 from joblog_router._pipeline.status_file import StatusFile
 from tests import spool_trials
-from tests.helpers import run_python, run_script
+from tests.helpers import run_python, run_script, until
 from tests.postgres import PORT, USER, PostgresServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the spool needs fcntl")
@@ -164,7 +168,7 @@ def test_lines_that_may_be_stored_are_not_counted_by_a_recovery_that_folds(tmp_p
 
 def test_a_run_that_a_killed_recovery_goes_on_counting_has_the_exact_sum(tmp_path: Path) -> None:
     """Killed after it stored its first tally; the next one goes on from the marks, whatever its own settings say."""
-    code = FOLDING + "router._writer._write_some = lambda channel: (router._writer._make_entries(channel), False)[1]\n"
+    code = FOLDING + "router._writer._write_some = lambda delivery: (delivery.make_entries(), False)[1]\n"
     code += LINES + "flush(1)\n" + KILLED
     assert run_python(SETUP + code, str(tmp_path)).returncode == -9
     assert run_python(SETUP + KILLED_AT_COMMIT + FOLDING + "router.recovery.run(10)", str(tmp_path)).returncode == -9
@@ -175,6 +179,15 @@ def test_a_run_that_a_killed_recovery_goes_on_counting_has_the_exact_sum(tmp_pat
     assert len(whole) + sum(sums.values()) == 30, (len(whole), sums)
     assert len(sums) == 1
     assert segments(tmp_path) == []
+
+
+def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
+    """Those that the dead process counted in a sum are recovered as well."""
+    code = FOLDING + "router._writer._write_some = lambda channel: (router._writer._make_entries(channel), False)[1]\n"
+    code += LINES + "flush(0.3)\n" + KILLED
+    assert run_python(SETUP + code, str(tmp_path)).returncode == -9
+    assert "30 job log lines of a process that ended before storing them were recovered" in recover(tmp_path)
+    assert len(stored(tmp_path)) < 10
 
 
 def test_what_is_recovered_is_what_was_logged(tmp_path: Path) -> None:
@@ -456,6 +469,9 @@ LEAVING = {
         5,
     ),
     "an exit function that logs": ("import atexit; atexit.register(last)", 0),
+    "a closed handler": ("log.parent.handlers[0].close()", 0),
+    "a closed handler, later": ("log.parent.handlers[0].close(); assert flush(10)", 0),
+    "a configuration without it": ('logging.config.dictConfig({"version": 1})', 0),
     "SIGKILL": (KILLED, -9),
 }
 NEEDS_RECOVERY = {"os._exit", "SIGTERM", "SIGKILL"}
@@ -482,14 +498,14 @@ with job_context(1):
     assert result.returncode == status, result.stderr
     expected = 501 if "last" in ending else 500
     if way not in NEEDS_RECOVERY:
-        assert segments(tmp_path) == []
+        assert list((tmp_path / "spool").iterdir()) == []
         assert len(stored(tmp_path)) == expected
     recover(tmp_path)
     assert Counter(str(line["message"]) for line in stored(tmp_path)) == {f"line {n}": 1 for n in range(expected)}
     assert segments(tmp_path) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_daemon_thread_that_logs_while_the_process_ends_loses_nothing(tmp_path: Path, seed: int) -> None:
     """It goes on after the last exit function; each line whose call returned is there, at the latest by recovery."""
     code = f"""
@@ -504,6 +520,7 @@ def serve():
             number += 1
 threading.Thread(target=serve, daemon=True).start()
 time.sleep({0.05 + 0.03 * seed})  # it logs meanwhile
+{"log.parent.handlers[0].close()" if seed == 3 else ""}
 """
     result = run_python(SETUP + code, str(tmp_path))
     assert result.returncode == 0, result.stderr
@@ -679,6 +696,20 @@ def test_files_and_directory_are_this_users_alone(gate: Gate, tmp_path: Path) ->
     assert stat.S_IMODE(segment.parent.stat().st_mode) == 0o700
 
 
+def test_two_sinks_in_one_directory_have_a_segment_and_an_origin_each(gate: Gate, tmp_path: Path) -> None:
+    """Their lines have the same numbers, and a store knows a line by origin and number."""
+    handler = JobLogHandler(sink="memory", spool=tmp_path / "spool", fold=False)
+    logging.getLogger().addHandler(handler)
+    with job_context(1):
+        log.info("one")
+    assert len(segments(tmp_path)) == 2
+    gate.is_open = True
+    assert flush(10)
+    assert gate.messages == ["one"]
+    first, second = (each._channel.origin for each in logging.getLogger().handlers if isinstance(each, JobLogHandler))
+    assert first != second
+
+
 def test_a_full_ring_costs_the_spool_not_the_line(gate: Gate) -> None:
     """Lines beyond the slots are stored all the same, and counted as not spooled."""
     ring = own_spool().mask + 1
@@ -839,13 +870,13 @@ def test_segments_for_other_sinks_do_not_hide_those_behind_them(tmp_path: Path) 
     assert [path.name for path in segments(tmp_path)] == ["aaa.spool", "zzz.spool"]
 
 
-@pytest.mark.parametrize("left", [1, 0.5, -1])
-def test_a_segment_that_was_cut_is_kept_and_reported(tmp_path: Path, left: float) -> None:
-    """By a byte, by half, down to its header: none of its lines is taken for whole."""
+@pytest.mark.parametrize("is_only_header", [False, True])
+def test_a_segment_that_was_cut_is_kept_and_reported(tmp_path: Path, is_only_header: bool) -> None:
+    """By a byte, or down to its header: none of its lines is taken for whole."""
     segment = killed_with_lines(tmp_path)
     as_jsonl(segment, tmp_path)
     size = segment.stat().st_size
-    os.truncate(segment, size - 1 if left == 1 else int(size * left) if left > 0 else spool_module.HEADER)
+    os.truncate(segment, spool_module.HEADER if is_only_header else size - 1)
     before = segment.read_bytes()
     err = recover(tmp_path)
     assert f"{str(segment)!r} is too short for a spool segment; it is kept" in err
@@ -853,12 +884,36 @@ def test_a_segment_that_was_cut_is_kept_and_reported(tmp_path: Path, left: float
     assert stored(tmp_path) == []
 
 
-def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
-    """Those that the recovery counts in a sum are recovered as well."""
-    segment = killed_with_lines(tmp_path, 30)
-    as_jsonl(segment, tmp_path)
-    err = recover(tmp_path, FOLDING.strip() + "\n")
-    assert "30 job log lines of a process that ended before storing them were recovered" in err
+def test_dead_ones_lines_are_stored_though_the_next_process_logs_nothing(tmp_path: Path) -> None:
+    """As a server that waits for its first request: that a sink is configured is enough."""
+    as_jsonl(killed_with_lines(tmp_path), tmp_path)
+    code = """
+configure()
+until = time.monotonic() + 20
+while stats()["recovered"] < 10 and time.monotonic() < until:
+    time.sleep(0.01)
+print(stats()["recovered"])
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["10"], result.stderr
+    assert [line["message"] for line in stored(tmp_path)] == [f"line {number}" for number in range(10)]
+
+
+def test_a_second_handler_brings_the_firsts_lines_into_its_spool(tmp_path: Path) -> None:
+    """From then on, as both have one sink; those before are in none, and all are stored in turn."""
+    sink = Gate()
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, fold=False))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("before")
+        second = JobLogHandler(sink=sink, fold=False, spool=tmp_path / "spool")
+        log.info("behind")
+    (segment,) = segments(tmp_path)
+    assert (b"before" in segment.read_bytes(), b"behind" in segment.read_bytes()) == (False, True)
+    sink.is_open = True
+    assert flush(10)
+    assert sink.messages == ["before", "behind"]
+    second.close()
 
 
 def test_a_worker_that_takes_a_killed_ones_place_stores_its_lines_at_once(tmp_path: Path) -> None:
@@ -963,6 +1018,59 @@ def test_a_directory_that_cannot_be_trusted_turns_the_spool_off(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+def test_each_user_and_each_project_has_a_default_directory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Always the same one, named as `docs/uninstall.md` says."""
+    uid = os.geteuid()
+    ours = default_directory("shop")
+    assert ours == default_directory("shop")
+    assert ours.parent == Path(tempfile.gettempdir())
+    assert re.fullmatch(rf"joblog-router-{uid}-[0-9a-f]{{10}}", ours.name)
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    assert len({ours, default_directory("shop"), default_directory("other"), default_directory("shop\udcff")}) == 4
+
+
+def test_a_directory_of_another_user_turns_the_spool_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is said whose it is. The user is another in name only: not everybody may change it."""
+    (tmp_path / "spool").mkdir(mode=0o700)
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    sink = Gate()
+    sink.is_open = True
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, spool=tmp_path / "spool"))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("one")
+    assert flush(10)
+    assert sink.messages == ["one"]
+    assert f"it belongs to user {uid}, not to {uid + 1}" in capfd.readouterr().err
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_child_of_a_fork_has_no_file_of_its_parents_spool_open(tmp_path: Path) -> None:
+    """One segment of its own for each sink."""
+    code = """
+def spools():
+    links = [os.path.join("/dev/fd", name) for name in os.listdir("/dev/fd")]
+    links = [os.readlink(link) for link in links if os.path.islink(link)]
+    return {os.path.basename(link) for link in links if link.endswith(".spool")}
+configure()
+before = spools()
+with job_context(1):
+    log.info("of the parent")
+if (pid := os.fork()) == 0:
+    with job_context(2):
+        log.info("of the child")
+    mine = spools()
+    os._exit(not (len(mine) == 1 and not mine & before and flush(10)))
+print(len(before), os.waitpid(pid, 0)[1], spools() == before)
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["1", "0", "True"], result.stderr
+    assert sorted(str(line["message"]) for line in stored(tmp_path)) == ["of the child", "of the parent"]
+
+
 def test_no_room_for_a_segment_turns_the_spool_off(tmp_path: Path) -> None:
     """A limit on file sizes stands for a full disk: no SIGBUS, one line on stderr, all lines stored, nothing left."""
     code = """
@@ -1009,6 +1117,36 @@ print(made[0], flush(10), stats()["stored"])
     assert (flushed, made) == ("True", counted), result.stderr
     assert len(stored(tmp_path)) == int(made)
     assert segments(tmp_path) == []
+
+
+def test_a_spool_that_is_turned_off_keeps_the_lines_that_the_writer_has_in_hand(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in no buffer while they are converted, and not stored: the old segment stays until they are."""
+    begun, go = threading.Event(), threading.Event()
+
+    def convert(*arguments: Any) -> Any:
+        begun.set()
+        assert go.wait(10)
+        return real(*arguments)
+
+    real = writer.convert
+    monkeypatch.setattr(writer, "convert", convert)
+    channel = next(each for each in logging.getLogger().handlers if isinstance(each, JobLogHandler))._channel
+    with job_context(1):
+        log.info("in hand")
+    try:
+        assert begun.wait(10)
+        assert channel.use_spool(None)
+    finally:
+        go.set()
+    assert not flush(0.2)
+    (segment,) = segments(tmp_path)
+    assert b"in hand" in segment.read_bytes()
+    gate.is_open = True
+    assert flush(10)
+    assert gate.messages == ["in hand"]
+    until(lambda: not segments(tmp_path))
 
 
 def test_without_fcntl_there_is_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1062,22 +1200,24 @@ print(said["pid"] == os.getpid(), said["stats"]["captured"] >= 1)
 
 
 def test_that_a_process_was_killed_is_known_for_a_day(tmp_path: Path) -> None:
-    """Whether it had said anything or not; the note of a later one takes older ones away. Links are not followed."""
+    """Whether it had said anything or not; older notes are swept. Links are not followed."""
     (tmp_path / "a-1-x.status").write_text('{"origin": "a-1-x", "pid": 1}')
     days_ago = time.time() - 2 * 86_400
     os.utime(tmp_path / "a-1-x.status", (days_ago, days_ago))
-    status_file.note_end(tmp_path, "a-1-x.spool", "a-1-x")
-    status_file.note_end(tmp_path, "a-2-x.spool", "a-2-x")
+    status_file.note_end(tmp_path, "a-1-x.2")
+    status_file.note_end(tmp_path, "a-2-x")
+    (tmp_path / "a-3-x.2.spool").write_text("")
+    status_file.note_end(tmp_path, "a-3-x")  # there is more of it
+    (tmp_path / "a-4-x.ended").symlink_to(tmp_path / "elsewhere")
+    status_file.note_end(tmp_path, "a-4-x")
+    status_file.note_end(tmp_path / "none", "a-5-x")
+    assert not (tmp_path / "elsewhere").exists()
     assert list(status_file.ended(tmp_path)) == [{"origin": "a-1-x", "pid": 1}, {"origin": "a-2-x"}]
     os.utime(tmp_path / "a-1-x.ended", (days_ago, days_ago))
-    (tmp_path / "a-3-x.ended").symlink_to(tmp_path / "elsewhere")
-    status_file.note_end(tmp_path, "a-3-x.spool", "a-3-x")
-    assert not (tmp_path / "elsewhere").exists()
-    (tmp_path / "a-3-x.ended").unlink()
-    status_file.note_end(tmp_path, "a-3-x.spool", "a-3-x")
-    assert [said["origin"] for said in status_file.ended(tmp_path)] == ["a-2-x", "a-3-x"]
+    assert list(status_file.ended(tmp_path)) == [{"origin": "a-2-x"}]
+    status_file.sweep(tmp_path)
     assert not (tmp_path / "a-1-x.ended").exists()
-    status_file.note_end(tmp_path / "none", "a-4-x.spool", "a-4-x")
+    assert (tmp_path / "a-2-x.ended").exists()
 
 
 def test_what_processes_say_of_themselves_is_this_users_alone_and_leaves_no_file_open(tmp_path: Path) -> None:
@@ -1137,9 +1277,86 @@ def test_a_status_that_cannot_be_written_is_said_once_and_follows_no_link(
 
 def test_a_status_that_was_taken_away_meanwhile_does_not_come_back(tmp_path: Path) -> None:
     """The process ends on one thread while the writer writes on another: here while it asks."""
+    (tmp_path / "spool").mkdir(mode=0o700)
     file = StatusFile(tmp_path / "spool", "host-1")
     file.write(lambda: file.remove() or {"pid": 1})  # type: ignore[func-returns-value]
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_the_end_waits_for_a_status_that_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it would stay: the writer is a daemon thread. A pipe in the file's place holds it up here."""
+    monkeypatch.setattr(status_file, "_AT_END", 30.0)
+    making = tmp_path / "host-1.status.new"
+    os.mkfifo(making)
+    tmp_path.chmod(0o700)
+    file = StatusFile(tmp_path, "host-1")
+    writing = threading.Thread(target=file.write, args=(lambda: {"text": "x" * 2**20},), daemon=True)
+    writing.start()
+    with making.open("rb") as pipe:
+        pipe.read(1)
+        ending = threading.Thread(target=file.remove, daemon=True)
+        ending.start()
+        ending.join(0.2)
+        assert ending.is_alive()
+        pipe.read()
+    writing.join(10)
+    ending.join(10)
+    assert not ending.is_alive()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_captured_nothing_says_nothing(tmp_path: Path) -> None:
+    """Though its writer came round: to recover what another left."""
+    as_jsonl(killed_with_lines(tmp_path, 3), tmp_path)
+    code = """
+configure()
+assert router.recovery.run(10) and stats()["recovered"] == 3, stats()
+names = os.listdir(sys.argv[1] + "/spool")
+assert not any(name.endswith((".status", ".new")) for name in names), names
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_gone_processes_said_goes_with_the_last_they_left(tmp_path: Path) -> None:
+    """By the next recovery: but not of those that may run, nor of those whose lines are not stored yet."""
+    result = run_python("import os; from joblog_router._pipeline.origins import new_origin; print(new_origin())")
+    gone, spool = result.stdout.strip(), tmp_path / "spool"
+    living = new_origin()
+    elsewhere = gone.replace("-", "x-", 1)
+    spool.mkdir(mode=0o700)
+    for name in (gone, gone + "0", living, elsewhere, elsewhere + "0"):
+        for suffix in (".status", ".status.new"):
+            (spool / (name + suffix)).write_text(json.dumps({"origin": name}))
+    (spool / f"{gone}0.2.spool").write_text("for a sink that is not here")
+    long_ago = time.time() - 2 * 86_400
+    for suffix in (".status", ".status.new"):
+        os.utime(spool / f"{elsewhere}0{suffix}", (long_ago, long_ago))
+    assert len(list(spool.iterdir())) == 11
+    recover(tmp_path)
+    stay = {f"{name}{suffix}" for name in (gone + "0", living, elsewhere) for suffix in (".status", ".status.new")}
+    assert {path.name for path in spool.iterdir()} == {*stay, f"{gone}0.2.spool"}
+
+
+def test_what_a_killed_process_said_goes_with_its_last_segment(tmp_path: Path) -> None:
+    """Each of its sinks has one; what it said is of use as long as something is to be recovered; then a note stays."""
+    killed = """
+configure()
+log.parent.addHandler(joblog_router.JobLogHandler(sink="jsonl", options={"directory": sys.argv[1] + "/more"},
+                                                  spool=sys.argv[1] + "/spool"))
+with job_context(1):
+    log.info("x")
+assert flush(10)
+"""
+    assert run_python(SETUP + killed + KILLED, str(tmp_path)).returncode == -9
+    assert len(segments(tmp_path)) == 2
+    code = 'configure(directory=sys.argv[1] + "/more")'
+    recover(tmp_path, code)
+    assert len(segments(tmp_path)) == 1
+    assert len(list((tmp_path / "spool").glob("*.status"))) == 1
+    recover(tmp_path)
+    (note,) = (tmp_path / "spool").iterdir()
+    assert note.suffix == ".ended"
 
 
 def test_what_is_no_word_of_a_running_process_is_passed_over(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from .channel import Channel, Item
 from .delivery import Delivery
 from .overflow import Bounds, Overflow
 from .report import report, report_once
-from .rules import Rules, SeveralRules
+from .rules import Asked
 from .spool_recovery import DeadSegment, Found, find, release, unusual
-from .status_file import note_end
+from .status_file import note_end, sweep
 
 # Seconds between two looks for segments whose process is gone.
 RECOVER_EVERY = 30.0
@@ -63,6 +63,7 @@ class Recovery:
             self._look_at = now + RECOVER_EVERY
             for directory, channel in self._spooled():
                 self.look(directory, channel)
+            self._sweep()
         while self._found:
             found, channel = self._found[0]
             try:
@@ -80,12 +81,18 @@ class Recovery:
         What another process recovers just now is that one's affair.
         """
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
+        is_over = False
+        while not is_over and time.monotonic() < deadline:
             found = [self.look(directory, channel) for directory, channel in self._spooled()]
-            if not any(found) and not self._found and not self._running:
-                return True
-            time.sleep(0.02)
-        return False
+            is_over = not any(found) and not self._found and not self._running
+            if not is_over:
+                time.sleep(0.02)
+        self._sweep()
+        return is_over
+
+    def _sweep(self) -> None:
+        for directory in self.directories():
+            sweep(directory)
 
     def settle_project(self) -> None:
         """The Django app has read its settings: recovery may begin."""
@@ -103,12 +110,13 @@ class Recovery:
 
     def end(self, delivery: RecoveryDelivery) -> None:
         """All of a segment's lines are stored: it goes."""
-        self._running.remove(delivery)
         lines = delivery.stored + delivery.folder.folded
         self.lines += lines
-        delivery.finish()
-        found = delivery.segment.found
-        note_end(found.directory, found.name, found.origin)
+        try:
+            delivery.finish()
+            note_end(delivery.segment.found.directory, delivery.origin)
+        finally:
+            self._running.remove(delivery)  # not before: a command that waits for it ends the process
         if lines:
             report(f"{lines} job log lines of a process that ended before storing them were recovered")
 
@@ -146,9 +154,6 @@ class Recovery:
 class RecoveryDelivery(Delivery):
     """Lines of a dead process's segment, on their way to the sink of `channel`. By its rules, too."""
 
-    fold = True
-    unfolded = None
-
     def __init__(self, segment: DeadSegment, channel: Channel) -> None:
         origin = segment.found.origin
         super().__init__(
@@ -166,7 +171,6 @@ class RecoveryDelivery(Delivery):
         self.folder.mark = segment.mark
         self.folder.marks = segment.marks
         self.folder.only_marked = True
-        self.taken = segment.acked
 
     @property
     def quarantine_directory(self) -> Path | None:
@@ -174,9 +178,9 @@ class RecoveryDelivery(Delivery):
         return self.segment.found.directory
 
     @property
-    def rules(self) -> Rules | SeveralRules:
-        """See `Delivery`."""
-        return self._channel.rules
+    def asked(self) -> Asked:
+        """As of the channel; what is folded here is what its process marked."""
+        return Asked(self._channel.asked.rules, fold=True)
 
     def take(self, limit: int) -> list[Item]:
         """The next lines. Numbers are missing between them: tallies, and calls that never returned."""
@@ -186,7 +190,7 @@ class RecoveryDelivery(Delivery):
     def add_tallies(self, everything: bool = False) -> None:
         """A tally has the number of the last line it covers: numbers of its own may be taken."""
         # Nothing comes behind the last line of a dead process, and a command may end before the tally is due.
-        self.ready.extend(self.rules.finish(list(self.folder.due(everything or not self.buffer))))
+        self.ready.extend(self.asked.rules.finish(list(self.folder.due(everything or not self.buffer))))
         self.folder.number_rows(self.taken)
 
     def add_markers(self, everything: bool) -> int:

@@ -161,6 +161,8 @@ def process_gone(case: Case) -> Diagnosis | None:
     others = case.processes["others"]
     if any(one["state"] != "gone" for one in others) and not is_still(case):
         return None  # one of them may go on
+    if case.celery.get("workers") and not is_still(case):
+        return None  # another worker may have its task
     left = _LEFT.get(last["spool"], "")
     name = f"{last['program']} " if last["program"] else ""
     return Diagnosis(

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .._pipeline.origins import pid_here, process_of, worker_of
+from .._pipeline.origins import of_process, pid_here, worker_of
 from .._pipeline.router import router
-from .._pipeline.spool_folder import IS_SUPPORTED, segment_name
-from .._pipeline.status_file import ended, is_alive, running
+from .._pipeline.spool_folder import IS_SUPPORTED
+from .._pipeline.status_file import ended, has_left, is_running, running
 from .._pipeline.text import clean, clip
 from ..exceptions import SinkUnavailableError
 from ..sinks.store import Selection, Store
@@ -59,13 +59,18 @@ class ProcessesProbe:
         )
         processes = {
             name: _process(name, said.get(name), died.get(name), directories)
-            for name in dict.fromkeys(map(process_of, origins[:_MAX_PROCESSES]))
+            for name in dict.fromkeys(map(_process_of, origins[:_MAX_PROCESSES]))
         }
         if last is not None:
-            name = process_of(last)
+            name = _process_of(last)
             processes.setdefault(name, _process(name, said.get(name), died.get(name), directories))
-        who = processes.pop(process_of(last), None) if last is not None else None
+        who = processes.pop(_process_of(last), None) if last is not None else None
         return {"last": who, "others": list(processes.values())}
+
+
+def _process_of(origin: str) -> str:
+    """The process's own origin; a worker's elsewhere as it is."""
+    return origin if worker_of(origin) is not None else of_process(origin)
 
 
 def _process(
@@ -73,15 +78,15 @@ def _process(
 ) -> dict[str, Any]:
     pid = pid_here(origin) if worker_of(origin) is None and IS_SUPPORTED else None
     spool = ""
-    if died is not None or origin in router.recovery.origins():
+    if died is not None or origin in set(map(_process_of, router.recovery.origins())):
         spool = "recovered"
-    elif any((directory / segment_name(origin)).exists() for directory in directories):
+    elif any(has_left(directory, origin) for directory in directories):
         spool = "waits"
     state = "unknown"
     if origin == router.origin:
         state = "running"
     elif pid is not None:
-        if spool == "recovered" or not is_alive(pid):
+        if spool == "recovered" or not is_running(pid):
             state = "gone"
         elif said is not None:
             state = "running"

@@ -85,6 +85,10 @@ def test_a_worker_for_all_tenants(broker: ValkeyServer, tmp_path: Path) -> None:
         # A sender before this: its message names an id and no namespace.
         worker.run("no_job", "old", headers={"joblog_job_id": "7"})
         wait_for(worker, "public", "nobody's old")
+        # It retries within another tenant's job.
+        worker.run("retries_inside", 7, "8", "c")
+        wait_for(worker, "public", "outside, try 1")
+        assert {line["job_id"] for line in stored(worker, "c")} == {"8"}
         assert worker.all_lines() == []
 
 
@@ -94,7 +98,7 @@ def test_an_eager_task_is_its_callers_tenants() -> None:
     app.conf.update(task_always_eager=True)
     configure(loggers=["shop"])
 
-    @app.task
+    @app.task(shared=False)
     def work(job_id: Any = None) -> None:
         log.info("working")
 
@@ -133,7 +137,7 @@ def test_a_receiver_behind_ours_is_in_the_tasks_namespace() -> None:
     app = Celery("tail", broker="memory://", set_as_current=False)
     configure(loggers=["shop"])
 
-    @app.task
+    @app.task(shared=False)
     def work(job_id: Any) -> None: ...
 
     def late(**_: Any) -> None:

@@ -125,3 +125,23 @@ def test_recovery_waits_for_no_settings_that_do_not_come(tmp_path: Path) -> None
     )
     result = run_python(AWAITED, str(tmp_path), env={"DJANGO_SETTINGS_MODULE": ""})
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("command", ["stats", "tail", "export"])
+def test_commands_that_read_have_what_a_killed_process_left(project: Project, command: str) -> None:
+    """The first one after the end of that process, too, though there is much to store."""
+    project.settings(SETTINGS)
+    project.run(KILLED.replace("range(20)", "range(4000)"), status=-9)
+    out = project.manage("joblog", command, "7").stdout
+    assert ("job 7: 4002 lines" if command == "stats" else "signed with [redacted]") in out
+
+
+def test_a_command_says_that_lines_of_a_killed_process_wait(project: Project) -> None:
+    """Where their store is away; what can be read is read."""
+    project.settings(SETTINGS + 'LOGGING["handlers"]["job"]["options"] = {"database": "elsewhere"}\n')
+    project.run(KILLED, status=-9)
+    result = project.manage("joblog", "stats", "7", "--store", "django:joblog", status=1)
+    assert "job 7: 0 lines" in result.stdout
+    assert (
+        "lines of killed processes are still in the spool; joblog recover waits until they are stored" in result.stderr
+    )

@@ -263,8 +263,11 @@ LOGGING["root"]["handlers"].append("console")
 
 REFUSING_VIEWS = """
 from django.core.exceptions import BadRequest, PermissionDenied
+from django.http import Http404
 
 def denies(request, pk):
+    if pk == 9:
+        raise Http404
     raise PermissionDenied
 
 async def adenies(request, pk):
@@ -292,6 +295,7 @@ def test_a_refused_request_is_in_no_job(site: Project) -> None:
             ("POST", "/jobs/7/async/", {}, 403),
             ("GET", "/denies/7/", {}, 403),
             ("GET", "/adenies/7/", {}, 403),
+            ("GET", "/denies/9/", {}, 404),
             ("GET", "/jobs/7/sync/", {"Host": "elsewhere.example"}, 400),
             ("GET", "/adenies/8/", {}, 400),
         ):
@@ -305,6 +309,7 @@ def test_a_refused_request_is_in_no_job(site: Project) -> None:
     assert "Forbidden (CSRF cookie not set.): /jobs/7/async/" in told
     assert "Forbidden (Permission denied): /adenies/7/" in told
     assert "Invalid HTTP_HOST" in told
+    assert "Not Found: /denies/9/" in told
     assert logs(site.root) == {"8": ["the result has no picture: /adenies/8/"]}
 
 

@@ -22,6 +22,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
 import queue
 import secrets
@@ -88,6 +89,16 @@ try:
         return _namespaces.namespace_of is not None
 
 except ImportError:  # this file was copied
+    # A scope counts in the process that opened it: the child of a fork has its parent's in all its contexts. By a count
+    # of forks, and by the process's number for those that run no hooks.
+    _forks = 0
+
+    def _forked() -> None:
+        global _forks
+        _forks += 1
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forked)
 
     class _Scope:
         """A job that is open in a context. Closed it counts no more, whoever inherited it."""
@@ -98,7 +109,18 @@ except ImportError:  # this file was copied
             self.fields = fields
             self.grant = grant
             self.parent: _Scope | None = None
-            self.closed = False
+            self._is_left = False
+            self._process = os.getpid(), _forks
+
+        @property
+        def closed(self) -> bool:
+            return self._is_left or self._process != (os.getpid(), _forks)
+
+        def leave(self) -> None:
+            self._is_left = True
+            if self.parent is not None and self.parent.closed:
+                # Closed in another order than opened, they must not keep each other alive.
+                self.parent = _open_one(self.parent)
 
         def continues(self, outer: _Scope) -> bool:
             """Whether it is about the same job of the same server."""
@@ -109,10 +131,18 @@ except ImportError:  # this file was copied
 
     _current: ContextVar[_Scope | None] = ContextVar("joblog_remote", default=None)
 
+    def _open_one(scope: _Scope | None) -> _Scope | None:
+        """`scope`, or the first around it that is open."""
+        while scope is not None and scope.closed:
+            scope = scope.parent
+        return scope
+
     @contextlib.contextmanager
     def _entered(scope: _Scope) -> Iterator[_Scope]:
-        outer = scope.parent = _current.get()
-        if outer is not None and not outer.closed:
+        before = _current.get()
+        outer: Any = _scope_here()
+        scope.parent = outer
+        if outer is not None:
             if scope.grant is None:
                 scope.namespace = outer.namespace
             if scope.continues(outer):
@@ -121,8 +151,10 @@ except ImportError:  # this file was copied
         try:
             yield scope
         finally:
-            scope.closed = True
-            _current.set(outer)
+            scope.leave()
+            # Else it is left in another order or context than it was entered in: whoever still has it finds it closed.
+            if _current.get() is scope:
+                _current.set(before)
 
     def job_context(job_id: object, /, **fields: Any) -> Any:  # type: ignore[no-redef]
         """Whatever is logged inside, in this thread or task and the tasks it starts, is about this job."""
@@ -139,6 +171,8 @@ except ImportError:  # this file was copied
         if hasattr(record, "job_log_id"):
             named = "" if record.job_log_id is None else str(record.job_log_id)
             return scope if scope is not None and scope.job_id == named else _Scope(named, {})
+        if record.name == "asyncio":
+            return None  # the event loop speaks of any job, in whatever context the garbage collector runs in
         given = getattr(record, "job_id", None)
         if scope is None or given is None or str(given) in ("", scope.job_id):
             return scope
@@ -150,8 +184,12 @@ except ImportError:  # this file was copied
         return None
 
     def _scope_here() -> Any:  # type: ignore[misc]
+        """The scope that is open here. A closed one gives way to an open one around it, if that is the same job's."""
         scope = _current.get()
-        return None if scope is None or scope.closed else scope
+        if scope is None or not scope.closed:
+            return scope
+        outer = _open_one(scope)
+        return outer if outer is not None and scope.continues(outer) else None
 
     def _knows_namespaces() -> bool:
         return False
@@ -163,10 +201,17 @@ _BARE = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
     *("message", "asctime", "taskName", "job_id", "job_log", "job_log_id", "_joblog"),
 }
 _MAX_TEXT = 100_000
+# Somewhat more than the 100,000 characters that the server keeps: it searches them for secrets before it cuts.
+_MAX_MESSAGE = 104_000
+_MAX_STACK = 10_000
+_MAX_NUMBER = 10**300
+_MAX_DEPTH = 4
+_MAX_ITEMS = 100
 _SEGMENT = 1_000_000
 _READ = 256_000
 _LONGEST_ANSWER = 65_536
 _LARGEST = 500_000
+_BATCHES = 20
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 30.0
 _TOKEN_PAUSE = 5.0
 _EXIT_TIMEOUT = 3.0
@@ -176,7 +221,54 @@ _MOST_KNOWN = 10_000
 _OPEN = 32
 _IDLE = 32
 
+# How often a live sender looks for what dead ones left.
+_LOOK = 30.0
+
 _handlers: weakref.WeakSet[RemoteJobLogHandler] = weakref.WeakSet()
+
+
+class _Exit:
+    """The end of this process: whether it has come, and how many seconds it may still wait, all in all."""
+
+    is_past = False
+    is_hooked = False
+    left = _EXIT_TIMEOUT
+
+
+def _at_exit() -> None:
+    """Send what waits, for three seconds at most. What is left stays in the spool, or is given up and said."""
+    until = time.monotonic() + _Exit.left
+    handlers = _alive()
+    for handler in handlers:
+        handler.flush()  # all at once
+    for handler in handlers:
+        handler._finish(until)
+    _Exit.left = max(0.0, until - time.monotonic())
+    _Exit.is_past = True
+
+
+def _after_fork() -> None:
+    _Exit.is_past, _Exit.left = False, _EXIT_TIMEOUT
+    for handler in _alive():
+        handler._begin_in_child()
+    _end_with_multiprocessing()
+
+
+def _end_with_multiprocessing() -> None:
+    """Have its children, which end without exit functions, do the same."""
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None and not _Exit.is_hooked:
+        _Exit.is_hooked = True
+        # It forgets finalizers at the start of a child, and then calls what is registered for this.
+        util.register_after_fork(_handlers, lambda _: util.Finalize(None, _at_exit, exitpriority=0))
+        if sys.modules["multiprocessing.process"].current_process().name != "MainProcess":
+            util.Finalize(None, _at_exit, exitpriority=0)  # a child that is past its start already
+
+
+# Not with the first handler: what an application registers later may log, and is called before.
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def job(token: str, **fields: Any) -> contextlib.AbstractContextManager[Any]:
@@ -202,8 +294,9 @@ def _alive() -> list[RemoteJobLogHandler]:
 
 
 def _only_server() -> str | None:
-    """The address that all handlers send to; None if there are several, or no handlers."""
-    urls = {handler._url for handler in _alive()}
+    """The address that all handlers send to, those that are not closed if there are any; None if there are several."""
+    handlers = _alive()
+    urls = {handler._url for handler in handlers if not handler._is_closed} or {handler._url for handler in handlers}
     return urls.pop() if len(urls) == 1 else None
 
 
@@ -257,16 +350,13 @@ class RemoteJobLogHandler(logging.Handler):
         self._known: dict[str, dict[tuple[str, str], tuple[_Grant, bool]]] = {}
         super().__init__(level)
         self._directory = _usable(spool) if spool is not None else None
+        self._is_closed = False
         self._begin()
         if isinstance(token, str):
             self.use(token)
-        if self._spool is not None:
-            self._recover(self._spool)
+        self._recover()
         _handlers.add(self)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_weakly(weakref.WeakMethod(self._begin_in_child)))
-        # Before logging's own exit function, which may have gone when a thread still waits.
-        atexit.register(_weakly(weakref.WeakMethod(self.close)))
+        _end_with_multiprocessing()
 
     def _begin(self) -> None:
         self._origin = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -275,15 +365,16 @@ class RemoteJobLogHandler(logging.Handler):
         self._dropped = _Tally()
         self._lanes: dict[_Key, _Lane] = {}
         self._left: dict[_Lane, None] = {}
-        self._spool = None if self._directory is None else _Spool(self._directory, self._origin)
+        self._spool = None if self._directory is None else _Spool(self._directory, self._origin, self._dropped)
         self._signals: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
         self._awake = False
-        self._is_closed = False
         self._thread: threading.Thread | None = None
         # Taking the one item is the right to start the thread: atomic without a lock.
         self._may_start = iter((True,))
         # One round at a time: the thread's, or that of a caller of `flush` where there is no thread.
         self._round_lock = threading.Lock()
+        self._until = math.inf
+        self._look_at = 0.0
 
     def _begin_in_child(self) -> None:
         lanes, spool = self._all(), self._spool
@@ -297,6 +388,7 @@ class RemoteJobLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the line of a record that is about a job."""
+        lane: _Lane | None = None
         try:
             scope = _scope_of(record)
             if scope is None or not scope.job_id:
@@ -310,15 +402,22 @@ class RemoteJobLogHandler(logging.Handler):
             if grant is not None and not namespace and not _knows_namespaces():
                 namespace = grant.namespace
             own = grant if grant and (grant.namespace, grant.job_id) == (namespace, scope.job_id) else None
-            line = self._line(record, scope.fields)
-            if own is not None and own.audience == "staff":
-                line["audience"] = "staff"  # whichever token of the job it will be sent with
             lane = self._lane((namespace, scope.job_id, grant is None))
+            try:
+                line = self._line(record, scope.fields)
+            except Exception:
+                text = "<this line's message could not be formatted>"
+                line = self._plain_line(time.time(), record.levelno, record.name, text)
+                line["fields"] = {"format_error": True}
+            if (own is not None and own.audience == "staff") or _is_for_staff(record, scope.fields):
+                line["audience"] = "staff"  # whichever token of the job it will be sent with
             if own is not None and own.token not in lane.seen:
                 lane.offer(own)
             self._put(lane, line)
         except Exception as error:
             self._dropped.add()
+            if lane is not None:
+                lane.dropped.add()
             _say(("emit", type(error)), f"a line was not kept: {error!r}")
 
     def _is_ours(self, grant: _Grant) -> bool:
@@ -335,29 +434,25 @@ class RemoteJobLogHandler(logging.Handler):
         return grant.url == self._url
 
     def _line(self, record: logging.LogRecord, fields: Mapping[str, Any]) -> dict[str, Any]:
-        exception = None
-        if record.exc_info and record.exc_info[0] is not None:
-            exception = "".join(traceback.format_exception(*record.exc_info))[-_MAX_TEXT:]
+        path, number = _plain(record.pathname, 0), _plain(record.lineno, 0)
         fields = {**fields, **{key: value for key, value in record.__dict__.items() if key not in _BARE}}
-        said, audience = getattr(record, "job_log", None), fields.pop("job_log", "all")
+        fields.pop("job_log", None)
         try:
-            message = record.getMessage()[:_MAX_TEXT]
+            message = _cut(record.getMessage(), _MAX_MESSAGE)
         except Exception:
-            message = f"{_plain(record.msg, 0)} {_plain(record.args, 0) or ''}".rstrip()[:_MAX_TEXT]
+            message = _cut(f"{_plain(record.msg, 0)} {_plain(record.args, 0) or ''}".rstrip(), _MAX_MESSAGE)
             fields["format_error"] = True
             _say(
-                ("format", record.pathname, record.lineno),
-                f"the message of {record.name} at {record.pathname}:{record.lineno} could not be formatted; its parts "
-                "are kept",
+                ("format", path, number),
+                f"the message of {record.name} at {path}:{number} could not be formatted; its parts are kept",
             )
         line = self._plain_line(record.created, record.levelno, record.name, message)
-        line["path"], line["line"] = record.pathname, record.lineno
+        line["path"], line["line"] = path, number
+        exception = _exception_of(record)
         if exception:
             line["exception"] = exception
         if fields:
             line["fields"] = _plain(fields, 0)
-        if (said if isinstance(said, str) else audience) != "all":
-            line["audience"] = "staff"  # a misspelled one, too: rather too few readers
         return line
 
     def _plain_line(self, created: float, level: int, logger: str, message: str) -> dict[str, Any]:
@@ -377,6 +472,8 @@ class RemoteJobLogHandler(logging.Handler):
         if lane.is_retired:
             self._left[lane] = None  # the sending thread gave it up meanwhile
         self._wake()
+        if _Exit.is_past and threading.current_thread() is threading.main_thread():
+            _at_exit()  # an exit function that was registered before this file's: there may be no thread any more
 
     def _lane(self, key: _Key) -> _Lane:
         lane = self._lanes.get(key)
@@ -399,15 +496,18 @@ class RemoteJobLogHandler(logging.Handler):
             return
         self._awake = True
         self._signals.put(None)
-        if self._thread is None and not self._is_closed and next(self._may_start, False):
-            thread = threading.Thread(target=self._run, name="joblog-remote", daemon=True)
+        if self._thread is None and next(self._may_start, False):
+            self._thread = threading.Thread(target=self._run, name="joblog-remote", daemon=True)
             try:
-                thread.start()
-                self._thread = thread
+                self._thread.start()
             except RuntimeError:
-                # There are too many threads, and the next line tries again; or the interpreter ends, and close() sends.
-                self._may_start = iter((True,))
-                self._awake = False
+                # There are too many threads, and the next line tries again; or the interpreter ends: see _at_exit.
+                self._let_start()
+
+    def _let_start(self) -> None:
+        self._thread = None
+        self._may_start = iter((True,))
+        self._awake = False
 
     # --- for the application --------------------------------------------------------------------------------------
 
@@ -422,7 +522,8 @@ class RemoteJobLogHandler(logging.Handler):
         two namespaces: then nobody can tell whose they are, and they stay.
         """
         grant = _Grant(token, self._url)
-        self._take(grant, is_given=True)
+        for handler in (self, *self._closed_ones()):
+            handler._take(grant, is_given=True)
         return grant.job_id
 
     def _take(self, grant: _Grant, is_given: bool = False) -> None:
@@ -437,7 +538,8 @@ class RemoteJobLogHandler(logging.Handler):
         for lane in self._all():
             if lane.fits(grant, is_given, is_only):
                 lane.use(grant)
-        self._wake()
+        if self._waits():
+            self._wake()
 
     def stats(self) -> dict[str, int]:
         """Lines that were `sent` (stored by the server), `dropped`, `refused` by it, and how many are `waiting`."""
@@ -448,38 +550,79 @@ class RemoteJobLogHandler(logging.Handler):
             "waiting": sum(lane.waiting() for lane in self._all()),
         }
 
-    def flush(self, timeout: float = _EXIT_TIMEOUT) -> bool:  # type: ignore[override]
-        """Wait until all lines are stored by the server; False if that did not happen in `timeout` seconds."""
+    def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]
+        """Wait until all lines are stored by the server; False if that did not happen in `timeout` seconds.
+
+        Lines of closed handlers for this server count, too. Without `timeout`, as logging calls it, it waits for
+        nothing: the sending thread is told to try at once.
+        """
+        if timeout is None:
+            if self._waits():
+                self._hurry(threading.Event())
+            return not self._waits()
+        until = time.monotonic() + timeout
+        handlers = [self, *self._closed_ones()]
+        for handler in handlers:
+            handler.flush()  # all at once
+        return all(handler._is_done(until) for handler in handlers)
+
+    def _closed_ones(self) -> list[RemoteJobLogHandler]:
+        """Others that were closed and send to the same server: nobody else has a hold of them any more."""
+        return [one for one in _alive() if one is not self and one._is_closed and one._url == self._url]
+
+    def _hurry(self, done: threading.Event) -> None:
+        self._signals.put(done)
+        self._wake()  # if the thread has just ended
+
+    def _is_done(self, until: float) -> bool:
+        """Wait for that until a time."""
+        self._recover()
         if not self._waits():
             return True
-        if self._is_closed or self._thread is threading.current_thread():
+        if self._thread is threading.current_thread():
             return False
-        if self._thread is None or not self._thread.is_alive():
-            until = time.monotonic() + timeout
-            if self._round_lock.acquire(timeout=timeout):
-                try:
-                    self._round(until)
-                finally:
-                    self._round_lock.release()
-            return not self._waits()
-        done = threading.Event()
-        self._signals.put(done)
-        return done.wait(timeout)
+        left = max(0.0, until - time.monotonic())
+        if self._thread is not None and self._thread.is_alive():
+            done = threading.Event()
+            self._hurry(done)
+            return done.wait(left)
+        if left and self._round_lock.acquire(timeout=left):
+            try:
+                self._until = until
+                self._round(until)
+            finally:
+                self._until = math.inf
+                self._round_lock.release()
+        return not self._waits()
 
     def close(self) -> None:
-        """Send what waits, for three seconds at most. What is left stays in the spool."""
+        """Leave what waits to the sending thread, which ends after that. What is logged even now is sent, too."""
         if not self._is_closed:
-            self.flush()
             self._is_closed = True
-            if self._thread is not None and self._thread is not threading.current_thread():
-                self._signals.put(None)
-                self._thread.join(self._timeout + 1)
-            for lane in self._all():
-                lane.close()
-            if self._spool is not None:
-                self._spool.let_go()
-            _handlers.discard(self)
+            if self._thread is None and not self._waits():
+                self._let_go()
+            else:
+                self._awake = False
+                self._wake()
         super().close()
+
+    def _finish(self, until: float) -> None:
+        """The last thing that happens, unless an exit function logs after this."""
+        if not self._is_done(until):
+            waiting = self.stats()["waiting"]
+            kept = "are lost" if self._spool is None else "stay in the spool, for the next process"
+            _say(
+                ("exit", id(self), _Exit.is_past),
+                f"the process ends with {waiting} lines that {self._url} could not be sent; they {kept}",
+            )
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Remove files without lines that wait. There are new ones if need be."""
+        for lane in self._all():
+            lane.drop_empty()
+        if self._spool is not None:
+            self._spool.let_go()
 
     # --- on the sending thread ------------------------------------------------------------------------------------
 
@@ -491,13 +634,12 @@ class RemoteJobLogHandler(logging.Handler):
 
     def _run(self) -> None:
         waiting: list[threading.Event] = []
-        while not self._is_closed:
+        while True:
             try:
                 self._wait(waiting)
-                if self._is_closed:
-                    return
                 self._awake = False
                 with self._round_lock:
+                    self._look()
                     self._round(0.0, hurry=bool(waiting))
                 if not self._waits():
                     for done in waiting:
@@ -505,6 +647,12 @@ class RemoteJobLogHandler(logging.Handler):
                     waiting.clear()
                 if len(waiting) > 100:
                     del waiting[:-100]
+                if self._is_closed and not self._waits():
+                    self._let_go()
+                    self._let_start()
+                    if self._waits() or not self._signals.empty():  # one came in between
+                        self._wake()
+                    return
             except Exception as error:
                 _say(("thread", repr(error)), f"the sending thread met {error!r} and goes on")
                 time.sleep(1)
@@ -515,14 +663,17 @@ class RemoteJobLogHandler(logging.Handler):
         timeout = max(0.05 if waiting else 0.2, min(pauses)) if pauses else None
         if waiting and timeout is not None:
             timeout = min(timeout, 0.2)
+        is_idle = timeout is None
+        if is_idle and self._spool is not None:
+            timeout = _LOOK
         with contextlib.suppress(queue.Empty):
             while True:
                 signal = self._signals.get(timeout=timeout)
                 if signal is not None:
                     waiting.append(signal)
-                elif timeout is None:
+                elif is_idle:
                     time.sleep(0.05)  # lines come in bursts
-                timeout = 0.0
+                is_idle, timeout = False, 0.0
 
     def _round(self, until: float, hurry: bool = False) -> None:
         """Send what may be sent now; with `until` (a time) try for that long."""
@@ -530,13 +681,30 @@ class RemoteJobLogHandler(logging.Handler):
             for lane in self._all():
                 if hurry and not lane.is_stuck():
                     lane.retry_at = min(lane.retry_at, time.monotonic() + 0.1)
-                while lane.waiting() and lane.retry_at <= time.monotonic() and not self._is_closed:
-                    if not self._send_some(lane):
-                        break
+                self._serve(lane)
             self._tidy()
             if time.monotonic() >= until or not self._waits():
                 return
             time.sleep(0.1)
+
+    def _serve(self, lane: _Lane) -> None:
+        """Send what may be sent of a lane, but not for ever: a job that logs all the time is not the only one."""
+        for _ in range(_BATCHES):
+            if not lane.waiting() or not lane.retry_at <= time.monotonic() < self._until:
+                return
+            try:
+                if not self._send_some(lane):
+                    return
+            except Exception as error:
+                self._pause(lane)
+                _say(("lane", lane.job_id, repr(error)), f"lines of job {lane.job_id!r} wait after {error!r}")
+
+    @staticmethod
+    def _pause(lane: _Lane, at_least: float = 0.0) -> None:
+        """Leave a lane alone for a while, the longer the more often nothing came of it."""
+        pause = min(_FIRST_PAUSE * 2.0**lane.failures, _LAST_PAUSE)
+        lane.failures = min(lane.failures + 1, 10)
+        lane.retry_at = time.monotonic() + max(pause, at_least)
 
     def _tidy(self) -> None:
         """Let go of lanes that were sent but for a few, and of files that nobody writes: jobs come and go for weeks."""
@@ -569,19 +737,18 @@ class RemoteJobLogHandler(logging.Handler):
                 return False
         lines = lane.peek(min(self._batch, lane.at_most))
         if not lines:
+            self._tell(lane)
             return False
         sizes = itertools.accumulate(map(len, lines))
         lines = lines[: max(1, sum(size <= _LARGEST for size in sizes))]
         status, answer, retry_after = self._post(token, lines)
         if status == 200:
-            self._counts["sent"] += int(answer.get("stored", 0)) + int(answer.get("known", 0))
-            self._counts["refused"] += int(answer.get("refused", 0))
+            self._counts["sent"] += answer["stored"] + answer["known"]
+            self._counts["refused"] += answer["refused"]
             lane.done(len(lines))
             lane.failures = 0
             lane.at_most = self._batch
-            count = lane.dropped.value() - lane.told
-            if count and lane.put(_encoded(self._notice(count))):  # else there is no room for it yet
-                lane.told += count
+            self._tell(lane)
             return True
         reason = str(answer.get("error") or status)
         if status in (400, 413) and len(lines) > 1:
@@ -599,10 +766,8 @@ class RemoteJobLogHandler(logging.Handler):
                 f"the token for job {lane.job_id!r} is {reason}: its lines wait for another. Hand one to use()",
             )
             return True  # to ask for a new one at once
-        pause = min(_FIRST_PAUSE * 2.0**lane.failures, _LAST_PAUSE)
-        lane.failures = min(lane.failures + 1, 10)
-        lane.retry_at = time.monotonic() + max(pause, min(retry_after, 60.0))
-        _say(("send", reason), f"{self._url} does not take lines ({reason}): they wait and are sent again")
+        self._pause(lane, min(retry_after, 60.0))
+        _say(("send", self._url, reason), f"{self._url} does not take lines ({reason}): they wait and are sent again")
         return False
 
     def _renew(self, lane: _Lane) -> None:
@@ -629,28 +794,47 @@ class RemoteJobLogHandler(logging.Handler):
             method="POST",
         )
         try:
-            with self._opener.open(request, timeout=self._timeout) as response:
-                return response.status, _answer(response), 0.0
+            timeout = max(0.05, min(self._timeout, self._until - time.monotonic()))
+            with self._opener.open(request, timeout=timeout) as response:
+                answer = _answer(response)
+                if response.status == 200 and _is_receipt(answer, len(lines)):
+                    return 200, answer, 0.0
+                return 0, {"error": _described(response)}, 0.0
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, _answer(error), _seconds(error.headers.get("Retry-After"))
+                answer = _answer(error)
+                # 413 may be anybody's: what is too large for a proxy never gets through. The others are the receiver's.
+                if error.code in (400, 401) and not answer.get("error"):
+                    return 0, {"error": _described(error)}, 0.0
+                return error.code, answer, _seconds(error.headers.get("Retry-After"))
         except Exception as error:
             return 0, {"error": repr(error)}, 0.0
 
-    def _notice(self, count: int) -> dict[str, Any]:
-        text = f"{count} lines were dropped on the worker: they could not be sent and there was no more room"
-        return {
-            **self._plain_line(time.time(), logging.WARNING, "joblog_router.remote", text),
-            "fields": {"dropped": count},
-        }
+    def _tell(self, lane: _Lane) -> None:
+        """A line in the job's log of how many were dropped, if any were of which it does not tell yet."""
+        count = lane.dropped.value() - lane.told
+        if count:
+            text = f"{count} lines were dropped on the worker: they found no room there, or could not be made text"
+            line = self._plain_line(time.time(), logging.WARNING, "joblog_router.remote", text)
+            if lane.put(_encoded({**line, "fields": {"dropped": count}})):  # else there is no room for it yet
+                lane.told += count
 
-    def _recover(self, spool: _Spool) -> None:
+    def _look(self) -> None:
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK
+            self._recover()
+
+    def _recover(self) -> None:
         """Take over what processes left that are no more."""
-        for lane in spool.left_behind(self._url):
-            lane.is_retired = True
-            self._left[lane] = None
-        if self._left:
-            self._wake()
+        if self._spool is None or self._is_closed:
+            return
+        try:
+            for lane in self._spool.left_behind(self._url):
+                lane.is_retired = True
+                self._left[lane] = None
+                self._wake()
+        except OSError as error:
+            _say(("recover", error.errno), f"the spool {self._spool.directory} cannot be looked through: {error}")
 
 
 # --- what waits -----------------------------------------------------------------------------------------------------
@@ -784,9 +968,6 @@ class _Lane:
     def drop_empty(self) -> None:
         """Remove a file without lines that wait."""
 
-    def close(self) -> None:
-        """Let go of files."""
-
     def abandon(self) -> None:
         """In the child of a fork: what is open belongs to the parent."""
 
@@ -794,9 +975,10 @@ class _Lane:
 class _Spool:
     """What a process has in the spool's directory: a file that is locked while it lives, and not too many open ones."""
 
-    def __init__(self, directory: str, origin: str) -> None:
+    def __init__(self, directory: str, origin: str, dropped: _Tally) -> None:
         self.directory = directory
         self.origin = origin
+        self.dropped = dropped
         # Taking an item is the right to keep a file open: atomic without a lock.
         self.slots = deque(range(_OPEN))
         # Of files: a lane that was given up and the one after it have one name.
@@ -805,20 +987,21 @@ class _Spool:
         self._fd: int | None = None
         self._lock = threading.RLock()
 
-    def hold(self) -> None:
-        """Be seen to live, before there is a file. Raises OSError."""
-        if self._fd is None:
-            with self._lock:
-                if self._fd is None:
-                    # Locked before it has its name: whoever sees it unlocked may take it for a dead one's.
-                    unnamed = f"{self._path}.new"
-                    fd = self._locked(unnamed)
-                    try:
-                        os.rename(unnamed, self._path)
-                    except OSError:
-                        os.close(fd)
-                        raise
-                    self._fd = fd
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be seen to live, before there is a file, which is made inside. Raises OSError."""
+        with self._lock:
+            if self._fd is None:
+                # Locked before it has its name: whoever sees it unlocked may take it for a dead one's.
+                unnamed = f"{self._path}.new"
+                fd = self._locked(unnamed)
+                try:
+                    os.rename(unnamed, self._path)
+                except OSError:
+                    os.close(fd)
+                    raise
+                self._fd = fd
+            yield
 
     def take(self) -> None:
         """Be the one who looks after the files of a process that is gone. Raises OSError: it lives, or another does."""
@@ -835,12 +1018,10 @@ class _Spool:
         return fd
 
     def let_go(self) -> None:
-        """Leave the files that are left, if any, to the next process."""
-        with self._lock:
-            if self._fd is not None:
-                with contextlib.suppress(OSError):
-                    if not any(name.startswith(f"{self.origin}.") for name in self._names()):
-                        os.unlink(self._path)
+        """Be seen no more, where there are no files."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._fd is not None and not any(name.startswith(f"{self.origin}.") for name in self._names()):
+                os.unlink(self._path)
                 self.abandon()
 
     def abandon(self) -> None:
@@ -852,30 +1033,31 @@ class _Spool:
 
     def left_behind(self, url: str) -> Iterator[_FileLane]:
         """The lanes of files whose process is gone, which are this one's from now on."""
-        number = itertools.count(1).__next__
         files: dict[str, list[str]] = {}
         for name in sorted(self._names()):
             files.setdefault(name.rsplit(".", 3)[0], []).append(name)
         for origin, names in files.items():
-            gone = _Spool(self.directory, origin)
+            gone = _Spool(self.directory, origin, self.dropped)
             try:
                 gone.take()
             except OSError:
                 continue  # it lives
             for name in names:
                 with contextlib.suppress(Exception):
-                    lane = _FileLane.left_behind(name, self, url, number())
+                    lane = _FileLane.left_behind(name, self, url)
                     if lane is not None:
                         yield lane
             gone.let_go()
+            gone.abandon()
         with contextlib.suppress(OSError):
             for name in os.listdir(self.directory):
                 if name.endswith(".lock") and name != os.path.basename(self._path):
                     # Of a process that was killed when it had no lines.
-                    gone = _Spool(self.directory, name.removesuffix(".lock"))
+                    gone = _Spool(self.directory, name.removesuffix(".lock"), self.dropped)
                     with contextlib.suppress(OSError):
                         gone.take()
                         gone.let_go()
+                        gone.abandon()
 
     def _names(self) -> list[str]:
         return [name for name in os.listdir(self.directory) if name.endswith(".joblog")]
@@ -917,6 +1099,9 @@ class _Segment:
 
     def read(self, size: int) -> bytes:
         """What stands behind what is done. Raises OSError."""
+        fd = self._fd
+        if fd is not None:
+            return os.pread(fd, size, self.offset)
         fd = _opened(self.path)
         try:
             return os.pread(fd, size, self.offset)
@@ -953,10 +1138,14 @@ class _FileLane(_Lane):
         self._lengths: list[int] = []
 
     @classmethod
-    def left_behind(cls, name: str, spool: _Spool, url: str, number: int) -> _FileLane | None:
+    def left_behind(cls, name: str, spool: _Spool, url: str) -> _FileLane | None:
         """The lane of a dead process's file; None where there are no lines, or they are for another server."""
         path = os.path.join(spool.directory, name)
-        spool.hold()
+        with spool.hold():
+            return cls._taken_over(path, spool, url)
+
+    @classmethod
+    def _taken_over(cls, path: str, spool: _Spool, url: str) -> _FileLane | None:
         fd = _opened(path)
         try:
             if os.fstat(fd).st_uid != os.getuid():
@@ -982,7 +1171,7 @@ class _FileLane(_Lane):
             for token in [token for head in heads for token in head["tokens"]]:
                 super(_FileLane, lane).use(_Grant(token, url))
             # Under this process's name, which is locked. If two should try, one finds the file gone.
-            segment = _Segment(f"{lane._base}-{number}.1.joblog", spool)
+            segment = _Segment(f"{lane._base}.{spool.number()}.joblog", spool)
             os.rename(path, segment.path)
             os.ftruncate(fd, end)
         finally:
@@ -1007,24 +1196,45 @@ class _FileLane(_Lane):
             if sum(segment.written for segment in self._segments) + len(line) > self._max_bytes:
                 return False
             try:
-                if not self._segments or self._segments[-1].written > _SEGMENT:
-                    self._segments.append(self._new_segment())
-                segment = self._segments[-1]
-                segment.append(line)
+                segment = self._last_segment()
+                try:
+                    segment.append(line)
+                except FileNotFoundError:
+                    self._lose(segment)
+                    segment = self._last_segment()
+                    segment.append(line)
             except OSError as error:
                 _say(("spool", error.errno), f"the spool {self._base}* cannot be written: {error}. Lines are dropped")
                 return False
             segment.lines += 1
             return True
 
-    def _new_segment(self) -> _Segment:
-        self._spool.hold()
-        segment = _Segment(f"{self._base}.{self._spool.number()}.joblog", self._spool)
-        try:
-            segment.append(self._head(), os.O_CREAT | os.O_EXCL)
-        except OSError:
+    def _last_segment(self) -> _Segment:
+        if not self._segments or self._segments[-1].written > _SEGMENT:
+            self._segments.append(self._new_segment())
+        return self._segments[-1]
+
+    def _lose(self, segment: _Segment) -> None:
+        """Give up a file that somebody removed or cut."""
+        with self._lock:
+            self._segments.remove(segment)
             segment.unlink()
-            raise
+        for _ in range(segment.lines):
+            self.dropped.add()
+            self._spool.dropped.add()
+        _say(
+            ("gone", segment.path),
+            f"the spool file {segment.path} was removed or cut: {segment.lines} lines of job {self.job_id!r} are lost",
+        )
+
+    def _new_segment(self) -> _Segment:
+        segment = _Segment(f"{self._base}.{self._spool.number()}.joblog", self._spool)
+        with self._spool.hold():
+            try:
+                segment.append(self._head(), os.O_CREAT | os.O_EXCL)
+            except OSError:
+                segment.unlink()
+                raise
         return segment
 
     def _head(self) -> bytes:
@@ -1041,13 +1251,25 @@ class _FileLane(_Lane):
         return sum(segment.lines for segment in list(self._segments))
 
     def peek(self, count: int) -> list[bytes]:
-        self._lengths = []
-        if not self._segments:
-            return []
-        segment = self._segments[0]
+        while self._segments:
+            segment = self._segments[0]
+            if segment.lines:
+                with contextlib.suppress(FileNotFoundError):
+                    found = self._first_lines(segment, count)
+                    if found:
+                        return found
+                self._lose(segment)
+            elif len(self._segments) > 1:
+                self.drop_empty()
+            else:
+                break
+        return []
+
+    def _first_lines(self, segment: _Segment, count: int) -> list[bytes]:
         left = segment.written - segment.offset
         size = _READ
         while True:
+            self._lengths = []
             found = self._lines_in(segment.read(min(size, left)), count)
             if found or size >= left:
                 return found
@@ -1089,15 +1311,6 @@ class _FileLane(_Lane):
             while self._segments and not self._segments[0].lines:
                 self._segments.popleft().unlink()
 
-    def close(self) -> None:
-        with self._lock:
-            while self._segments:
-                segment = self._segments.popleft()
-                if segment.lines:
-                    segment.close()
-                else:
-                    segment.unlink()
-
     def abandon(self) -> None:
         for segment in self._segments:
             segment.close()
@@ -1121,9 +1334,22 @@ def _encoded(line: Mapping[str, Any]) -> bytes:
 def _answer(response: Any) -> dict[str, Any]:
     try:
         answer = json.loads(response.read(_LONGEST_ANSWER))
-    except (ValueError, OSError):
+    except Exception:  # no JSON, too deep, broken off
         return {}
     return answer if isinstance(answer, dict) else {}
+
+
+def _is_receipt(answer: Mapping[str, Any], count: int) -> bool:
+    """Whether it is the receiver that has dealt with so many lines; a page of a proxy says 200, too."""
+    counts = [answer.get(name) for name in ("stored", "known", "refused")]
+    # An older server does not say how many it has taken.
+    return all(type(number) is int and number >= 0 for number in counts) and answer.get("taken", count) == count
+
+
+def _described(response: Any) -> str:
+    """Who answered that is not the receiver."""
+    kind = response.headers.get("Content-Type")
+    return f"answered {response.status} {kind}, as the receiver never does: is something in front of it?"
 
 
 def _seconds(text: str | None) -> float:
@@ -1132,17 +1358,55 @@ def _seconds(text: str | None) -> float:
 
 def _plain(value: Any, depth: int) -> Any:
     """`value` as JSON takes it. Of other objects the type alone: their repr may query a database or show a secret."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, str):
-        return value[:_MAX_TEXT]
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else str(value)
-    if depth < 4 and isinstance(value, Mapping):
-        return {str(key): _plain(item, depth + 1) for key, item in list(value.items())[:100]}
-    if depth < 4 and isinstance(value, (list, tuple)):
-        return [_plain(item, depth + 1) for item in value[:100]]
-    return f"<{type(value).__qualname__}>"
+    # By type, never by isinstance: that asks a proxy for its class, which may load what it stands for.
+    kind = type(value)
+    try:
+        if value is None or kind is bool:
+            return value
+        if issubclass(kind, str):
+            return str.__str__(value)[:_MAX_TEXT]
+        if issubclass(kind, int):
+            number = int.__int__(value)
+            return number if abs(number) < _MAX_NUMBER else "<huge int>"
+        if issubclass(kind, float):
+            size = float.__float__(value)
+            return size if abs(size) < float("inf") else str(size)
+        if depth < _MAX_DEPTH and issubclass(kind, Mapping):
+            items = itertools.islice(value.items(), _MAX_ITEMS)
+            return {str(_plain(key, _MAX_DEPTH)): _plain(item, depth + 1) for key, item in items}
+        if depth < _MAX_DEPTH and issubclass(kind, (list, tuple)):
+            return [_plain(item, depth + 1) for item in itertools.islice(value, _MAX_ITEMS)]
+    except Exception:
+        return f"<{kind.__qualname__}>"  # what a class makes of being a list or a mapping
+    return f"<{kind.__qualname__}>"
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning of a text, with the note by which the server knows that it was cut."""
+    text = str.__str__(text)
+    return text if len(text) <= most else f"{text[:most]}… [{len(text) - most} more characters]"
+
+
+def _exception_of(record: logging.LogRecord) -> str:
+    """The traceback and the stack of a record; of one that is too long the end, where it says what went wrong."""
+    info, text = record.exc_info, ""
+    if isinstance(info, tuple) and len(info) == 3 and isinstance(info[1], BaseException):
+        try:
+            text = "".join(traceback.format_exception(*info))
+        except Exception:
+            text = f"{type(info[1]).__name__} (its traceback could not be read)\n"
+    elif record.exc_text:
+        text = f"{record.exc_text}\n"
+    if record.stack_info:
+        text += _cut(str(record.stack_info), _MAX_STACK)
+    gone = len(text) - _MAX_MESSAGE
+    return text if gone <= 0 else f"… [{gone} more characters]\n{text[gone:]}"
+
+
+def _is_for_staff(record: logging.LogRecord, fields: Mapping[str, Any]) -> bool:
+    """What the call says, or else its scope. A misspelled mark, too: rather too few readers."""
+    said = getattr(record, "job_log", None)
+    return bool((said if isinstance(said, str) else fields.get("job_log", "all")) != "all")
 
 
 def _host() -> str:
@@ -1163,17 +1427,6 @@ def _usable(directory: str | os.PathLike[str]) -> str | None:
         _say(("spool", path), f"the spool {path} is not used ({error}): lines wait in memory and end with the process")
         return None
     return path
-
-
-def _weakly(method: weakref.WeakMethod[Callable[[], None]]) -> Callable[[], None]:
-    """A function that calls the method of an object that is still there, and does not keep it."""
-
-    def call() -> None:
-        bound = method()
-        if bound is not None:
-            bound()
-
-    return call
 
 
 _said: set[Any] = set()

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from joblog_router import JobLogHandler, SinkUnavailableError, flush, job_context, stats
+from joblog_router._pipeline import delivery, spool_recovery, status_file
 from joblog_router._pipeline import spool as spool_module
-from joblog_router._pipeline import spool_recovery, status_file, writer
 from joblog_router._pipeline.origins import new_origin
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.scopes import JobScope
@@ -183,7 +183,7 @@ def test_a_run_that_a_killed_recovery_goes_on_counting_has_the_exact_sum(tmp_pat
 
 def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
     """Those that the dead process counted in a sum are recovered as well."""
-    code = FOLDING + "router._writer._write_some = lambda channel: (router._writer._make_entries(channel), False)[1]\n"
+    code = FOLDING + "router._writer._write_some = lambda delivery: (delivery.make_entries(), False)[1]\n"
     code += LINES + "flush(0.3)\n" + KILLED
     assert run_python(SETUP + code, str(tmp_path)).returncode == -9
     assert "30 job log lines of a process that ended before storing them were recovered" in recover(tmp_path)
@@ -1124,13 +1124,13 @@ def test_a_spool_that_is_turned_off_keeps_the_lines_that_the_writer_has_in_hand(
     """They are in no buffer while they are converted, and not stored: the old segment stays until they are."""
     begun, go = threading.Event(), threading.Event()
 
-    def convert(*arguments: Any) -> Any:
+    def convert(*arguments: Any, **named: Any) -> Any:
         begun.set()
         assert go.wait(10)
-        return real(*arguments)
+        return real(*arguments, **named)
 
-    real = writer.convert
-    monkeypatch.setattr(writer, "convert", convert)
+    real = delivery.convert
+    monkeypatch.setattr(delivery, "convert", convert)
     channel = next(each for each in logging.getLogger().handlers if isinstance(each, JobLogHandler))._channel
     with job_context(1):
         log.info("in hand")

@@ -15,12 +15,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from joblog_router import JobLogHandler, SinkUnavailableError, flush, job_context, stats
 from joblog_router._pipeline import spool as spool_module
-from joblog_router._pipeline import spool_recovery, status_file
+from joblog_router._pipeline import spool_recovery, status_file, writer
 from joblog_router._pipeline.origins import new_origin
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.scopes import JobScope
@@ -28,7 +29,7 @@ from joblog_router._pipeline.spool import MAGIC, Spool
 from joblog_router._pipeline.spool_folder import default_directory
 from joblog_router._pipeline.status_file import StatusFile
 from tests import spool_trials
-from tests.helpers import run_python, run_script
+from tests.helpers import run_python, run_script, until
 from tests.postgres import PORT, USER, PostgresServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the spool needs fcntl")
@@ -868,13 +869,13 @@ def test_segments_for_other_sinks_do_not_hide_those_behind_them(tmp_path: Path) 
     assert [path.name for path in segments(tmp_path)] == ["aaa.spool", "zzz.spool"]
 
 
-@pytest.mark.parametrize("left", [1, 0.5, -1])
-def test_a_segment_that_was_cut_is_kept_and_reported(tmp_path: Path, left: float) -> None:
-    """By a byte, by half, down to its header: none of its lines is taken for whole."""
+@pytest.mark.parametrize("is_only_header", [False, True])
+def test_a_segment_that_was_cut_is_kept_and_reported(tmp_path: Path, is_only_header: bool) -> None:
+    """By a byte, or down to its header: none of its lines is taken for whole."""
     segment = killed_with_lines(tmp_path)
     as_jsonl(segment, tmp_path)
     size = segment.stat().st_size
-    os.truncate(segment, size - 1 if left == 1 else int(size * left) if left > 0 else spool_module.HEADER)
+    os.truncate(segment, spool_module.HEADER if is_only_header else size - 1)
     before = segment.read_bytes()
     err = recover(tmp_path)
     assert f"{str(segment)!r} is too short for a spool segment; it is kept" in err
@@ -1115,6 +1116,36 @@ print(made[0], flush(10), stats()["stored"])
     assert (flushed, made) == ("True", counted), result.stderr
     assert len(stored(tmp_path)) == int(made)
     assert segments(tmp_path) == []
+
+
+def test_a_spool_that_is_turned_off_keeps_the_lines_that_the_writer_has_in_hand(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in no buffer while they are converted, and not stored: the old segment stays until they are."""
+    begun, go = threading.Event(), threading.Event()
+
+    def convert(*arguments: Any) -> Any:
+        begun.set()
+        assert go.wait(10)
+        return real(*arguments)
+
+    real = writer.convert
+    monkeypatch.setattr(writer, "convert", convert)
+    channel = next(each for each in logging.getLogger().handlers if isinstance(each, JobLogHandler))._channel
+    with job_context(1):
+        log.info("in hand")
+    try:
+        assert begun.wait(10)
+        assert channel.use_spool(None)
+    finally:
+        go.set()
+    assert not flush(0.2)
+    (segment,) = segments(tmp_path)
+    assert b"in hand" in segment.read_bytes()
+    gate.is_open = True
+    assert flush(10)
+    assert gate.messages == ["in hand"]
+    until(lambda: not segments(tmp_path))
 
 
 def test_without_fcntl_there_is_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,12 +73,12 @@ class ChannelDelivery(Delivery):
             pass
         if not held:
             return held
-        held.sort(key=_seq)
+        self._held = held = sorted(held, key=_seq)  # not in place: a list is empty while it is sorted
         if held[-1][2] - self._expected + 1 != len(held):
             return self._take_before_gap(held)
+        self._expected = held[-1][2] + 1  # first: `use_spool` asks on other threads what is in hand
         self._held = []
         self._held_since = 0.0
-        self._expected = held[-1][2] + 1
         return held
 
     def _take_before_gap(self, held: list[Item]) -> list[Item]:
@@ -91,8 +91,8 @@ class ChannelDelivery(Delivery):
         count = 0
         while count < len(held) and held[count][2] == self._expected + count:
             count += 1
-        taken, self._held = held[:count], held[count:]
         self._expected += count
+        taken, self._held = held[:count], held[count:]
         if count:
             self._held_since = now if self._held else 0.0
         return taken
@@ -167,7 +167,8 @@ class ChannelDelivery(Delivery):
     def use_spool(self, before: Spool | None, last: int, spool: Spool | None) -> None:
         """Lines after `last` are in `spool`; `before` keeps what waits until that is stored."""
         if before is not None:
-            self._old_spools.append((before, last))
+            # What the writer is converting is in no buffer, and not done.
+            self._old_spools.append((before, max(last, self._expected - 1)))
         self.folder.mark = None if spool is None else spool.mark
 
     def acknowledge(self) -> None:

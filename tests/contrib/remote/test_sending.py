@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from joblog_router.contrib.remote import send
 from joblog_router.contrib.remote.send import RemoteJobLogHandler
 from joblog_router.contrib.remote.tokens import issue_token
+from tests.contrib.remote.conftest import Worker
 from tests.helpers import until
 
 pytestmark = pytest.mark.timeout(60)
@@ -187,7 +189,7 @@ def test_what_happens_to_one_jobs_file_costs_its_own_lines(
         logger.info("kept")
     assert handler.flush(20)
     of_the_job = [line for job, line in front.taken if job == "1"]
-    notice = "2 lines were dropped on the worker: they could not be kept there until they were sent"
+    notice = "2 lines were dropped on the worker: they found no room there, or could not be made text"
     assert sorted(of_the_job) == [notice, "kept"]
     stats = handler.stats()
     assert (stats["sent"], stats["dropped"], stats["waiting"]) == (3, 2, 0)
@@ -211,3 +213,171 @@ def test_a_job_that_logs_all_the_time_does_not_hold_up_others(front: Front, logg
     with handler.job(issue_token(2)):
         logger.info("of another job")
     until(lambda: ("2", "of another job") in front.taken, 10)
+
+
+def silent(job: str, lines: list[str]) -> Answer:
+    """A server that takes the request and never answers."""
+    return None
+
+
+CONFIGURED = """
+import logging.config
+def configure(**more):
+    logging.config.dictConfig({
+        "version": 1, "disable_existing_loggers": False,
+        "handlers": {"jobs": {"class": "joblog_send.RemoteJobLogHandler", "url": sys.argv[1], **more}},
+        "root": {"level": "INFO", "handlers": ["jobs"]},
+    })
+"""
+
+
+def test_nothing_of_loggings_own_waits_for_a_server_that_never_answers(front: Front, worker: Worker) -> None:
+    """Not a new configuration, close() or logging.shutdown(): the thread goes on; the end waits its three seconds."""
+    front.answer = silent
+    begin = time.monotonic()
+    out = worker.run(
+        CONFIGURED
+        + """
+configure(timeout=30)
+with joblog_send.job(sys.argv[2]):
+    log.info("one")
+    begin = time.monotonic()
+    configure(timeout=30)
+    log.info("two")
+    log.handlers[0].flush()
+    log.handlers[0].close()
+    logging.shutdown()
+    log.info("three")
+    print("configured and closed", time.monotonic() - begin)
+""",
+        front.url,
+        issue_token(7),
+    )
+    assert float(out.split("configured and closed")[1].split()[0]) < 20, "each would wait for thirty seconds"
+    assert time.monotonic() - begin < 25, "three seconds, and the start of Python on a busy machine"
+    # Of the old handler, and of the new one, which was closed when the second of its lines was logged.
+    assert "the process ends with 1 lines" in out
+    assert "the process ends with 2 lines" in out
+
+
+def test_lines_that_wait_at_a_new_configuration_are_sent(front: Front, worker: Worker) -> None:
+    """With the server away, without a spool: the old handler's thread goes on, and flush() of the new one waits."""
+    front.answer = unavailable
+    process = worker.start(
+        CONFIGURED
+        + """
+configure()
+with joblog_send.job(sys.argv[2]):
+    log.info("before")
+configure()
+print("configured", flush=True)
+sys.stdin.readline()
+with joblog_send.job(sys.argv[2]):
+    log.info("after")
+assert log.handlers[0].flush(20)
+print([handler.stats() for handler in list(joblog_send._handlers)])
+""",
+        front.url,
+        issue_token(7),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "configured\n"
+    front.answer = stored
+    out, err = process.communicate("\n", timeout=40)
+    assert process.returncode == 0, err
+    assert sorted(front.taken) == [("7", "after"), ("7", "before")]
+    assert "'waiting': 1" not in out
+
+
+def test_lines_that_wait_for_a_token_get_it_from_the_next_handler(front: Front, logger: logging.Logger) -> None:
+    """Nobody has a hold of the old handler any more."""
+    old = RemoteJobLogHandler(front.url)
+    logger.addHandler(old)
+    with send.job_context("7"):
+        logger.info("waits")
+    old.close()
+    RemoteJobLogHandler(front.url).use(issue_token(7))
+    until(lambda: front.taken == [("7", "waits")])
+
+
+@pytest.mark.parametrize("is_spooled", [False, True], ids=["memory", "spool"])
+def test_children_of_multiprocessing_send_before_they_end(front: Front, worker: Worker, is_spooled: bool) -> None:
+    """Exit functions do not run there; also with a handler that is made in the child."""
+    worker.run(
+        """
+import multiprocessing
+def child(number):
+    if number == 0:
+        log.handlers[:] = [joblog_send.RemoteJobLogHandler(sys.argv[1], spool=spool)]
+    with joblog_send.job(sys.argv[2]):
+        log.error("line %d", number)
+spool = sys.argv[3] if len(sys.argv) > 3 else None
+log.addHandler(joblog_send.RemoteJobLogHandler(sys.argv[1], spool=spool))
+fork = multiprocessing.get_context("fork")
+children = [fork.Process(target=child, args=(number,)) for number in range(3)]
+[one.start() for one in children]
+[one.join() for one in children]
+assert [one.exitcode for one in children] == [0, 0, 0]
+""",
+        front.url,
+        issue_token(7),
+        *([str(worker.root / "spool")] if is_spooled else []),
+    )
+    assert sorted(front.taken) == [("7", f"line {number}") for number in range(3)]
+
+
+def test_what_a_dead_child_left_is_sent_by_its_parent(front: Front, worker: Worker) -> None:
+    """It ended by os._exit: flush() of whoever lives looks for its files; so does the sending thread now and then."""
+    worker.run(
+        """
+import os
+joblog_send._LOOK = 0.2
+handler = joblog_send.RemoteJobLogHandler(sys.argv[1], spool=sys.argv[3])
+log.addHandler(handler)
+def die(text):
+    if not os.fork():
+        with joblog_send.job(sys.argv[2]):
+            handler._wake = lambda: None  # the child has no time to send
+            log.error(text)
+        os._exit(0)
+    os.wait()
+for text in ("one", "two"):
+    die(text)
+    assert handler.flush(20)
+assert handler.stats()["sent"] == 2, handler.stats()
+die("three")
+until = time.monotonic() + 20
+while handler.stats()["sent"] < 3:
+    assert time.monotonic() < until, handler.stats()
+    time.sleep(0.02)  # the sender tells nobody what it has sent
+""",
+        front.url,
+        issue_token(7),
+        str(worker.root / "spool"),
+    )
+    assert [line for _, line in front.taken] == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("is_spooled", [False, True], ids=["memory", "spool"])
+def test_an_exit_function_that_was_registered_first_is_heard(front: Front, worker: Worker, is_spooled: bool) -> None:
+    """It runs after this file's own and logging's: its line is sent at once."""
+    out = worker.run(
+        """
+import atexit
+def last():
+    with joblog_send.job(sys.argv[2]):
+        log.error("goodbye")
+for function in (joblog_send._at_exit, logging.shutdown):
+    atexit.unregister(function)
+for function in (last, logging.shutdown, joblog_send._at_exit):
+    atexit.register(function)  # as if they had been registered in this order
+log.addHandler(joblog_send.RemoteJobLogHandler(sys.argv[1], spool=(sys.argv + [None])[3]))
+with joblog_send.job(sys.argv[2]):
+    log.error("work")
+""",
+        front.url,
+        issue_token(7),
+        *([str(worker.root / "spool")] if is_spooled else []),
+    )
+    assert front.taken == [("7", "work"), ("7", "goodbye")]
+    assert out == ""

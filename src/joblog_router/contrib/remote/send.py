@@ -22,6 +22,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
 import queue
 import secrets
@@ -200,6 +201,12 @@ _BARE = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
     *("message", "asctime", "taskName", "job_id", "job_log", "job_log_id", "_joblog"),
 }
 _MAX_TEXT = 100_000
+# Somewhat more than the 100,000 characters that the server keeps: it searches them for secrets before it cuts.
+_MAX_MESSAGE = 104_000
+_MAX_STACK = 10_000
+_MAX_NUMBER = 10**300
+_MAX_DEPTH = 4
+_MAX_ITEMS = 100
 _SEGMENT = 1_000_000
 _READ = 256_000
 _LONGEST_ANSWER = 65_536
@@ -214,7 +221,54 @@ _MOST_KNOWN = 10_000
 _OPEN = 32
 _IDLE = 32
 
+# How often a live sender looks for what dead ones left.
+_LOOK = 30.0
+
 _handlers: weakref.WeakSet[RemoteJobLogHandler] = weakref.WeakSet()
+
+
+class _Exit:
+    """The end of this process: whether it has come, and how many seconds it may still wait, all in all."""
+
+    is_past = False
+    is_hooked = False
+    left = _EXIT_TIMEOUT
+
+
+def _at_exit() -> None:
+    """Send what waits, for three seconds at most. What is left stays in the spool, or is given up and said."""
+    until = time.monotonic() + _Exit.left
+    handlers = _alive()
+    for handler in handlers:
+        handler.flush()  # all at once
+    for handler in handlers:
+        handler._finish(until)
+    _Exit.left = max(0.0, until - time.monotonic())
+    _Exit.is_past = True
+
+
+def _after_fork() -> None:
+    _Exit.is_past, _Exit.left = False, _EXIT_TIMEOUT
+    for handler in _alive():
+        handler._begin_in_child()
+    _end_with_multiprocessing()
+
+
+def _end_with_multiprocessing() -> None:
+    """Have its children, which end without exit functions, do the same."""
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None and not _Exit.is_hooked:
+        _Exit.is_hooked = True
+        # It forgets finalizers at the start of a child, and then calls what is registered for this.
+        util.register_after_fork(_handlers, lambda _: util.Finalize(None, _at_exit, exitpriority=0))
+        if sys.modules["multiprocessing.process"].current_process().name != "MainProcess":
+            util.Finalize(None, _at_exit, exitpriority=0)  # a child that is past its start already
+
+
+# Not with the first handler: what an application registers later may log, and is called before.
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def job(token: str, **fields: Any) -> contextlib.AbstractContextManager[Any]:
@@ -240,8 +294,9 @@ def _alive() -> list[RemoteJobLogHandler]:
 
 
 def _only_server() -> str | None:
-    """The address that all handlers send to; None if there are several, or no handlers."""
-    urls = {handler._url for handler in _alive()}
+    """The address that all handlers send to, those that are not closed if there are any; None if there are several."""
+    handlers = _alive()
+    urls = {handler._url for handler in handlers if not handler._is_closed} or {handler._url for handler in handlers}
     return urls.pop() if len(urls) == 1 else None
 
 
@@ -295,16 +350,13 @@ class RemoteJobLogHandler(logging.Handler):
         self._known: dict[str, dict[tuple[str, str], tuple[_Grant, bool]]] = {}
         super().__init__(level)
         self._directory = _usable(spool) if spool is not None else None
+        self._is_closed = False
         self._begin()
         if isinstance(token, str):
             self.use(token)
-        if self._spool is not None:
-            self._recover(self._spool)
+        self._recover()
         _handlers.add(self)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_weakly(weakref.WeakMethod(self._begin_in_child)))
-        # Before logging's own exit function, which may have gone when a thread still waits.
-        atexit.register(_weakly(weakref.WeakMethod(self.close)))
+        _end_with_multiprocessing()
 
     def _begin(self) -> None:
         self._origin = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -316,12 +368,13 @@ class RemoteJobLogHandler(logging.Handler):
         self._spool = None if self._directory is None else _Spool(self._directory, self._origin, self._dropped)
         self._signals: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
         self._awake = False
-        self._is_closed = False
         self._thread: threading.Thread | None = None
         # Taking the one item is the right to start the thread: atomic without a lock.
         self._may_start = iter((True,))
         # One round at a time: the thread's, or that of a caller of `flush` where there is no thread.
         self._round_lock = threading.Lock()
+        self._until = math.inf
+        self._look_at = 0.0
 
     def _begin_in_child(self) -> None:
         lanes, spool = self._all(), self._spool
@@ -335,6 +388,7 @@ class RemoteJobLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the line of a record that is about a job."""
+        lane: _Lane | None = None
         try:
             scope = _scope_of(record)
             if scope is None or not scope.job_id:
@@ -348,15 +402,22 @@ class RemoteJobLogHandler(logging.Handler):
             if grant is not None and not namespace and not _knows_namespaces():
                 namespace = grant.namespace
             own = grant if grant and (grant.namespace, grant.job_id) == (namespace, scope.job_id) else None
-            line = self._line(record, scope.fields)
-            if own is not None and own.audience == "staff":
-                line["audience"] = "staff"  # whichever token of the job it will be sent with
             lane = self._lane((namespace, scope.job_id, grant is None))
+            try:
+                line = self._line(record, scope.fields)
+            except Exception:
+                text = "<this line's message could not be formatted>"
+                line = self._plain_line(time.time(), record.levelno, record.name, text)
+                line["fields"] = {"format_error": True}
+            if (own is not None and own.audience == "staff") or _is_for_staff(record, scope.fields):
+                line["audience"] = "staff"  # whichever token of the job it will be sent with
             if own is not None and own.token not in lane.seen:
                 lane.offer(own)
             self._put(lane, line)
         except Exception as error:
             self._dropped.add()
+            if lane is not None:
+                lane.dropped.add()
             _say(("emit", type(error)), f"a line was not kept: {error!r}")
 
     def _is_ours(self, grant: _Grant) -> bool:
@@ -373,29 +434,25 @@ class RemoteJobLogHandler(logging.Handler):
         return grant.url == self._url
 
     def _line(self, record: logging.LogRecord, fields: Mapping[str, Any]) -> dict[str, Any]:
-        exception = None
-        if record.exc_info and record.exc_info[0] is not None:
-            exception = "".join(traceback.format_exception(*record.exc_info))[-_MAX_TEXT:]
+        path, number = _plain(record.pathname, 0), _plain(record.lineno, 0)
         fields = {**fields, **{key: value for key, value in record.__dict__.items() if key not in _BARE}}
-        said, audience = getattr(record, "job_log", None), fields.pop("job_log", "all")
+        fields.pop("job_log", None)
         try:
-            message = record.getMessage()[:_MAX_TEXT]
+            message = _cut(record.getMessage(), _MAX_MESSAGE)
         except Exception:
-            message = f"{_plain(record.msg, 0)} {_plain(record.args, 0) or ''}".rstrip()[:_MAX_TEXT]
+            message = _cut(f"{_plain(record.msg, 0)} {_plain(record.args, 0) or ''}".rstrip(), _MAX_MESSAGE)
             fields["format_error"] = True
             _say(
-                ("format", record.pathname, record.lineno),
-                f"the message of {record.name} at {record.pathname}:{record.lineno} could not be formatted; its parts "
-                "are kept",
+                ("format", path, number),
+                f"the message of {record.name} at {path}:{number} could not be formatted; its parts are kept",
             )
         line = self._plain_line(record.created, record.levelno, record.name, message)
-        line["path"], line["line"] = record.pathname, record.lineno
+        line["path"], line["line"] = path, number
+        exception = _exception_of(record)
         if exception:
             line["exception"] = exception
         if fields:
             line["fields"] = _plain(fields, 0)
-        if (said if isinstance(said, str) else audience) != "all":
-            line["audience"] = "staff"  # a misspelled one, too: rather too few readers
         return line
 
     def _plain_line(self, created: float, level: int, logger: str, message: str) -> dict[str, Any]:
@@ -415,6 +472,8 @@ class RemoteJobLogHandler(logging.Handler):
         if lane.is_retired:
             self._left[lane] = None  # the sending thread gave it up meanwhile
         self._wake()
+        if _Exit.is_past and threading.current_thread() is threading.main_thread():
+            _at_exit()  # an exit function that was registered before this file's: there may be no thread any more
 
     def _lane(self, key: _Key) -> _Lane:
         lane = self._lanes.get(key)
@@ -437,15 +496,18 @@ class RemoteJobLogHandler(logging.Handler):
             return
         self._awake = True
         self._signals.put(None)
-        if self._thread is None and not self._is_closed and next(self._may_start, False):
-            thread = threading.Thread(target=self._run, name="joblog-remote", daemon=True)
+        if self._thread is None and next(self._may_start, False):
+            self._thread = threading.Thread(target=self._run, name="joblog-remote", daemon=True)
             try:
-                thread.start()
-                self._thread = thread
+                self._thread.start()
             except RuntimeError:
-                # There are too many threads, and the next line tries again; or the interpreter ends, and close() sends.
-                self._may_start = iter((True,))
-                self._awake = False
+                # There are too many threads, and the next line tries again; or the interpreter ends: see _at_exit.
+                self._let_start()
+
+    def _let_start(self) -> None:
+        self._thread = None
+        self._may_start = iter((True,))
+        self._awake = False
 
     # --- for the application --------------------------------------------------------------------------------------
 
@@ -460,7 +522,8 @@ class RemoteJobLogHandler(logging.Handler):
         two namespaces: then nobody can tell whose they are, and they stay.
         """
         grant = _Grant(token, self._url)
-        self._take(grant, is_given=True)
+        for handler in (self, *self._closed_ones()):
+            handler._take(grant, is_given=True)
         return grant.job_id
 
     def _take(self, grant: _Grant, is_given: bool = False) -> None:
@@ -475,7 +538,8 @@ class RemoteJobLogHandler(logging.Handler):
         for lane in self._all():
             if lane.fits(grant, is_given, is_only):
                 lane.use(grant)
-        self._wake()
+        if self._waits():
+            self._wake()
 
     def stats(self) -> dict[str, int]:
         """Lines that were `sent` (stored by the server), `dropped`, `refused` by it, and how many are `waiting`."""
@@ -486,38 +550,79 @@ class RemoteJobLogHandler(logging.Handler):
             "waiting": sum(lane.waiting() for lane in self._all()),
         }
 
-    def flush(self, timeout: float = _EXIT_TIMEOUT) -> bool:  # type: ignore[override]
-        """Wait until all lines are stored by the server; False if that did not happen in `timeout` seconds."""
+    def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]
+        """Wait until all lines are stored by the server; False if that did not happen in `timeout` seconds.
+
+        Lines of closed handlers for this server count, too. Without `timeout`, as logging calls it, it waits for
+        nothing: the sending thread is told to try at once.
+        """
+        if timeout is None:
+            if self._waits():
+                self._hurry(threading.Event())
+            return not self._waits()
+        until = time.monotonic() + timeout
+        handlers = [self, *self._closed_ones()]
+        for handler in handlers:
+            handler.flush()  # all at once
+        return all(handler._is_done(until) for handler in handlers)
+
+    def _closed_ones(self) -> list[RemoteJobLogHandler]:
+        """Others that were closed and send to the same server: nobody else has a hold of them any more."""
+        return [one for one in _alive() if one is not self and one._is_closed and one._url == self._url]
+
+    def _hurry(self, done: threading.Event) -> None:
+        self._signals.put(done)
+        self._wake()  # if the thread has just ended
+
+    def _is_done(self, until: float) -> bool:
+        """Wait for that until a time."""
+        self._recover()
         if not self._waits():
             return True
-        if self._is_closed or self._thread is threading.current_thread():
+        if self._thread is threading.current_thread():
             return False
-        if self._thread is None or not self._thread.is_alive():
-            until = time.monotonic() + timeout
-            if self._round_lock.acquire(timeout=timeout):
-                try:
-                    self._round(until)
-                finally:
-                    self._round_lock.release()
-            return not self._waits()
-        done = threading.Event()
-        self._signals.put(done)
-        return done.wait(timeout)
+        left = max(0.0, until - time.monotonic())
+        if self._thread is not None and self._thread.is_alive():
+            done = threading.Event()
+            self._hurry(done)
+            return done.wait(left)
+        if left and self._round_lock.acquire(timeout=left):
+            try:
+                self._until = until
+                self._round(until)
+            finally:
+                self._until = math.inf
+                self._round_lock.release()
+        return not self._waits()
 
     def close(self) -> None:
-        """Send what waits, for three seconds at most. What is left stays in the spool."""
+        """Leave what waits to the sending thread, which ends after that. What is logged even now is sent, too."""
         if not self._is_closed:
-            self.flush()
             self._is_closed = True
-            if self._thread is not None and self._thread is not threading.current_thread():
-                self._signals.put(None)
-                self._thread.join(self._timeout + 1)
-            for lane in self._all():
-                lane.close()
-            if self._spool is not None:
-                self._spool.let_go()
-            _handlers.discard(self)
+            if self._thread is None and not self._waits():
+                self._let_go()
+            else:
+                self._awake = False
+                self._wake()
         super().close()
+
+    def _finish(self, until: float) -> None:
+        """The last thing that happens, unless an exit function logs after this."""
+        if not self._is_done(until):
+            waiting = self.stats()["waiting"]
+            kept = "are lost" if self._spool is None else "stay in the spool, for the next process"
+            _say(
+                ("exit", id(self), _Exit.is_past),
+                f"the process ends with {waiting} lines that {self._url} could not be sent; they {kept}",
+            )
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Remove files without lines that wait. There are new ones if need be."""
+        for lane in self._all():
+            lane.drop_empty()
+        if self._spool is not None:
+            self._spool.let_go()
 
     # --- on the sending thread ------------------------------------------------------------------------------------
 
@@ -529,13 +634,12 @@ class RemoteJobLogHandler(logging.Handler):
 
     def _run(self) -> None:
         waiting: list[threading.Event] = []
-        while not self._is_closed:
+        while True:
             try:
                 self._wait(waiting)
-                if self._is_closed:
-                    return
                 self._awake = False
                 with self._round_lock:
+                    self._look()
                     self._round(0.0, hurry=bool(waiting))
                 if not self._waits():
                     for done in waiting:
@@ -543,6 +647,12 @@ class RemoteJobLogHandler(logging.Handler):
                     waiting.clear()
                 if len(waiting) > 100:
                     del waiting[:-100]
+                if self._is_closed and not self._waits():
+                    self._let_go()
+                    self._let_start()
+                    if self._waits() or not self._signals.empty():  # one came in between
+                        self._wake()
+                    return
             except Exception as error:
                 _say(("thread", repr(error)), f"the sending thread met {error!r} and goes on")
                 time.sleep(1)
@@ -553,14 +663,17 @@ class RemoteJobLogHandler(logging.Handler):
         timeout = max(0.05 if waiting else 0.2, min(pauses)) if pauses else None
         if waiting and timeout is not None:
             timeout = min(timeout, 0.2)
+        is_idle = timeout is None
+        if is_idle and self._spool is not None:
+            timeout = _LOOK
         with contextlib.suppress(queue.Empty):
             while True:
                 signal = self._signals.get(timeout=timeout)
                 if signal is not None:
                     waiting.append(signal)
-                elif timeout is None:
+                elif is_idle:
                     time.sleep(0.05)  # lines come in bursts
-                timeout = 0.0
+                is_idle, timeout = False, 0.0
 
     def _round(self, until: float, hurry: bool = False) -> None:
         """Send what may be sent now; with `until` (a time) try for that long."""
@@ -577,7 +690,7 @@ class RemoteJobLogHandler(logging.Handler):
     def _serve(self, lane: _Lane) -> None:
         """Send what may be sent of a lane, but not for ever: a job that logs all the time is not the only one."""
         for _ in range(_BATCHES):
-            if not lane.waiting() or lane.retry_at > time.monotonic() or self._is_closed:
+            if not lane.waiting() or not lane.retry_at <= time.monotonic() < self._until:
                 return
             try:
                 if not self._send_some(lane):
@@ -681,7 +794,8 @@ class RemoteJobLogHandler(logging.Handler):
             method="POST",
         )
         try:
-            with self._opener.open(request, timeout=self._timeout) as response:
+            timeout = max(0.05, min(self._timeout, self._until - time.monotonic()))
+            with self._opener.open(request, timeout=timeout) as response:
                 answer = _answer(response)
                 if response.status == 200 and _is_receipt(answer, len(lines)):
                     return 200, answer, 0.0
@@ -700,18 +814,27 @@ class RemoteJobLogHandler(logging.Handler):
         """A line in the job's log of how many were dropped, if any were of which it does not tell yet."""
         count = lane.dropped.value() - lane.told
         if count:
-            text = f"{count} lines were dropped on the worker: they could not be kept there until they were sent"
+            text = f"{count} lines were dropped on the worker: they found no room there, or could not be made text"
             line = self._plain_line(time.time(), logging.WARNING, "joblog_router.remote", text)
             if lane.put(_encoded({**line, "fields": {"dropped": count}})):  # else there is no room for it yet
                 lane.told += count
 
-    def _recover(self, spool: _Spool) -> None:
+    def _look(self) -> None:
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK
+            self._recover()
+
+    def _recover(self) -> None:
         """Take over what processes left that are no more."""
-        for lane in spool.left_behind(self._url):
-            lane.is_retired = True
-            self._left[lane] = None
-        if self._left:
-            self._wake()
+        if self._spool is None or self._is_closed:
+            return
+        try:
+            for lane in self._spool.left_behind(self._url):
+                lane.is_retired = True
+                self._left[lane] = None
+                self._wake()
+        except OSError as error:
+            _say(("recover", error.errno), f"the spool {self._spool.directory} cannot be looked through: {error}")
 
 
 # --- what waits -----------------------------------------------------------------------------------------------------
@@ -845,9 +968,6 @@ class _Lane:
     def drop_empty(self) -> None:
         """Remove a file without lines that wait."""
 
-    def close(self) -> None:
-        """Let go of files."""
-
     def abandon(self) -> None:
         """In the child of a fork: what is open belongs to the parent."""
 
@@ -867,20 +987,21 @@ class _Spool:
         self._fd: int | None = None
         self._lock = threading.RLock()
 
-    def hold(self) -> None:
-        """Be seen to live, before there is a file. Raises OSError."""
-        if self._fd is None:
-            with self._lock:
-                if self._fd is None:
-                    # Locked before it has its name: whoever sees it unlocked may take it for a dead one's.
-                    unnamed = f"{self._path}.new"
-                    fd = self._locked(unnamed)
-                    try:
-                        os.rename(unnamed, self._path)
-                    except OSError:
-                        os.close(fd)
-                        raise
-                    self._fd = fd
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be seen to live, before there is a file, which is made inside. Raises OSError."""
+        with self._lock:
+            if self._fd is None:
+                # Locked before it has its name: whoever sees it unlocked may take it for a dead one's.
+                unnamed = f"{self._path}.new"
+                fd = self._locked(unnamed)
+                try:
+                    os.rename(unnamed, self._path)
+                except OSError:
+                    os.close(fd)
+                    raise
+                self._fd = fd
+            yield
 
     def take(self) -> None:
         """Be the one who looks after the files of a process that is gone. Raises OSError: it lives, or another does."""
@@ -897,12 +1018,10 @@ class _Spool:
         return fd
 
     def let_go(self) -> None:
-        """Leave the files that are left, if any, to the next process."""
-        with self._lock:
-            if self._fd is not None:
-                with contextlib.suppress(OSError):
-                    if not any(name.startswith(f"{self.origin}.") for name in self._names()):
-                        os.unlink(self._path)
+        """Be seen no more, where there are no files."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._fd is not None and not any(name.startswith(f"{self.origin}.") for name in self._names()):
+                os.unlink(self._path)
                 self.abandon()
 
     def abandon(self) -> None:
@@ -929,6 +1048,7 @@ class _Spool:
                     if lane is not None:
                         yield lane
             gone.let_go()
+            gone.abandon()
         with contextlib.suppress(OSError):
             for name in os.listdir(self.directory):
                 if name.endswith(".lock") and name != os.path.basename(self._path):
@@ -937,6 +1057,7 @@ class _Spool:
                     with contextlib.suppress(OSError):
                         gone.take()
                         gone.let_go()
+                        gone.abandon()
 
     def _names(self) -> list[str]:
         return [name for name in os.listdir(self.directory) if name.endswith(".joblog")]
@@ -1020,7 +1141,11 @@ class _FileLane(_Lane):
     def left_behind(cls, name: str, spool: _Spool, url: str) -> _FileLane | None:
         """The lane of a dead process's file; None where there are no lines, or they are for another server."""
         path = os.path.join(spool.directory, name)
-        spool.hold()
+        with spool.hold():
+            return cls._taken_over(path, spool, url)
+
+    @classmethod
+    def _taken_over(cls, path: str, spool: _Spool, url: str) -> _FileLane | None:
         fd = _opened(path)
         try:
             if os.fstat(fd).st_uid != os.getuid():
@@ -1103,13 +1228,13 @@ class _FileLane(_Lane):
         )
 
     def _new_segment(self) -> _Segment:
-        self._spool.hold()
         segment = _Segment(f"{self._base}.{self._spool.number()}.joblog", self._spool)
-        try:
-            segment.append(self._head(), os.O_CREAT | os.O_EXCL)
-        except OSError:
-            segment.unlink()
-            raise
+        with self._spool.hold():
+            try:
+                segment.append(self._head(), os.O_CREAT | os.O_EXCL)
+            except OSError:
+                segment.unlink()
+                raise
         return segment
 
     def _head(self) -> bytes:
@@ -1186,15 +1311,6 @@ class _FileLane(_Lane):
             while self._segments and not self._segments[0].lines:
                 self._segments.popleft().unlink()
 
-    def close(self) -> None:
-        with self._lock:
-            while self._segments:
-                segment = self._segments.popleft()
-                if segment.lines:
-                    segment.close()
-                else:
-                    segment.unlink()
-
     def abandon(self) -> None:
         for segment in self._segments:
             segment.close()
@@ -1242,17 +1358,55 @@ def _seconds(text: str | None) -> float:
 
 def _plain(value: Any, depth: int) -> Any:
     """`value` as JSON takes it. Of other objects the type alone: their repr may query a database or show a secret."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, str):
-        return value[:_MAX_TEXT]
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else str(value)
-    if depth < 4 and isinstance(value, Mapping):
-        return {str(key): _plain(item, depth + 1) for key, item in list(value.items())[:100]}
-    if depth < 4 and isinstance(value, (list, tuple)):
-        return [_plain(item, depth + 1) for item in value[:100]]
-    return f"<{type(value).__qualname__}>"
+    # By type, never by isinstance: that asks a proxy for its class, which may load what it stands for.
+    kind = type(value)
+    try:
+        if value is None or kind is bool:
+            return value
+        if issubclass(kind, str):
+            return str.__str__(value)[:_MAX_TEXT]
+        if issubclass(kind, int):
+            number = int.__int__(value)
+            return number if abs(number) < _MAX_NUMBER else "<huge int>"
+        if issubclass(kind, float):
+            size = float.__float__(value)
+            return size if abs(size) < float("inf") else str(size)
+        if depth < _MAX_DEPTH and issubclass(kind, Mapping):
+            items = itertools.islice(value.items(), _MAX_ITEMS)
+            return {str(_plain(key, _MAX_DEPTH)): _plain(item, depth + 1) for key, item in items}
+        if depth < _MAX_DEPTH and issubclass(kind, (list, tuple)):
+            return [_plain(item, depth + 1) for item in itertools.islice(value, _MAX_ITEMS)]
+    except Exception:
+        return f"<{kind.__qualname__}>"  # what a class makes of being a list or a mapping
+    return f"<{kind.__qualname__}>"
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning of a text, with the note by which the server knows that it was cut."""
+    text = str.__str__(text)
+    return text if len(text) <= most else f"{text[:most]}… [{len(text) - most} more characters]"
+
+
+def _exception_of(record: logging.LogRecord) -> str:
+    """The traceback and the stack of a record; of one that is too long the end, where it says what went wrong."""
+    info, text = record.exc_info, ""
+    if isinstance(info, tuple) and len(info) == 3 and isinstance(info[1], BaseException):
+        try:
+            text = "".join(traceback.format_exception(*info))
+        except Exception:
+            text = f"{type(info[1]).__name__} (its traceback could not be read)\n"
+    elif record.exc_text:
+        text = f"{record.exc_text}\n"
+    if record.stack_info:
+        text += _cut(str(record.stack_info), _MAX_STACK)
+    gone = len(text) - _MAX_MESSAGE
+    return text if gone <= 0 else f"… [{gone} more characters]\n{text[gone:]}"
+
+
+def _is_for_staff(record: logging.LogRecord, fields: Mapping[str, Any]) -> bool:
+    """What the call says, or else its scope. A misspelled mark, too: rather too few readers."""
+    said = getattr(record, "job_log", None)
+    return bool((said if isinstance(said, str) else fields.get("job_log", "all")) != "all")
 
 
 def _host() -> str:
@@ -1273,17 +1427,6 @@ def _usable(directory: str | os.PathLike[str]) -> str | None:
         _say(("spool", path), f"the spool {path} is not used ({error}): lines wait in memory and end with the process")
         return None
     return path
-
-
-def _weakly(method: weakref.WeakMethod[Callable[[], None]]) -> Callable[[], None]:
-    """A function that calls the method of an object that is still there, and does not keep it."""
-
-    def call() -> None:
-        bound = method()
-        if bound is not None:
-            bound()
-
-    return call
 
 
 _said: set[Any] = set()

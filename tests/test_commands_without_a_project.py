@@ -88,6 +88,10 @@ def test_processes_tell_how_they_are(tmp_path: Path) -> None:
     ran = Ran("stats", "--spool", spool)
     assert ran.status == 0
     assert "work.py (pid 1, host-1-a): running" in ran.out
+    assert "host-2-b): gone; it left nothing" in ran.out
+    (spool / "host-2-b.2.spool").touch()
+    (spool / "host-1-a0.spool").touch()
+    ran = Ran("stats", "--spool", spool)
     assert "host-2-b): gone; the next process of its project, or joblog recover, stores the rest" in ran.out
     assert "captured 12, stored 12" in ran.out
     for pid in ("7", -1, 2**80, None):
@@ -118,6 +122,15 @@ def test_what_recovery_leaves_is_named(tmp_path: Path) -> None:
     assert ran.returncode == 1
     assert f"left: {tmp_path / 'spool'}" in ran.stdout
     assert len(json.loads(own_process(tmp_path, *command, "--json").stdout)["left"]) == 1
+    assert len(list((tmp_path / "spool").glob("*.spool"))) == 1  # nothing of the commands themselves
+
+
+def test_a_recovery_leaves_nothing_of_its_own(tmp_path: Path) -> None:
+    """Neither segment nor word of itself, as its handler is closed before it ends."""
+    spool = tmp_path / "spool"
+    ran = own_process(tmp_path, "recover", "--spool", spool, "--store", f"jsonl:{tmp_path / 'logs'}")
+    assert (ran.returncode, ran.stdout) == (0, f"0 lines were recovered\nspool: {spool}\n"), ran
+    assert list(spool.iterdir()) == []
 
 
 # --- the end of a command ------------------------------------------------------------------------------------

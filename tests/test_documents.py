@@ -265,6 +265,14 @@ def test_the_settings_reference_is_current() -> None:
     assert (ROOT / "docs" / "settings.md").read_text() == page, "run: python docs/make_settings.py"
 
 
+def test_every_system_check_is_in_the_settings_reference() -> None:
+    """By its id, as the code gives it."""
+    code = "".join(path.read_text() for path in (ROOT / "src/joblog_router/contrib/django").glob("*.py"))
+    ids = set(re.findall(r"\"joblog_router\.([EW]\d{3})\"", code))
+    table = (ROOT / "docs" / "settings.md").read_text().partition("## System checks")[2]
+    assert set(re.findall(r"`([EW]\d{3})`", table)) == ids
+
+
 def test_the_reference_of_commands_is_current() -> None:
     """docs/commands.md is what docs/make_commands.py makes of the parsers now."""
     page = _script("make_commands").commands_page()

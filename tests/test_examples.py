@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -25,6 +27,50 @@ def logs(directory: Path) -> dict[str, list[str]]:
         path.stem: [json.loads(line)["message"] for line in path.read_text().splitlines()]
         for path in directory.glob("*.jsonl")
     }
+
+
+def as_documented(example: str, folder: Path) -> list[list[str]]:
+    """The commands of an example's docstring but those that install, for `folder`, which then has the examples."""
+    (folder / "examples").symlink_to(EXAMPLES)
+    text = ast.get_docstring(ast.parse((EXAMPLES / example).read_text())) or ""
+    programs = {
+        "python": [sys.executable],
+        "joblog": [sys.executable, "-m", "joblog_router"],
+        "uvicorn": [sys.executable, "-m", "uvicorn"],
+    }
+    lines = [shlex.split(line) for line in re.findall(r"^    (\w+ .*)$", text, re.MULTILINE)]
+    return [[*programs[name], *rest] for name, *rest in lines if name in programs]
+
+
+def in_folder(command: list[str], folder: Path) -> str:
+    """What a command prints that runs there."""
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "PYTHONDONTWRITEBYTECODE": "1"}
+    for name in ("DJANGO_SETTINGS_MODULE", "JOBLOG_STORE"):
+        environment.pop(name, None)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_script_as_its_docstring_says(tmp_path: Path) -> None:
+    """Typed in beside `examples`: what it prints, the one log, and nothing written but under `var`."""
+    run, tail = as_documented("script/job.py", tmp_path)
+    assert "INFO [resize-2] images: resized c.png" in in_folder(run, tmp_path)
+    told = in_folder(tail, tmp_path)
+    for text in ("resized a.png", "resized b.png", "resize-1 is done"):
+        assert text in told
+    assert "c.png" not in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["examples", "var"]
+
+
+def test_the_nats_worker_as_its_docstring_says(nats_server: NatsServer, tmp_path: Path) -> None:
+    """With another server, as the usual port is not the tests'."""
+    run, tail = as_documented("nats/worker.py", tmp_path)
+    assert in_folder([*run, nats_server.url], tmp_path) == ""
+    told = in_folder(tail, tmp_path)
+    assert "worked on 20 images" in told
+    assert "Deleted NATS stream job_1" in told
+    assert "job_2" not in told
 
 
 def test_the_script_keeps_two_jobs_apart(tmp_path: Path) -> None:
@@ -54,12 +100,11 @@ def test_nats_events_of_two_jobs_on_one_connection(nats_server: NatsServer, tmp_
 def test_fastapi_serves_a_jobs_log(tmp_path: Path) -> None:
     """A job that a request starts, with tasks and threads: its log by HTTP, from a real uvicorn."""
     with subprocess.Popen(
-        dying_with_parent([sys.executable, "-m", "uvicorn", "app:app", "--port", "0"]),
-        cwd=EXAMPLES / "fastapi",
+        dying_with_parent([*as_documented("fastapi/app.py", tmp_path)[0], "--port", "0"]),
+        cwd=tmp_path,
         env={
             **os.environ,
             "PYTHONPATH": str(SRC),
-            "JOBLOG_DIRECTORY": str(tmp_path),
             "PYTHONDONTWRITEBYTECODE": "1",
         },
         stdout=subprocess.DEVNULL,

@@ -565,7 +565,7 @@ def test_the_command_recovers_and_tells_what_is_left(tmp_path: Path, capsys: pyt
     command = ["recover", "--spool", str(tmp_path / "spool"), "--store", f"jsonl:{tmp_path / 'logs'}", "--json"]
     before = stats()["recovered"]
     assert main(command) == 0
-    assert json.loads(capsys.readouterr().out) == {"lines": before + 3, "left": []}
+    assert json.loads(capsys.readouterr().out) == {"lines": before + 3, "left": [], "spools": [str(tmp_path / "spool")]}
     assert len((tmp_path / "logs" / "1.jsonl").read_text().splitlines()) == 3
     assert run_python(SETUP + code.replace("configure()", "configure('memory', max_entries=5)") + KILLED, str(tmp_path))
     assert main(command) == 1

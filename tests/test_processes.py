@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -145,6 +146,25 @@ print(os.waitpid(pid, 0)[1], took < 2, Away.stored.wait(10))
     )
     assert result.stdout.split() == ["0", "True", "True"], result.stderr
     assert len(stored(tmp_path)) == 2000
+
+
+def test_a_child_has_all_its_room_from_its_first_line_on(tmp_path: Path) -> None:
+    """Also for DEBUG lines, which go first where there is little."""
+    result = run_python(
+        SETUP
+        + """
+logging.getLogger().setLevel(logging.DEBUG)
+if (pid := os.fork()) == 0:
+    with job_context(1):
+        log.debug("first")
+        log.debug("second")
+    os._exit(0 if flush(10) and not stats()["dropped"] else 1)
+print(os.waitpid(pid, 0)[1])
+""",
+        str(tmp_path),
+    )
+    assert result.stdout.split() == ["0"], result.stderr
+    assert [line["message"] for line in stored(tmp_path)] == ["first", "second"]
 
 
 def test_scopes_of_the_parent_are_closed_in_the_child_wherever_they_are(tmp_path: Path) -> None:
@@ -409,3 +429,43 @@ print(sum(made), rounds, joblog_router.stats()["stored"])
     assert len({(line["job_id"], line["message"]) for line in lines}) == len(lines) == counted
     # While dictConfig has taken the handlers off and not put them back, records reach no handler at all.
     assert counted >= made * 0.8
+
+
+def test_what_exit_functions_log_is_stored_whichever_comes_first(tmp_path: Path) -> None:
+    """Also the last of all, after `logging` has closed its handlers: nobody else would flush it."""
+    result = run_python(
+        """
+        import atexit
+        def last():
+            with job_context(1):
+                log.info("after logging's own end")
+        atexit.register(last)
+        """
+        + textwrap.indent(SETUP, "        ")
+        + """
+        def first():
+            with job_context(1):
+                log.info("at exit")
+        atexit.register(first)
+        """,
+        str(tmp_path),
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [line["message"] for line in stored(tmp_path)] == ["at exit", "after logging's own end"]
+
+
+def test_a_store_that_is_away_holds_up_the_end_once(tmp_path: Path) -> None:
+    """Only one that makes progress is waited for again. Here that would go on for an hour, not twenty seconds."""
+    result = run_python(
+        SETUP
+        + """
+from joblog_router._pipeline import router
+router.EXIT_TIMEOUT, router.EXIT_AT_MOST = 0.2, 3600
+with open(sys.argv[1], "w"):
+    pass  # a file where the store should be
+with job_context(1):
+    log.info("x")
+""",
+        str(tmp_path / "logs"),
+    )
+    assert "the process ends with 1 job log lines that could not be stored; they are lost" in result.stderr

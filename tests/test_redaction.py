@@ -469,6 +469,23 @@ def test_own_patterns_see_long_texts_in_pieces() -> None:
         assert redactor.text(whole) == whole
 
 
+@pytest.mark.parametrize("space", [" ", "\n"])
+def test_own_patterns_find_a_match_wherever_a_piece_ends(space: str) -> None:
+    """With the last white space anywhere in the second half of the piece."""
+    redactor = make_redactor([r"PAT-\d+"], "redact")
+    assert redactor is not None
+    for before in range(PIECE // 2, PIECE + 2):
+        text = "x" * before + f"{space}PAT-12345"
+        assert redactor.text(text + "x" * PIECE) == text[:-9] + MASK + "x" * PIECE
+
+
+def test_as_many_own_patterns_as_are_allowed_are_taken() -> None:
+    """A hundred."""
+    redactor = make_redactor([f"PAT-{number}x" for number in range(100)], "redact")
+    assert redactor is not None
+    assert redactor.text("PAT-0x PAT-99x") == f"{MASK} {MASK}"
+
+
 # --- properties -----------------------------------------------------------------------------------------------------
 
 _PARTS = [

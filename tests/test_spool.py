@@ -8,20 +8,24 @@ import os
 import re
 import stat
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from joblog_router import JobLogHandler, SinkUnavailableError, flush, job_context, stats
 from joblog_router._pipeline import spool as spool_module
 from joblog_router._pipeline import spool_recovery, status_file
+from joblog_router._pipeline.origins import new_origin
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.scopes import JobScope
 from joblog_router._pipeline.spool import MAGIC, Spool
+from joblog_router._pipeline.spool_folder import default_directory
 from joblog_router._pipeline.status_file import StatusFile
 from tests import spool_trials
 from tests.helpers import run_python, run_script
@@ -174,6 +178,15 @@ def test_a_run_that_a_killed_recovery_goes_on_counting_has_the_exact_sum(tmp_pat
     assert len(whole) + sum(sums.values()) == 30, (len(whole), sums)
     assert len(sums) == 1
     assert segments(tmp_path) == []
+
+
+def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
+    """Those that the dead process counted in a sum are recovered as well."""
+    code = FOLDING + "router._writer._write_some = lambda channel: (router._writer._make_entries(channel), False)[1]\n"
+    code += LINES + "flush(0.3)\n" + KILLED
+    assert run_python(SETUP + code, str(tmp_path)).returncode == -9
+    assert "30 job log lines of a process that ended before storing them were recovered" in recover(tmp_path)
+    assert len(stored(tmp_path)) < 10
 
 
 def test_what_is_recovered_is_what_was_logged(tmp_path: Path) -> None:
@@ -455,6 +468,9 @@ LEAVING = {
         5,
     ),
     "an exit function that logs": ("import atexit; atexit.register(last)", 0),
+    "a closed handler": ("log.parent.handlers[0].close()", 0),
+    "a closed handler, later": ("log.parent.handlers[0].close(); assert flush(10)", 0),
+    "a configuration without it": ('logging.config.dictConfig({"version": 1})', 0),
     "SIGKILL": (KILLED, -9),
 }
 NEEDS_RECOVERY = {"os._exit", "SIGTERM", "SIGKILL"}
@@ -481,14 +497,14 @@ with job_context(1):
     assert result.returncode == status, result.stderr
     expected = 501 if "last" in ending else 500
     if way not in NEEDS_RECOVERY:
-        assert segments(tmp_path) == []
+        assert list((tmp_path / "spool").iterdir()) == []
         assert len(stored(tmp_path)) == expected
     recover(tmp_path)
     assert Counter(str(line["message"]) for line in stored(tmp_path)) == {f"line {n}": 1 for n in range(expected)}
     assert segments(tmp_path) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_daemon_thread_that_logs_while_the_process_ends_loses_nothing(tmp_path: Path, seed: int) -> None:
     """It goes on after the last exit function; each line whose call returned is there, at the latest by recovery."""
     code = f"""
@@ -503,6 +519,7 @@ def serve():
             number += 1
 threading.Thread(target=serve, daemon=True).start()
 time.sleep({0.05 + 0.03 * seed})  # it logs meanwhile
+{"log.parent.handlers[0].close()" if seed == 3 else ""}
 """
     result = run_python(SETUP + code, str(tmp_path))
     assert result.returncode == 0, result.stderr
@@ -678,6 +695,20 @@ def test_files_and_directory_are_this_users_alone(gate: Gate, tmp_path: Path) ->
     assert stat.S_IMODE(segment.parent.stat().st_mode) == 0o700
 
 
+def test_two_sinks_in_one_directory_have_a_segment_and_an_origin_each(gate: Gate, tmp_path: Path) -> None:
+    """Their lines have the same numbers, and a store knows a line by origin and number."""
+    handler = JobLogHandler(sink="memory", spool=tmp_path / "spool", fold=False)
+    logging.getLogger().addHandler(handler)
+    with job_context(1):
+        log.info("one")
+    assert len(segments(tmp_path)) == 2
+    gate.is_open = True
+    assert flush(10)
+    assert gate.messages == ["one"]
+    first, second = (each._channel.origin for each in logging.getLogger().handlers if isinstance(each, JobLogHandler))
+    assert first != second
+
+
 def test_a_full_ring_costs_the_spool_not_the_line(gate: Gate) -> None:
     """Lines beyond the slots are stored all the same, and counted as not spooled."""
     ring = own_spool().mask + 1
@@ -704,6 +735,21 @@ def test_of_a_line_that_no_pages_are_left_for_nothing_stays_in_the_file(gate: Ga
     assert own_spool().missed.value() > 0
     gate.is_open = True
     assert flush(10)
+    (segment,) = segments(tmp_path)
+    assert b"hunter" not in segment.read_bytes()
+
+
+def test_nothing_of_a_long_log_stays_in_the_spool_once_it_is_told(tmp_path: Path) -> None:
+    """Neither the lines that are stored nor those that were left out and counted."""
+    sink = Gate()
+    sink.is_open = True
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, spool=tmp_path / "spool", fold=False, max_lines=100))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        for number in range(500):
+            log.info("hunter%d", number)
+    assert flush(10)
+    assert any(message.startswith("400 lines left out") for message in sink.messages)
     (segment,) = segments(tmp_path)
     assert b"hunter" not in segment.read_bytes()
 
@@ -808,6 +854,121 @@ def test_a_foreign_version_is_kept_and_reported(tmp_path: Path) -> None:
     assert stored(tmp_path) == []
 
 
+def test_segments_for_other_sinks_do_not_hide_those_behind_them(tmp_path: Path) -> None:
+    """Nor do they become this sink's: each waits for its own, whatever its name in the directory."""
+    both = "configure()\nwith job_context(1): log.info('here')\n"
+    assert run_python(SETUP + both + KILLED, str(tmp_path)).returncode == -9
+    (ours,) = segments(tmp_path)
+    for name in ("aaa", "zzz"):
+        other = ours.with_name(f"{name}.spool")
+        other.write_bytes(ours.read_bytes())
+        rewrite_about(other, key="callable nowhere.at_all", origin=name)
+    recover(tmp_path)
+    assert [line["message"] for line in stored(tmp_path)] == ["here"]
+    assert [path.name for path in segments(tmp_path)] == ["aaa.spool", "zzz.spool"]
+
+
+@pytest.mark.parametrize("left", [1, 0.5, -1])
+def test_a_segment_that_was_cut_is_kept_and_reported(tmp_path: Path, left: float) -> None:
+    """By a byte, by half, down to its header: none of its lines is taken for whole."""
+    segment = killed_with_lines(tmp_path)
+    as_jsonl(segment, tmp_path)
+    size = segment.stat().st_size
+    os.truncate(segment, size - 1 if left == 1 else int(size * left) if left > 0 else spool_module.HEADER)
+    before = segment.read_bytes()
+    err = recover(tmp_path)
+    assert f"{str(segment)!r} is too short for a spool segment; it is kept" in err
+    assert segment.read_bytes() == before
+    assert stored(tmp_path) == []
+
+
+def test_dead_ones_lines_are_stored_though_the_next_process_logs_nothing(tmp_path: Path) -> None:
+    """As a server that waits for its first request: that a sink is configured is enough."""
+    as_jsonl(killed_with_lines(tmp_path), tmp_path)
+    code = """
+configure()
+until = time.monotonic() + 20
+while stats()["recovered"] < 10 and time.monotonic() < until:
+    time.sleep(0.01)
+print(stats()["recovered"])
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["10"], result.stderr
+    assert [line["message"] for line in stored(tmp_path)] == [f"line {number}" for number in range(10)]
+
+
+def test_a_second_handler_brings_the_firsts_lines_into_its_spool(tmp_path: Path) -> None:
+    """From then on, as both have one sink; those before are in none, and all are stored in turn."""
+    sink = Gate()
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, fold=False))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("before")
+        second = JobLogHandler(sink=sink, fold=False, spool=tmp_path / "spool")
+        log.info("behind")
+    (segment,) = segments(tmp_path)
+    assert (b"before" in segment.read_bytes(), b"behind" in segment.read_bytes()) == (False, True)
+    sink.is_open = True
+    assert flush(10)
+    assert sink.messages == ["before", "behind"]
+    second.close()
+
+
+def test_a_worker_that_takes_a_killed_ones_place_stores_its_lines_at_once(tmp_path: Path) -> None:
+    """As under a server that forks its workers: not only at the next look, half a minute later."""
+    code = """
+configure()
+with job_context(0):
+    log.info("of the parent")
+assert flush(10)
+def worker(work):
+    if (pid := os.fork()) == 0:
+        work()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def is_killed():
+    router._writer.pause(5)
+    with job_context(1):
+        log.info("of the killed one")
+    os.kill(os.getpid(), 9)
+def takes_its_place():
+    with job_context(2):
+        log.info("of the next one")
+    until = time.monotonic() + 15
+    while stats()["recovered"] < 1 and time.monotonic() < until:
+        time.sleep(0.02)
+    os._exit(0 if stats()["recovered"] == 1 and flush(5) else 1)
+print(worker(is_killed), worker(takes_its_place), stats()["recovered"])
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["-9", "0", "0"], result.stderr
+    assert {line["message"] for line in stored(tmp_path)} == {"of the parent", "of the killed one", "of the next one"}
+
+
+def test_a_fork_in_the_middle_of_a_recovery_leaves_it_to_the_parent(tmp_path: Path) -> None:
+    """The child keeps nothing of the dead one's segment open and counts nothing of it; the parent goes on."""
+    as_jsonl(killed_with_lines(tmp_path), tmp_path)
+    (tmp_path / "logs").write_text("a file where the store should be")
+    code = """
+configure()
+while not router.recovery.running():
+    time.sleep(0.01)
+dead = router.recovery.running()[0].segment.found.name
+def is_open():
+    links = [os.path.join("/dev/fd", name) for name in os.listdir("/dev/fd")]
+    return any(os.path.basename(os.readlink(link)) == dead for link in links if os.path.islink(link))
+assert is_open()
+if (pid := os.fork()) == 0:
+    os._exit(is_open() or bool(router.recovery.running()) or stats()["recovered"] or stats()["captured"])
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), router.recovery.run(0.2))
+os.unlink(sys.argv[1] + "/logs")
+print(router.recovery.run(20), stats()["recovered"])
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["0", "False", "True", "10"], result.stderr
+    assert [line["message"] for line in stored(tmp_path)] == [f"line {number}" for number in range(10)]
+    assert segments(tmp_path) == []
+
+
 @pytest.mark.parametrize("content", [b"", b"x" * 100, MAGIC + bytes(4096)])
 def test_files_that_are_no_segments_are_left_alone(tmp_path: Path, content: bytes) -> None:
     """Rubbish in the directory costs nothing."""
@@ -853,6 +1014,59 @@ def test_a_directory_that_cannot_be_trusted_turns_the_spool_off(
         assert words in err
         assert err.count("the spool in") == 1
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_each_user_and_each_project_has_a_default_directory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Always the same one, named as `docs/uninstall.md` says."""
+    uid = os.geteuid()
+    ours = default_directory("shop")
+    assert ours == default_directory("shop")
+    assert ours.parent == Path(tempfile.gettempdir())
+    assert re.fullmatch(rf"joblog-router-{uid}-[0-9a-f]{{10}}", ours.name)
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    assert len({ours, default_directory("shop"), default_directory("other"), default_directory("shop\udcff")}) == 4
+
+
+def test_a_directory_of_another_user_turns_the_spool_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is said whose it is. The user is another in name only: not everybody may change it."""
+    (tmp_path / "spool").mkdir(mode=0o700)
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    sink = Gate()
+    sink.is_open = True
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, spool=tmp_path / "spool"))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("one")
+    assert flush(10)
+    assert sink.messages == ["one"]
+    assert f"it belongs to user {uid}, not to {uid + 1}" in capfd.readouterr().err
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_child_of_a_fork_has_no_file_of_its_parents_spool_open(tmp_path: Path) -> None:
+    """One segment of its own for each sink."""
+    code = """
+def spools():
+    links = [os.path.join("/dev/fd", name) for name in os.listdir("/dev/fd")]
+    links = [os.readlink(link) for link in links if os.path.islink(link)]
+    return {os.path.basename(link) for link in links if link.endswith(".spool")}
+configure()
+before = spools()
+with job_context(1):
+    log.info("of the parent")
+if (pid := os.fork()) == 0:
+    with job_context(2):
+        log.info("of the child")
+    mine = spools()
+    os._exit(not (len(mine) == 1 and not mine & before and flush(10)))
+print(len(before), os.waitpid(pid, 0)[1], spools() == before)
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.stdout.split() == ["1", "0", "True"], result.stderr
+    assert sorted(str(line["message"]) for line in stored(tmp_path)) == ["of the child", "of the parent"]
 
 
 def test_no_room_for_a_segment_turns_the_spool_off(tmp_path: Path) -> None:
@@ -937,6 +1151,7 @@ with job_context(1):
 assert flush(10)
 from joblog_router._pipeline.status_file import running
 from pathlib import Path
+from types import SimpleNamespace
 (said,) = running(Path(sys.argv[1]) / "spool")
 print(said["pid"] == os.getpid(), said["stats"]["captured"] >= 1)
 """
@@ -959,6 +1174,132 @@ def test_what_processes_say_of_themselves_is_this_users_alone_and_leaves_no_file
     assert len(files) == 10
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert open_files[-1] < open_files[0] + 5
+
+
+def test_a_process_says_how_it_is_at_most_every_few_seconds_and_nothing_more_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the writer comes round; the clock is set here."""
+    clock = [1000.0]
+    monkeypatch.setattr(status_file, "time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time))
+    asked = iter(range(100))
+    file = StatusFile(tmp_path / "spool", "host-1")
+
+    def said() -> list[dict[str, object]]:
+        file.write(lambda: {"asked": next(asked)})
+        return list(status_file.running(tmp_path / "spool"))
+
+    assert said() == [{"asked": 0}]
+    clock[0] += 5
+    assert said() == [{"asked": 0}]
+    clock[0] += 6
+    assert said() == [{"asked": 1}]
+    file.remove()
+    clock[0] += 60
+    assert said() == []
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_status_that_cannot_be_written_is_said_once_and_follows_no_link(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it could not be, and why; what a link in its place points to stays as it is."""
+    (tmp_path / "spool").mkdir(mode=0o700)
+    (tmp_path / "other").write_text("of another")
+    (tmp_path / "spool" / "host-1.status.new").symlink_to(tmp_path / "other")
+    monkeypatch.setattr(status_file, "_EVERY", 0.0)
+    file = StatusFile(tmp_path / "spool", "host-1")
+    for _ in range(3):
+        file.write(lambda: {"pid": 1})
+    assert (tmp_path / "other").read_text() == "of another"
+    assert list(status_file.running(tmp_path / "spool")) == []
+    assert flush(10)  # what the writer says for others
+    err = capfd.readouterr().err
+    assert err.count("no status file in") == 1
+    assert repr(str(tmp_path / "spool")) in err
+
+
+def test_a_status_that_was_taken_away_meanwhile_does_not_come_back(tmp_path: Path) -> None:
+    """The process ends on one thread while the writer writes on another: here while it asks."""
+    (tmp_path / "spool").mkdir(mode=0o700)
+    file = StatusFile(tmp_path / "spool", "host-1")
+    file.write(lambda: file.remove() or {"pid": 1})  # type: ignore[func-returns-value]
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_the_end_waits_for_a_status_that_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it would stay: the writer is a daemon thread. A pipe in the file's place holds it up here."""
+    monkeypatch.setattr(status_file, "_AT_END", 30.0)
+    making = tmp_path / "host-1.status.new"
+    os.mkfifo(making)
+    tmp_path.chmod(0o700)
+    file = StatusFile(tmp_path, "host-1")
+    writing = threading.Thread(target=file.write, args=(lambda: {"text": "x" * 2**20},), daemon=True)
+    writing.start()
+    with making.open("rb") as pipe:
+        pipe.read(1)
+        ending = threading.Thread(target=file.remove, daemon=True)
+        ending.start()
+        ending.join(0.2)
+        assert ending.is_alive()
+        pipe.read()
+    writing.join(10)
+    ending.join(10)
+    assert not ending.is_alive()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_captured_nothing_says_nothing(tmp_path: Path) -> None:
+    """Though its writer came round: to recover what another left."""
+    as_jsonl(killed_with_lines(tmp_path, 3), tmp_path)
+    code = """
+configure()
+assert router.recovery.run(10) and stats()["recovered"] == 3, stats()
+names = os.listdir(sys.argv[1] + "/spool")
+assert not any(name.endswith((".status", ".new")) for name in names), names
+"""
+    result = run_python(SETUP + code, str(tmp_path))
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_gone_processes_said_goes_with_the_last_they_left(tmp_path: Path) -> None:
+    """By the next recovery: but not of those that may run, nor of those whose lines are not stored yet."""
+    result = run_python("import os; from joblog_router._pipeline.origins import new_origin; print(new_origin())")
+    gone, spool = result.stdout.strip(), tmp_path / "spool"
+    living = new_origin()
+    elsewhere = gone.replace("-", "x-", 1)
+    spool.mkdir(mode=0o700)
+    for name in (gone, gone + "0", living, elsewhere, elsewhere + "0"):
+        for suffix in (".status", ".status.new"):
+            (spool / (name + suffix)).write_text(json.dumps({"origin": name}))
+    (spool / f"{gone}0.2.spool").write_text("for a sink that is not here")
+    long_ago = time.time() - 2 * 86_400
+    for suffix in (".status", ".status.new"):
+        os.utime(spool / f"{elsewhere}0{suffix}", (long_ago, long_ago))
+    assert len(list(spool.iterdir())) == 11
+    recover(tmp_path)
+    stay = {f"{name}{suffix}" for name in (gone + "0", living, elsewhere) for suffix in (".status", ".status.new")}
+    assert {path.name for path in spool.iterdir()} == {*stay, f"{gone}0.2.spool"}
+
+
+def test_what_a_killed_process_said_goes_with_its_last_segment(tmp_path: Path) -> None:
+    """Each of its sinks has one; what it said is of use as long as something is to be recovered."""
+    killed = """
+configure()
+log.parent.addHandler(joblog_router.JobLogHandler(sink="jsonl", options={"directory": sys.argv[1] + "/more"},
+                                                  spool=sys.argv[1] + "/spool"))
+with job_context(1):
+    log.info("x")
+assert flush(10)
+"""
+    assert run_python(SETUP + killed + KILLED, str(tmp_path)).returncode == -9
+    assert len(segments(tmp_path)) == 2
+    code = 'configure(directory=sys.argv[1] + "/more")'
+    recover(tmp_path, code)
+    assert len(segments(tmp_path)) == 1
+    assert len(list((tmp_path / "spool").glob("*.status"))) == 1
+    recover(tmp_path)
+    assert list((tmp_path / "spool").iterdir()) == []
 
 
 def test_what_is_no_word_of_a_running_process_is_passed_over(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import http.cookiejar
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -148,7 +149,8 @@ def _take_out(reader: Reader) -> None:
         assert command in page
     reader.sh(export.replace("7", "1"))
     assert "notes.txt" in (reader.folder / "1.jsonl").read_text()
-    reader.sh(recover)
+    (spool,) = re.findall(r"^spool: (.+)$", reader.sh(recover), re.MULTILINE)
+    assert [str(path) for path in reader.root.glob("joblog-router-*")] == [spool]
     reader.sh(zero)
     (reader.folder / "joblog.sqlite3").unlink()
     settings = reader.folder / "tutorial" / "settings.py"
@@ -161,4 +163,5 @@ def _take_out(reader: Reader) -> None:
         "from django.contrib.auth.models import Permission as P; print(P.objects.filter(codename__contains='joblog'))"
     )
     assert "<QuerySet []>" in reader.sh(f'python manage.py shell -c "{left}"')
-    assert [path.name for path in reader.root.glob("joblog-router-*/*.spool")] == []
+    shutil.rmtree(spool)
+    assert list(reader.root.glob("joblog-router-*")) == [], "only what it named is of this project"

@@ -7,17 +7,20 @@ import logging.config
 import threading
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from joblog_router import Entry, JobLogHandler, SinkUnavailableError, flush, job_context, stats
+from joblog_router._pipeline import delivery
+from joblog_router._pipeline.channel import Item
 from joblog_router._pipeline.delivery import ChannelDelivery
 from joblog_router._pipeline.overflow import Bounds
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.rules import Rules
 from joblog_router.context import use_namespace
-from tests.helpers import configure, job_handler, messages
+from tests.helpers import configure, job_handler, messages, run_python
 
 log = logging.getLogger("app")
 
@@ -353,6 +356,26 @@ def test_counters_add_up(recording: Recording) -> None:
     assert job_handler().sink is recording
 
 
+def test_a_process_counts_what_it_logged_itself() -> None:
+    """Nothing before its first line, whatever is configured, and nothing of its parent's after a fork."""
+    code = """
+import logging, os
+from joblog_router import JobLogHandler, flush, job_context, stats
+assert not any(stats().values()), stats()
+logging.getLogger().addHandler(JobLogHandler(sink="memory"))
+assert not any(stats().values()), stats()
+with job_context(1):
+    logging.warning("x")
+assert flush(10)
+assert {name: number for name, number in stats().items() if number} == {"captured": 1, "stored": 1}, stats()
+if (pid := os.fork()) == 0:
+    os._exit(any(stats().values()))
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
 def test_counting_stands_a_channel_that_comes_meanwhile(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
     """Closed handlers that log again add channels without the lock; here just while it counts."""
     log.info("x")
@@ -517,6 +540,40 @@ def test_a_tenants_job_of_which_the_sink_takes_nothing_holds_up_no_other_tenants
     assert flush(10)
     assert [entry.message for entry in recording.written] == 2 * [f"stays {number}" for number in range(3)]
     assert stats()["quarantined"] - before["quarantined"] == 6
+
+
+def test_a_line_behind_a_missing_number_waits_its_time_at_each_gap(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long ago an earlier gap was. The clock is set here: no thread is interrupted for so long at will."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(delivery, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))
+    channel = handler._channel
+    channel.awake = True
+
+    def taken(after: float, *come: Item) -> list[str]:
+        clock.now += after
+        channel.buffer.extend(come)
+        return [item[4] for item in channel.delivery.take(10)]
+
+    with job_context(1):
+        for number in range(8):
+            log.info("%d", number)
+        items = list(channel.buffer)
+        channel.buffer.clear()
+    assert router._writer.pause(5)
+    assert taken(0, items[0], items[2]) == ["0"]
+    assert taken(0.15) == []
+    assert taken(0.15) == ["2"]  # who took number 1 never comes
+    assert taken(5, items[4]) == []
+    assert taken(0.15, items[5]) == []
+    assert taken(0.04, items[3], items[7]) == ["3", "4", "5"]
+    assert taken(0.15) == []
+    assert channel.delivery.waiting() == 1
+    assert taken(0.01, items[6]) == ["6", "7"]
+    channel.awake = False
+    router._writer.resume()
 
 
 def test_a_job_the_sink_can_never_store_does_not_hold_up_the_others(recording: Recording) -> None:

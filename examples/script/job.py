@@ -1,6 +1,14 @@
-"""A plain script: two jobs in two threads, each with a log of its own. `python job.py DIRECTORY`, then read the files.
+"""A plain script: two jobs in two threads, each with a log of its own.
 
-python -m joblog_router tail --store jsonl:DIRECTORY resize-1
+In the repository's folder:
+
+    pip install .
+    python examples/script/job.py
+    joblog tail --store jsonl:var/joblog resize-1
+
+The console has the lines of both jobs, each with its job in brackets. The last command prints those of `resize-1`
+alone: `resized a.png`, `resized b.png`, `resize-1 is done`. They are in `var/joblog/resize-1.jsonl`, or in the folder
+that is given to `job.py`.
 """
 
 from __future__ import annotations
@@ -43,7 +51,7 @@ def run(job: str, images: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    configure(sys.argv[1] if len(sys.argv) > 1 else "joblog")
+    configure(sys.argv[1] if len(sys.argv) > 1 else "var/joblog")
     logger.info("outside of any job")
     run("resize-1", ["a.png", "b.png"])
     run("resize-2", ["c.png"])

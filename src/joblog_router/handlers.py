@@ -90,8 +90,9 @@ class JobLogHandler(logging.Handler):
     - `resolvers`: functions, or their dotted names, that give the id of a job, or None, for a record where no scope is
       open: `resolver(record)`, on the logging thread, so without I/O.
 
-    The last seven are process-wide: all that open handlers say. Where none says anything JOBLOG_ROUTER counts, for
-    those of them that are also there (LATE, LATE_GRACE, SERVICES, GENERATOR_DRIVERS, REPORT_TASKS).
+    `evidence`, `late`, `late_grace`, `services`, `generator_drivers`, `report_tasks` and `resolvers` are process-wide:
+    all that open handlers say. Where none says anything JOBLOG_ROUTER counts, for those of them that are also there
+    (LATE, LATE_GRACE, SERVICES, GENERATOR_DRIVERS, REPORT_TASKS).
 
     Raises ConfigurationError for what the configuration alone shows to be wrong. Afterwards nothing here raises,
     blocks or logs. A formatter is not used: entries keep message, traceback and fields apart. Several handlers with

@@ -231,6 +231,97 @@ def test_keys_work_before_the_log_has_the_focus(site: Site, tab: Tab) -> None:
     tab.until(lambda: "Processed image 0 of 1000" in tab.shown())
 
 
+@pytest.mark.parametrize("width", [320, 1100])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_second_click_undoes_a_filter_by_level(
+    site: Site, chromium: Any, width: int, scheme: str, tmp_path: Path
+) -> None:
+    """The chip says that it is on. A click leaves the focus in the log; by keyboard the chip keeps it."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    job = f"chips-{width}-{scheme}"
+    for level, text in ((20, "fine"), (30, "slow"), (40, "broke")):
+        site.say(job, text, level=level)
+    tab = Tab(chromium, color_scheme=scheme, viewport={"width": width, "height": 700}, bypass_csp=True)
+    page = tab.visit(site, job)
+    tab.until(lambda: tab.shown() == ["fine", "slow", "broke"])
+    chips = {name: page.get_by_role("button", name=f"{name} 1", exact=True) for name in ("INFO", "WARNING", "ERROR")}
+
+    def pressed() -> dict[str, str | None]:
+        return {name: chip.get_attribute("aria-pressed") for name, chip in chips.items()}
+
+    def focused() -> str:
+        found: str = page.evaluate("document.activeElement.className || document.activeElement.localName")
+        return found
+
+    none = {"INFO": "false", "WARNING": "false", "ERROR": "false"}
+    assert pressed() == none
+    chips["WARNING"].click()
+    tab.until(lambda: tab.shown() == ["slow", "broke"])
+    assert pressed() == {**none, "WARNING": "true"}
+    assert "level=WARNING" in page.url
+    page.screenshot(path=tmp_path / f"{job}.png")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert focused() == "jl-view"
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowDown")
+    tab.until(lambda: page.locator(".jl-current").count() == 1)
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Link to this line").wait_for()
+    chips["WARNING"].click()
+    tab.until(lambda: tab.shown() == ["fine", "slow", "broke"])
+    assert pressed() == none
+    assert "level=" not in page.url
+
+    chips["ERROR"].focus()
+    for shown, is_on in ((["broke"], "true"), (["fine", "slow", "broke"], "false")):
+        with page.expect_response("**/summary/**"):
+            page.keyboard.press("Enter")
+        tab.until(lambda shown=shown: tab.shown() == shown)
+        page.wait_for_function("() => document.activeElement.dataset.key === 'ERROR'", timeout=5000)
+        assert chips["ERROR"].get_attribute("aria-pressed") == is_on
+    page.keyboard.press("E")
+    tab.until(lambda: page.locator(".jl-current").count() == 1)
+    assert focused() == "jl-view"
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Link to this line").wait_for()
+    assert tab.shown() == ["fine", "slow", "broke"], "Enter was for the line, not for the chip"
+    tab.context.close()
+    assert tab.complaints == []
+
+
+def test_the_log_has_the_focus_after_a_filter(site: Site, tab: Tab) -> None:
+    """Enter in Logger, Escape in any field, a level chosen by pointer, a click on an arrow; not by keys in a list."""
+    site.say("focus", "fine")
+    site.say("focus", "broke", level=40)
+    page = tab.visit(site, "focus")
+    tab.until(lambda: tab.shown() == ["fine", "broke"])
+    has_focus = "document.activeElement === document.querySelector('.jl-view')"
+    level = page.get_by_label("Level")
+    level.focus()
+    page.keyboard.press("ArrowDown")
+    assert not page.evaluate(has_focus)
+    page.keyboard.press("Escape")
+    assert page.evaluate(has_focus)
+    page.get_by_label("Logger").fill("elsewhere")
+    page.get_by_label("Logger").press("Enter")
+    assert page.evaluate(has_focus)
+    assert "logger=elsewhere" in page.url
+    page.get_by_label("Logger").fill("")
+    page.get_by_label("Logger").press("Enter")
+    tab.until(lambda: tab.shown() == ["fine", "broke"])
+    page.get_by_role("button", name="Next error").click()
+    assert page.evaluate(has_focus)
+    level.click()
+    level.select_option("ERROR")
+    tab.until(lambda: tab.shown() == ["broke"])
+    assert page.evaluate(has_focus)
+    page.get_by_role("button", name="Keys").click()
+    page.get_by_role("button", name="Close").click()
+    assert page.get_by_role("button", name="Keys").evaluate("node => node === document.activeElement")
+
+
 def test_a_phone_shows_the_log_and_whole_messages(site: Site, chromium: Any) -> None:
     """360 by 740: filters are folded away, the log has most of the screen, a line its time and two lines of text."""
     tab = Tab(chromium, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)

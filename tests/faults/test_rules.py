@@ -203,3 +203,47 @@ def test_facts_of_the_project_s_own_that_are_no_numbers_cost_no_verdict(fact: st
     found = verdict(job(**{"total": 5, "done": 1, fact: value}), log())
     assert found.diagnosis.sentence
     assert "All tasks are done" not in found.diagnosis.sentence
+
+
+CONSUMER: dict[str, Any] = {
+    "name": "c",
+    "push": False,
+    "filter_subjects": [],
+    "num_waiting": 1,
+    "pulls": 1,
+    "paused": 0,
+    "age": 3600,
+    "delivered": 4,
+    "ack_floor": 4,
+    "num_pending": 0,
+    "num_ack_pending": 0,
+    "num_redelivered": 0,
+    "moved": 0,
+    "acks": 0,
+    "naks": 0,
+    "in_progress": 0,
+    "newly_delivered": 0,
+    "acked_twice": 0,
+    "highest_attempt": 1,
+    "max_deliver": 5,
+    "ack_wait": 30,
+    "max_ack_pending": 100,
+    "last_delivered": 1900,
+    "last_acked": 1900,
+}
+
+
+@pytest.mark.parametrize(("waiting", "is_told"), [(0, True), (1, False)])
+def test_messages_that_workers_terminated(waiting: int, is_told: bool) -> None:
+    """They do not come again: why the job does not end once nothing else is left, not while there is work."""
+    stream = {"name": "job_7", "exists": True, "messages": waiting, "first_seq": 1, "last_seq": 4 + waiting}
+    consumers = [{**CONSUMER, "num_pending": waiting}]
+    nats = ProbeResult(
+        "nats", {"streams": [{**stream, "retention": "limits", "last_published": 3000, "consumers": consumers}]}
+    )
+    events = {"nats.terminated": {"times": 2, "count": 2, "last": NOW - 1800, "message": "seq 3 is terminated"}}
+    found = verdict(job(total=4 + waiting, done=2), log(events=events), nats).diagnosis
+    assert (found.cause == "exhausted") is is_told, found
+    if is_told:
+        assert found.sentence.startswith("2 tasks were terminated by workers")
+        assert found.evidence[0].text == "nats.terminated: seq 3 is terminated"

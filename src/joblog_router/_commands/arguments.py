@@ -11,6 +11,9 @@ import os
 import time
 from pathlib import Path
 
+from .._pipeline.report import report
+from .._pipeline.router import router
+from ..entry import EARLIEST
 from ..sinks.opening import ENVIRONMENT, open_store
 from ..sinks.store import Selection, Store
 
@@ -28,7 +31,10 @@ __all__ = [
     "whole",
 ]
 
+# Seconds that one who reads waits for what killed processes left.
+_RECOVERY = 2.0
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DIGITS = 9
 
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:
@@ -80,8 +86,11 @@ def nothing_found(job: str, options: argparse.Namespace) -> str:
 
 
 def store_of(options: argparse.Namespace) -> Store:
-    """The store that `add_store` found."""
-    return open_store(options.store)
+    """The store that `add_store` found. What killed processes left for sinks that are open here is stored first."""
+    store = open_store(options.store)
+    if not router.recovery.run(_RECOVERY):
+        report("lines of killed processes are still in the spool; joblog recover waits until they are stored")
+    return store
 
 
 def level(text: str) -> int:
@@ -89,29 +98,39 @@ def level(text: str) -> int:
     found = logging.getLevelNamesMapping().get(text.upper())
     if found is not None:
         return found
-    if text.isdecimal():
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no level: DEBUG, INFO, WARNING, ERROR, CRITICAL or a number")
+    number = _number(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no level: DEBUG, INFO, WARNING, ERROR, CRITICAL or a number"
+        )
+    return number
 
 
 def whole(text: str) -> int:
-    """A whole number from 0 on."""
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
-    return int(text)
+    """A whole number from 0 on, no larger than a database or a clock takes."""
+    number = _number(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number from 0 to {10**_DIGITS - 1:,}")
+    return number
 
 
 def age(text: str) -> float:
     """The time that lies `30d`, `12h`, ... back, in seconds since the epoch."""
     seconds = seconds_in(text)
     if seconds is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: 30d, 12h, 90m, 45s or 2w")
-    return time.time() - seconds
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no age: 30d, 12h, 90m, 45s or 2w")
+    return max(EARLIEST, time.time() - seconds)
 
 
 def seconds_in(text: str) -> int | None:
     """How many seconds `30d`, `12h`, ... are; None for other text."""
-    number, unit = text[:-1], text[-1:]
-    if unit not in _UNITS or not (number.isascii() and number.isdecimal()):
+    number, unit = _number(text[:-1]), text[-1:]
+    return None if number is None or unit not in _UNITS else number * _UNITS[unit]
+
+
+def _number(text: str) -> int | None:
+    """A whole number of few digits, whatever zeros stand before them; None for other text."""
+    digits = text.lstrip("0")
+    if not (text.isascii() and text.isdecimal()) or len(digits) > _DIGITS:
         return None
-    return int(number) * _UNITS[unit]
+    return int(digits or 0)

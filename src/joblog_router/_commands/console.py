@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any, Final, TextIO
 
 from .._pipeline.dotted import load
+from .._pipeline.reading import stands_for
 from .._pipeline.text import printable
 from ..entry import TALLY_FIELDS, Entry
 
@@ -113,9 +114,7 @@ class Console:
 def line_of(entry: Entry) -> str:
     """An entry as text: time, level, logger, message, and of a tally what it stands for."""
     text = f"{time_of(entry.created)} {entry.level_name:<8} {_one_line(entry.logger)}: {entry.message}"
-    if (tally := entry.tally) is not None:
-        text = f"{text} (stands for {tally.folded} similar lines)"
-    return text
+    return text + stands_for(entry)
 
 
 def _fields_of(entry: Entry) -> str:

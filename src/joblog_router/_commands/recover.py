@@ -1,7 +1,8 @@
 """Store what killed processes left in the spool, and tell what is left after that.
 
 A process of the project does the same when it starts; this is for the time until one does, and for spools that no
-process uses any more. Exit status 1 if something is left: its store is away, or it is for another sink or version.
+process uses any more. It names the spool's directory. Exit status 1 if something is left: its store is away, or it is
+for another sink or version.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """See `joblog_router.cli`."""
     handler = _handler(options) if options.spool else None
     try:
-        if not router.recovery.directories():
+        spools = sorted(map(str, router.recovery.directories()))
+        if not spools:
             raise ConfigurationError(
                 "recover: no handler of this project has a spool; for a program without Django: "
                 "joblog recover --spool DIRECTORY --store jsonl:DIRECTORY"
@@ -54,9 +56,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
         if handler is not None:
             handler.close()
     if options.json:
-        console.json({"lines": lines, "left": left})
+        console.json({"lines": lines, "left": left, "spools": spools})
     else:
         console.line(f"{lines} lines were recovered")
+        for spool in spools:
+            console.line(f"spool: {spool}")
         for path in left:
             console.line(f"left: {path}")
     return 1 if left else 0

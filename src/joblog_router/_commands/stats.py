@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .._pipeline.router import router
-from .._pipeline.status_file import running
+from .._pipeline.status_file import has_left, is_running, running
 from ..exceptions import ConfigurationError
 from ..sinks.account import Account, account_of
 from ..sinks.store import Summary
@@ -74,7 +74,10 @@ def _write(summary: Summary, account: Account, console: Console) -> None:
         console.line(f"  first error: {line_of(summary.first_error)}", summary.first_error.level)
     counts = {name: count for name, count in account._asdict().items() if name != "cut" and (count or name == "stored")}
     parts = ", ".join(f"{name} {count}" for name, count in counts.items())
-    console.line(f"  {'nothing is missing' if account.is_whole() else 'lines are missing'}: {parts}", _level(account))
+    console.line(
+        f"  {'nothing that was logged in the job is missing' if account.is_whole() else 'lines are missing'}: {parts}",
+        _level(account),
+    )
     if account.cut:
         console.line(f"  the beginning of {account.cut} process(es) is not there: pruned, or not recovered yet")
     console.line(f"  {len(summary.origins)} process(es): {', '.join(summary.origins)}")
@@ -94,17 +97,19 @@ def _processes(options: argparse.Namespace, console: Console) -> int:
             "stats: name a job, or run it where a handler has a spool; for a program without Django: "
             "joblog stats --spool DIRECTORY"
         )
-    found = [said for directory in directories for said in running(directory) if said.get("pid") != os.getpid()]
+    found = [
+        (directory, said) for directory in directories for said in running(directory) if said.get("pid") != os.getpid()
+    ]
     is_fine = True
-    for said in found:
+    for directory, said in found:
         counts: dict[str, Any] = said.get("stats") or {}
         findings = [str(one.get("text", "")) for one in said.get("audit") or [] if isinstance(one, dict)]
-        is_alive = _is_alive(said.get("pid"))
+        is_alive = is_running(said.get("pid"))
         is_fine = is_fine and not findings and not counts.get("dropped")
         if options.json:
             console.json({**said, "alive": is_alive})
             continue
-        state = "running" if is_alive else "gone; the next process of its project, or joblog recover, stores the rest"
+        state = "running" if is_alive else _gone(has_left(directory, str(said.get("origin"))))
         console.line(f"{said.get('program')} (pid {said.get('pid')}, {said.get('origin')}): {state}")
         console.line(f"  since {time_of(_number(said, 'started'))}, as of {time_of(_number(said, 'time'))}")
         console.line(
@@ -117,18 +122,11 @@ def _processes(options: argparse.Namespace, console: Console) -> int:
     return 0 if is_fine else 1
 
 
+def _gone(has_lines: bool) -> str:
+    rest = "the next process of its project, or joblog recover, stores the rest" if has_lines else "it left nothing"
+    return f"gone; {rest}"
+
+
 def _number(said: dict[str, Any], name: str) -> float:
     value = said.get(name)
     return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _is_alive(pid: object) -> bool:
-    if type(pid) is not int or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return True

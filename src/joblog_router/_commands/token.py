@@ -54,5 +54,5 @@ def run(options: argparse.Namespace, console: Console) -> int:
 def _span(text: str) -> float:
     seconds = arguments.seconds_in(text)
     if not seconds:
-        raise argparse.ArgumentTypeError(f"{text!r} is no span of time: 45m, 12h, 7d or 2w")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no span of time: 45m, 12h, 7d or 2w")
     return float(seconds)

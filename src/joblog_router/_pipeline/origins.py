@@ -4,7 +4,8 @@
     HOST-PID-RANDOM.2       its second
     remote:OWNER:ORIGIN     a worker elsewhere; OWNER stands for the job whose token it has
 
-Made by the router where a channel is opened, and where lines of workers are received; read by channels and the doctor.
+Made by the router where a channel is opened, and where lines of workers are received; read by channels, status files
+and the doctor.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ _REMOTE: Final = "remote:"
 
 def new_origin() -> str:
     """One that no other process has, nor this one before a fork."""
-    return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{host()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def _host() -> str:
+def host() -> str:
+    """What origins call this host."""
     name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "host")
     return clean(name)[:40] or "host"
 
@@ -31,6 +33,12 @@ def _host() -> str:
 def of_channel(origin: str, number: int) -> str:
     """That of a process's channel number so and so; the first has the process's own."""
     return origin if number == 1 else f"{origin}.{number}"
+
+
+def of_process(origin: str) -> str:
+    """The process's own, by that of any of its channels."""
+    head, dash, tail = origin.rpartition("-")
+    return head + dash + tail.partition(".")[0]
 
 
 def is_first(origin: str) -> bool:

@@ -109,6 +109,13 @@ def fold_of(entry: Entry) -> str:
     return "" if (tally := entry.tally) is None else tally.fold
 
 
+def stands_for(entry: Entry) -> str:
+    """What a text says behind a tally's message, with a space before; "" for a line of its own."""
+    if (tally := entry.tally) is None:
+        return ""
+    return f" (stands for {tally.folded} similar line{'' if tally.folded == 1 else 's'})"
+
+
 class Folds:
     """The runs whose newest tally was given already, for readers that go from new to old."""
 

@@ -24,7 +24,7 @@ from .overflow import Bounds, Overflow
 from .report import report, report_once
 from .rules import Rules, SeveralRules
 from .spool_recovery import DeadSegment, Found, find, release, unusual
-from .status_file import remove_of
+from .status_file import remove_of, sweep
 
 # Seconds between two looks for segments whose process is gone.
 RECOVER_EVERY = 30.0
@@ -63,6 +63,7 @@ class Recovery:
             self._look_at = now + RECOVER_EVERY
             for directory, channel in self._spooled():
                 self.look(directory, channel)
+            self._sweep()
         while self._found:
             found, channel = self._found[0]
             try:
@@ -80,12 +81,18 @@ class Recovery:
         What another process recovers just now is that one's affair.
         """
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
+        is_over = False
+        while not is_over and time.monotonic() < deadline:
             found = [self.look(directory, channel) for directory, channel in self._spooled()]
-            if not any(found) and not self._found and not self._running:
-                return True
-            time.sleep(0.02)
-        return False
+            is_over = not any(found) and not self._found and not self._running
+            if not is_over:
+                time.sleep(0.02)
+        self._sweep()
+        return is_over
+
+    def _sweep(self) -> None:
+        for directory in self.directories():
+            sweep(directory)
 
     def settle_project(self) -> None:
         """The Django app has read its settings: recovery may begin."""
@@ -99,11 +106,13 @@ class Recovery:
 
     def end(self, delivery: RecoveryDelivery) -> None:
         """All of a segment's lines are stored: it goes."""
-        self._running.remove(delivery)
         lines = delivery.stored + delivery.folder.folded
         self.lines += lines
-        delivery.finish()
-        remove_of(delivery.segment.found.directory, delivery.segment.found.name)
+        try:
+            delivery.finish()
+            remove_of(delivery.segment.found.directory, delivery.origin)
+        finally:
+            self._running.remove(delivery)  # not before: a command that waits for it ends the process
         if lines:
             report(f"{lines} job log lines of a process that ended before storing them were recovered")
 
@@ -161,7 +170,6 @@ class RecoveryDelivery(Delivery):
         self.folder.mark = segment.mark
         self.folder.marks = segment.marks
         self.folder.only_marked = True
-        self.taken = segment.acked
 
     @property
     def quarantine_directory(self) -> Path | None:

@@ -68,6 +68,8 @@ class Router:
         self._exit_deadline: float | None = None
         # Our exit function is over: nobody asks to flush what is logged from here on.
         self._is_past_exit = False
+        # The segments were closed for the end: nothing is said of this process any more.
+        self._has_left = False
         self._hooked = False
         self._process = os.getpid()
         # What has to be made anew in the child of a fork: each handler's capturing function.
@@ -136,7 +138,8 @@ class Router:
     def _tell_status(self) -> None:
         if self._status is None:
             directory = min(self.recovery.directories(), default=None)
-            if directory is None:
+            # Before its first line a process has nothing to say, and may end without waiting for the writer.
+            if directory is None or self._has_left or not any(one.last_seq() for one in self._deliveries()):
                 return
             self._status = StatusFile(directory, self.origin)
         self._status.write(_snapshot)
@@ -236,6 +239,7 @@ class Router:
         self._lock = threading.RLock()
         self._writer = Writer(self._deliveries, self.recovery.running, self._retire, self._before_round)
         self._status = None
+        self._has_left = False
         self.recovery.start_anew()
         self.origin = new_origin()
         self._count = 0
@@ -259,7 +263,7 @@ class Router:
         with self._lock:
             channel.uses.remove(use)
             channel.settle()
-        if self._exit_deadline is not None and not any(channel.uses for channel in self._snapshot()):
+        if self._exit_deadline is not None and not self._has_handlers():
             self._close_spools()  # logging.shutdown() has closed the last handler
             return
         if self._writer.is_running():
@@ -397,6 +401,9 @@ class Router:
             delivery.forget_counts()
         return True
 
+    def _has_handlers(self) -> bool:
+        return any(channel.uses for channel in self._snapshot())
+
     def _at_end_of_child(self) -> None:
         self._at_exit()
         self._close_spools()
@@ -406,6 +413,7 @@ class Router:
 
         Daemon threads go on logging while the interpreter ends: where there are any, all segments stay open.
         """
+        self._has_left = True
         if self._status is not None:
             self._status.remove()
         here = (threading.main_thread(), threading.current_thread())
@@ -428,6 +436,8 @@ class Router:
                 break
         self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
+        if not self._has_handlers():
+            self._close_spools()  # no handler is left that logging.shutdown() could close
         if not is_complete and (left := self._waiting_lines()):
             is_spooled = all(
                 channel.delivery.is_spooled() for channel in self._snapshot() if channel.delivery.waiting()

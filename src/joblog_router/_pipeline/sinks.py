@@ -1,4 +1,4 @@
-"""From the `sink` and `options` of a handler to a sink object. The one table of names that lead to contribs.
+"""From the `sink` and `options` of a handler to a sink object. The one table of sinks by name.
 
 Called where a handler is made or a store is opened, on that thread; raises ConfigurationError. Imports the protocols of
 `sinks.base`, sinks themselves by name.

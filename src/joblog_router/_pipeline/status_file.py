@@ -1,7 +1,8 @@
 """What a running process says about itself, in a file beside its spool: for commands of another process.
 
-Written on the writer thread, at most every few seconds while the process logs; the file goes with the process. Called
-by the router and by the commands of other processes, which read it. Imports `spool_folder`. Never raises.
+Written on the writer thread, at most every few seconds while the process logs; the file goes with the process, or with
+the last segment that it left, and what stays of others all the same is swept. Called by the router, by recovery and by
+the commands of other processes, which read it. Imports `spool_folder` and `origins`. Never raises.
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from . import origins
 from .report import report_once
 from .spool_folder import IS_SUPPORTED, SUFFIX, open_directory, segment_name
 
 STATUS: Final = ".status"
+_MAKING: Final = STATUS + ".new"
 _EVERY: Final = 10.0
 _OLD: Final = 86_400.0
+_AT_END: Final = 1.0  # seconds that the end of the process waits for a file that is being written
 
 
 class StatusFile:
@@ -27,9 +32,11 @@ class StatusFile:
 
     def __init__(self, directory: Path, origin: str) -> None:
         self.directory = directory
-        self._name = segment_name(origin).removesuffix(SUFFIX) + STATUS
+        self._stem = _stem_of(origin)
         self._next = 0.0
         self._is_gone = False
+        # The writer is a daemon: the process must not end between its making a file and giving it its name.
+        self._lock = threading.Lock()
 
     def write(self, snapshot: Callable[[], dict[str, Any]]) -> None:
         """Write it anew if it is time. Never raises."""
@@ -38,32 +45,96 @@ class StatusFile:
             return
         self._next = now + _EVERY
         try:
-            text = json.dumps(snapshot(), ensure_ascii=False, default=repr)
-            folder = open_directory(self.directory)
-            try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-                descriptor = os.open(self._name + ".new", flags, 0o600, dir_fd=folder)
-                with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(text)
-                os.rename(self._name + ".new", self._name, src_dir_fd=folder, dst_dir_fd=folder)
-                if self._is_gone:  # taken away meanwhile, on the thread that ends the process
-                    os.unlink(self._name, dir_fd=folder)
-            finally:
-                os.close(folder)
+            text = json.dumps(snapshot(), default=repr)
+            with self._lock:
+                if not self._is_gone:
+                    self._replace(text)
         except Exception as error:  # the snapshot asks what others wrote
             report_once(("status", str(self.directory)), f"no status file in {str(self.directory)!r}: {error!r}")
 
+    def _replace(self, text: str) -> None:
+        making = self._stem + _MAKING
+        folder = open_directory(self.directory)
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(making, flags, 0o600, dir_fd=folder)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(text)
+            os.rename(making, self._stem + STATUS, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            os.close(folder)
+
     def remove(self) -> None:
-        """Take it away, at the end of the process."""
+        """Take it away, at the end of the process; nothing is written from here on."""
         self._is_gone = True
-        with contextlib.suppress(OSError):
-            (self.directory / self._name).unlink()
+        is_held = self._lock.acquire(timeout=_AT_END)
+        _remove(self.directory, self._stem)
+        if is_held:
+            self._lock.release()
 
 
-def remove_of(directory: Path, segment: str) -> None:
-    """Take away the file of a dead process, by the name of its segment."""
+def remove_of(directory: Path, origin: str) -> None:
+    """Take away the file of a dead process, by the origin of a segment that was its; unless it left others."""
+    process = origins.of_process(origin)
+    if not has_left(directory, process):
+        _remove(directory, _stem_of(process))
+
+
+def sweep(directory: Path) -> None:
+    """Take away what processes said of themselves that are gone and left no segment.
+
+    Whether a process runs is known of those on this host; a file of another is swept when nobody reads it any more. One
+    that was idle for so long writes it anew with its next line.
+    """
+    if not IS_SUPPORTED:
+        return
     with contextlib.suppress(OSError):
-        (directory / (segment.removesuffix(SUFFIX) + STATUS)).unlink()
+        for path in directory.iterdir():
+            if not path.name.endswith((STATUS, _MAKING)):
+                continue
+            stem = path.name.removesuffix(_MAKING).removesuffix(STATUS)
+            if (_is_old(path) or _is_gone(stem)) and not has_left(directory, stem):
+                path.unlink(missing_ok=True)
+
+
+def has_left(directory: Path, origin: str) -> bool:
+    """Whether a segment of the process called `origin` is there: its own while it runs, what is left of it later."""
+    beginning = _stem_of(origin) + "."
+    with contextlib.suppress(OSError):
+        return any(path.name.startswith(beginning) and path.name.endswith(SUFFIX) for path in directory.iterdir())
+    return False
+
+
+def is_running(pid: object) -> bool:
+    """Whether there is a process with this number on this host."""
+    if type(pid) is not int or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _stem_of(origin: str) -> str:
+    return segment_name(origin).removesuffix(SUFFIX)
+
+
+def _remove(directory: Path, stem: str) -> None:
+    for suffix in (STATUS, _MAKING):
+        with contextlib.suppress(OSError):
+            (directory / (stem + suffix)).unlink()
+
+
+def _is_gone(stem: str) -> bool:
+    host, _, pid = stem.rpartition("-")[0].rpartition("-")
+    return host == _stem_of(origins.host()) and pid.isdecimal() and not is_running(int(pid))
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime >= _OLD
 
 
 def running(directory: Path) -> Iterator[dict[str, Any]]:
@@ -74,5 +145,5 @@ def running(directory: Path) -> Iterator[dict[str, Any]]:
                 said = json.loads(path.read_text("utf-8"))
             except (OSError, ValueError):
                 continue
-            if isinstance(said, dict) and time.time() - path.stat().st_mtime < _OLD:
+            if isinstance(said, dict) and not _is_old(path):
                 yield said

@@ -21,18 +21,16 @@ class _InTime(io.RawIOBase):
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock = sock
         self._raw = raw
-        seconds = sock.gettimeout()
-        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._deadline = time.monotonic() + (sock.gettimeout() or 0.0)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
-        if self._deadline is not None:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("the answer is not complete in time")
-            self._sock.settimeout(left)
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer is not complete in time")
+        self._sock.settimeout(left)
         return self._raw.readinto(buffer)
 
     def close(self) -> None:

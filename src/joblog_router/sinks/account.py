@@ -18,6 +18,8 @@ __all__ = ["Account", "account_of", "take_account"]
 _PAGE: Final = 5_000
 # Threads that share a scope may append in another order than they took their numbers.
 _BEGINNING: Final = 64
+# More than a process can log: what a line says beyond that is not believed. Whoever holds a job's token may write any.
+_MOST: Final = 10**12
 _OWN: Final = "joblog_router"
 # How such rows begin, which have no mark in a store without a place for fields.
 _REFUSED: Final = "A line of this job could not be stored"
@@ -62,18 +64,16 @@ class _Origin:
                 self.reached[tally.fold, tally.folded] = entry.n
             return
         if entry.logger.partition(".")[0] == _OWN and not entry.n:
-            if type(dropped := fields.get("dropped")) is int:
-                self.dropped += dropped
+            self.dropped += _count(fields.get("dropped"))
             if isinstance(counts := fields.get("completeness"), dict):
-                told = counts.get("quarantined")
-                self.told = max(self.told, told if type(told) is int else 0)
+                self.told = max(self.told, _count(counts.get("quarantined")))
             return
         is_refused = fields.get(REFUSED_MARK) is True or entry.message.startswith(_REFUSED)
         if entry.logger == _OWN and is_refused:
             self.refused += 1
         else:
             self.stored += 1
-        if entry.n > 0:
+        if _count(entry.n):
             self.numbers[entry.n] += 1
             self.first.append((entry.seq, entry.n))
             if len(self.first) > 2 * _BEGINNING:
@@ -100,6 +100,10 @@ class _Origin:
         missing += scopes * max(0, above - 1)
         accounted = sum(self.folds.values()) + self.dropped + max(0, self.told - self.refused)
         return max(0, missing - accounted)
+
+
+def _count(told: object) -> int:
+    return told if type(told) is int and 0 < told <= _MOST else 0
 
 
 def take_account(entries: Iterable[Entry]) -> Account:

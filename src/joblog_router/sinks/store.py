@@ -36,8 +36,8 @@ class Page(NamedTuple):
     """Some lines of one job, oldest first (by created, origin, seq), and where to go on.
 
     `cursor` is given to `after` for what came since; "" stands before the first line. It is opaque text for URLs,
-    bounded in length. `earlier` is given to `before` for older lines, None where there are none. `more` says that
-    `after(cursor)` has lines right now.
+    printable and bounded in length. `earlier` is given to `before` for older lines, None where there are none. `more`
+    says that `after(cursor)` has lines right now.
     """
 
     entries: Sequence[Entry]

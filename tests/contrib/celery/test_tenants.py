@@ -85,6 +85,10 @@ def test_a_worker_for_all_tenants(broker: ValkeyServer, tmp_path: Path) -> None:
         # A sender before this: its message names an id and no namespace.
         worker.run("no_job", "old", headers={"joblog_job_id": "7"})
         wait_for(worker, "public", "nobody's old")
+        # It retries within another tenant's job.
+        worker.run("retries_inside", 7, "8", "c")
+        wait_for(worker, "public", "outside, try 1")
+        assert {line["job_id"] for line in stored(worker, "c")} == {"8"}
         assert worker.all_lines() == []
 
 

@@ -160,6 +160,36 @@ def test_every_try_of_a_task_is_in_the_job(worker: Worker) -> None:
     assert sum("Retry in 0s" in line["message"] for line in lines) == 1
 
 
+@pytest.mark.parametrize(
+    ("own", "given", "headers"),
+    [
+        ("", {}, {}),
+        ("retry by header", {}, {"joblog_job_id": "retry by header"}),
+        ("retry by argument", {"job_id": "retry by argument"}, {}),
+    ],
+)
+def test_a_try_is_in_the_tasks_own_job_wherever_it_was_asked_for(
+    worker: Worker, own: str, given: dict[str, str], headers: dict[str, str]
+) -> None:
+    """A retry within a scope of another job is no task that this job sends. A task of no job stays one."""
+    other = f"seen by {own or 'nobody'}"
+    worker.send("retries_inside", other=other, headers=headers, **given)  # its result: of whichever try is stored last
+    worker.wait_for(other, "inside, try 1")
+    worker.wait_for(other, "nobody's sent inside")
+    if own:
+        worker.wait_for(own, "outside, try 1")
+    found = {line["message"]: line["job_id"] for line in worker.all_lines() if line["job_id"] in (own, other)}
+    tries = {f"outside, try {number}": own for number in (0, 1)} if own else {}
+    shown = {text: job for text, job in found.items() if text.startswith(("outside", "inside"))}
+    assert shown == {**tries, "inside, try 0": other, "inside, try 1": other}
+
+
+def test_what_replaces_a_task_is_in_the_tasks_own_job(worker: Worker) -> None:
+    """It is that task under another name: of no job, where the task had none."""
+    assert worker.run("replaces_inside", "replaced in") is None
+    assert worker.run("replaces_inside", "replaced in", headers={"joblog_job_id": "replaced"}) == "replaced"
+
+
 @pytest.mark.parametrize("how", ["ignore", "reject"])
 def test_an_ignored_or_rejected_task_is_closed_too(worker: Worker, how: str) -> None:
     """Its lines are in the log, Celery's line about it, too; the next task has no job."""

@@ -14,6 +14,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -95,6 +97,16 @@ def success(**_: Any) -> None:
     receivers.info("success")
 
 
+@contextmanager
+def as_tenant(name: str) -> Iterator[None]:
+    before = os.environ.get("NAMESPACE", "")
+    os.environ["NAMESPACE"] = name
+    try:
+        yield
+    finally:
+        os.environ["NAMESPACE"] = before
+
+
 @app.task
 def work(job_id: Any = None, lines: int = 1, name: str = "") -> int:
     for line in range(lines):
@@ -116,6 +128,23 @@ def bound(self: Any, job_id: Any, count: int = 0) -> None:
 def retrying(self: Any, job_id: Any) -> None:
     log.info("try %d", self.request.retries)
     raise KeyError("again")
+
+
+@app.task(bind=True, max_retries=1)
+def retries_inside(self: Any, job_id: Any = None, other: str = "", tenant: str = "") -> None:
+    """Looks at another job than its own, perhaps another tenant's, and goes on later."""
+    log.info("outside, try %d", self.request.retries)
+    with as_tenant(tenant), job_context(other):
+        log.info("inside, try %d", self.request.retries)
+        if not self.request.retries:
+            no_job.delay("sent inside")
+            raise self.retry(countdown=0)
+
+
+@app.task(bind=True)
+def replaces_inside(self: Any, other: str) -> NoReturn:
+    with job_context(other):
+        raise self.replace(no_job.si("replacement"))
 
 
 @app.task

@@ -464,11 +464,14 @@ def test_windows_over_http(shared: Away, make_entry: Any) -> None:
 
 
 def test_the_shape_of_two_lists(shared: Away, make_entry: Any) -> None:
-    """`shape=streams` gives the newest first, errors apart."""
+    """`shape=streams` gives the newest first, errors apart; a tally says for how many lines it stands."""
     shared.write([make_entry(job_id="7", message="went", created=0.0)])
     shared.write([make_entry(job_id="7", message="broke", level=40)])
     found = Client().get(reverse("joblog:entries", args=["7"]), {"shape": "streams"}).json()
     assert found["stdout"] == ["[1969-12-31 18:00:00] INFO went"]
+    shared.write([make_entry(job_id="7", message="did 9", fields={"fold": "f", "folded": 5})])
+    (tally, _) = Client().get(reverse("joblog:entries", args=["7"]), {"shape": "streams"}).json()["stdout"]
+    assert tally.endswith("INFO did 9 (stands for 5 similar lines)")
     assert [text.split("] ")[1] for text in found["stderr"]] == ["ERROR broke"]
 
 

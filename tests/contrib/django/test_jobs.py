@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -183,6 +184,67 @@ def test_a_log_that_cannot_be_deleted_breaks_no_deletion(job_project: Project) -
     )
     assert "manage.py joblog delete 1" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_command_that_deletes_what_is_left_can_be_pasted(job_project: Project, tmp_path: Path) -> None:
+    """It names the tenants that the jobs were of, which no command knows, and a store that readers do not read."""
+    directory = tmp_path / "job logs"
+    job_project.settings(
+        f"""
+        class Tenant:
+            name = "public"
+
+        JOBLOG_ROUTER.update(JOB_MODEL="shop.Job", NAMESPACE=lambda: Tenant.name)
+        LOGGING["handlers"]["file"] = {{
+            "class": "joblog_router.JobLogHandler", "sink": "jsonl", "options": {{"directory": {str(directory)!r}}}
+        }}
+        LOGGING["root"]["handlers"].append("file")
+        """
+    )
+    result = job_project.run(
+        f"""
+        from pathlib import Path
+        from django.db import connections, transaction
+        from joblog_router.contrib.django.conf import database_alias
+        from settings import Tenant
+        from shop.models import Job
+
+        def rename(before, after):
+            with connections[database_alias()].cursor() as cursor:
+                cursor.execute(f"ALTER TABLE {{before}} RENAME TO {{after}}")
+
+        names = ("the mill's", "")
+        files = []
+        for name in names:
+            Tenant.name = name
+            with job_context(7):
+                logger.info("a line")
+        assert flush()
+        files = sorted(Path({str(directory)!r}).rglob("7.jsonl"))
+        assert len(files) == 2
+        for file in files:
+            file.rename(file.with_suffix(".kept"))
+            file.mkdir()  # a log that cannot be deleted
+        rename("joblog_router_joblogentry", "away")
+        with transaction.atomic():
+            for name in names:
+                Tenant.name = name
+                Job.objects.create(pk=7, name="x").delete()
+        rename("away", "joblog_router_joblogentry")
+        for file in files:
+            file.rmdir()
+            file.with_suffix(".kept").rename(file)
+        """
+    )
+    found = [line.partition(" Run: ")[2].split("; ") for line in result.stderr.splitlines() if " Run: " in line]
+    assert len(found) == 2, result.stderr
+    for commands in found:
+        assert len(commands) == 2
+        for command in commands:
+            name, *arguments = shlex.split(command)
+            assert name == "manage.py"
+            assert job_project.manage(*arguments).stdout == "job 7: 1 lines deleted\n"
+    assert job_project.rows("namespace") == []
 
 
 def test_lines_that_are_older_than_the_job_are_not_shown(job_project: Project) -> None:

@@ -252,6 +252,67 @@ def test_the_exception_of_a_view_is_in_the_jobs_log(site: Project, server: Uvico
     assert "ValueError: no such survey" in line["exception"]
 
 
+REFUSING = """
+ALLOWED_HOSTS = ["127.0.0.1"]
+MIDDLEWARE = ["joblog_router.contrib.django.middleware.JobContextMiddleware",
+              "django.middleware.common.CommonMiddleware", "django.middleware.csrf.CsrfViewMiddleware"]
+JOBLOG_ROUTER["URLS"] |= {"denies": "pk", "adenies": "pk"}
+LOGGING["handlers"]["console"] = {"class": "logging.StreamHandler"}
+LOGGING["root"]["handlers"].append("console")
+"""
+
+REFUSING_VIEWS = """
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.http import Http404
+
+def denies(request, pk):
+    if pk == 9:
+        raise Http404
+    raise PermissionDenied
+
+async def adenies(request, pk):
+    if pk == 8:
+        raise BadRequest("the result has no picture")
+    raise PermissionDenied
+"""
+
+REFUSING_URLS = """
+urlpatterns += [path("denies/<int:pk>/", views.denies, name="denies"),
+                path("adenies/<int:pk>/", views.adenies, name="adenies")]
+"""
+
+
+def test_a_refused_request_is_in_no_job(site: Project) -> None:
+    """A stranger who guesses URLs writes into no job's log: CSRF, permissions, a wrong Host. Others are told."""
+    site.settings(SETTINGS + REFUSING)
+    for name, code in (("urls", REFUSING_URLS), ("views", REFUSING_VIEWS)):
+        with (site.root / "shop" / f"{name}.py").open("a") as file:
+            file.write(code)
+    with Uvicorn(site.root, "asgi:application", DJANGO_SETTINGS_MODULE="settings") as server:
+        connection = server.connection()
+        for method, path, headers, status in (
+            ("POST", "/jobs/7/sync/", {}, 403),
+            ("POST", "/jobs/7/async/", {}, 403),
+            ("GET", "/denies/7/", {}, 403),
+            ("GET", "/adenies/7/", {}, 403),
+            ("GET", "/denies/9/", {}, 404),
+            ("GET", "/jobs/7/sync/", {"Host": "elsewhere.example"}, 400),
+            ("GET", "/adenies/8/", {}, 400),
+        ):
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status, server.text()
+        connection.close()
+        server.close()
+        told = server.text()
+    assert "Forbidden (CSRF cookie not set.): /jobs/7/async/" in told
+    assert "Forbidden (Permission denied): /adenies/7/" in told
+    assert "Invalid HTTP_HOST" in told
+    assert "Not Found: /denies/9/" in told
+    assert logs(site.root) == {"8": ["the result has no picture: /adenies/8/"]}
+
+
 def test_large_bodies_on_a_kept_connection_keep_their_jobs(site: Project, server: Uvicorn) -> None:
     """Twelve requests of 400 KB, every third to a view without a job."""
     connection = server.connection()

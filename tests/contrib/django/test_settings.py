@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import logging
 import logging.config
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import override_settings
 
-from joblog_router import ConfigurationError, carry, flush, job_context
+from joblog_router import ConfigurationError, JobLogHandler, carry, flush, job_context
+from joblog_router._pipeline import settings
+from joblog_router._pipeline.handing_over import hand_over
+from joblog_router._pipeline.rules import Rules
 from joblog_router.contrib.django import conf
 from joblog_router.contrib.django.conf import JobLogSettings
 from tests.contrib.django.project import Project
-from tests.helpers import configure, messages
+from tests.helpers import configure, entries, messages, until
+from tests.test_overflow import Gate
 
 
 def test_without_the_setting_the_defaults_hold() -> None:
@@ -128,3 +134,76 @@ def test_settings_about_attribution_hold_where_no_handler_says_anything() -> Non
         assert late_lines() == ["late"]
         assert late_lines(late={"": "drop"}) == []
     assert late_lines() == []
+
+
+def test_the_namespace_is_the_settings() -> None:
+    """For every scope that is opened while it holds, and no longer."""
+    configure()
+
+    def logged() -> str:
+        with job_context(1):
+            logging.getLogger("app").info("x")
+        return entries()[-1].namespace
+
+    with override_settings(JOBLOG_ROUTER={"NAMESPACE": "north"}):
+        assert logged() == "north"
+    assert logged() == ""
+
+
+def test_what_the_library_says_itself_is_masked_as_the_settings_say(capfd: pytest.CaptureFixture[str]) -> None:
+    """It may quote what the application gave it; without the setting nobody knows that this is a secret."""
+    configure()
+
+    def said(number: str) -> str:
+        with job_context(1):
+            logging.getLogger("app").info("x", extra={"job_log": number})
+        assert flush(10)
+        return capfd.readouterr().err
+
+    with override_settings(JOBLOG_ROUTER={"REDACT": [r"PAT-[0-9]+"]}):
+        assert "extra={'job_log': '[redacted]'} names no audience" in said("PAT-1")
+    assert "extra={'job_log': 'PAT-2'} names no audience" in said("PAT-2")
+
+
+def test_a_spool_that_the_settings_name_is_for_handlers_that_are_there_already(tmp_path: Path) -> None:
+    """And masks from the next line on where they say so; handlers that name one themselves keep it."""
+    sink = Gate()
+    logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, fold=False))
+    logging.getLogger().addHandler(JobLogHandler(sink=(own := Gate()), fold=False, spool=tmp_path / "own"))
+
+    def in_files(folder: str) -> bytes:
+        return b"".join(path.read_bytes() for path in (tmp_path / folder).glob("*.spool"))
+
+    def log(line: str) -> None:
+        with job_context(1):
+            logging.getLogger("app").info(line)
+
+    before = settings.current
+    try:
+        log("line 0")
+        hand_over(replace(before, spool=tmp_path / "settings"))
+        log("line 1 password=hunter1")
+        hand_over(replace(settings.current, rules=Rules(spool_redact=True)))
+        log("line 2 password=hunter2")
+        for folder in ("settings", "own"):
+            data = in_files(folder)
+            assert [text in data for text in (b"line 1", b"hunter1", b"line 2", b"hunter2")] == [
+                True,
+                True,
+                True,
+                False,
+            ]
+        assert b"line 0" not in in_files("settings")
+        hand_over(before)
+        log("line 3")
+        assert b"line 3" not in in_files("settings")
+        assert b"line 3" in in_files("own")
+    finally:
+        hand_over(before)
+        sink.is_open = own.is_open = True
+    assert flush(10)
+    assert [[entry.message[:6] for entry in each.written] for each in (sink, own)] == [
+        [f"line {n}" for n in range(4)]
+    ] * 2
+    until(lambda: not list((tmp_path / "settings").glob("*.spool")))  # right after the flush was answered

@@ -13,7 +13,7 @@ import signal
 import sys
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -266,6 +266,26 @@ async def test_a_job_that_came_and_went_while_no_monitor_ran(logs: JobLogs, scen
     assert [entry.fields["acknowledged"] for entry in told] == [3] * is_recording
 
 
+async def test_what_was_acknowledged_before_any_monitor_ran_is_told_by_the_servers_word(
+    logs: JobLogs, scene: Scene
+) -> None:
+    """Not as nothing; and what nobody measured has no rate."""
+    await scene.queue(4)
+    outsider = await scene.worker()
+    for seq in await outsider.fetch(3):
+        await outsider.answer("ack", seq)
+    await scene.leading()
+    for seq in await outsider.fetch(1):
+        await outsider.answer("ack", seq)
+    await auntil(lambda: "nats.drained" in logs.stdout.events())
+    drained = of(logs, scene.job, "nats.drained")[-1]
+    assert "1 acknowledged" in drained.message
+    assert " that the monitor saw (all up to delivery 4 is answered)" in drained.message
+    first = next(one for one in logs.entries(scene.job) if one.fields.get("event") in ("nats.snapshot", "nats.drained"))
+    assert "/s" not in first.message
+    assert "rate" not in first.fields
+
+
 async def test_two_monitors_write_each_line_once(logs: JobLogs, scene: Scene) -> None:
     """One writes, the other waits; the second takes over when the first ends, and when it is frozen."""
     own = scene.job
@@ -388,6 +408,46 @@ async def test_the_documented_permissions_are_enough(
             assert "violation" not in server.log.replace("no_ack", "").lower()
         else:
             assert "permissions violation" in capfd.readouterr().err.lower()
+
+
+async def test_without_a_stream_for_the_lease_it_writes_and_says_so(
+    logs: JobLogs, own: str, permitted: Callable[..., NatsServer], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An account that may have no stream `JOBLOG_MONITOR`: nobody can tell whether there is a second monitor."""
+    server = permitted("$JS.API.STREAM.CREATE.JOBLOG_MONITOR")
+    async with AsyncExitStack() as stack:
+        scene = Scene(own, server, stack, server.url.replace("nats://", "nats://all:all@"))
+        monitor = await scene.leading(user="some", password="some", recorder=False)
+        await scene.queue(2)
+        outsider = await scene.worker()
+        await outsider.fetch(2)
+        await outsider.answer("nak", 1)
+        await outsider.answer("ack", 2)
+        await auntil(lambda: of(logs, own, "nats.nak"))
+        await scene.js.delete_stream(scene.stream)
+        await auntil(lambda: of(logs, own, "nats.stream.deleted"))
+        await rounds(monitor)
+        assert monitor.is_leading
+        assert len(of(logs, own, "nats.nak")) == 1
+    said = capfd.readouterr().err
+    assert "the stream JOBLOG_MONITOR cannot be had; a second monitor would write every line again" in said
+
+
+@pytest.mark.parametrize("content", [b"no JSON", b"[]", b'{"monitor": "another", "position": "x", "lasting": "long"}'])
+async def test_a_lease_that_cannot_be_read_keeps_no_monitor_from_writing(
+    content: bytes, logs: JobLogs, scene: Scene
+) -> None:
+    """Somebody published to its subject: who comes next takes it over, at once or when it has not changed for long."""
+    first = await scene.leading()
+    await first.stop()
+    await scene.queue(1)
+    await scene.js.publish("joblog.monitor.JOBLOG_MONITOR", content)
+    monitor = await scene.leading()
+    outsider = await scene.worker()
+    await outsider.fetch(1)
+    await outsider.answer("nak", 1)
+    await auntil(lambda: of(logs, scene.job, "nats.nak"))
+    assert monitor.is_leading
 
 
 async def test_what_somebody_does_to_stream_and_consumer(logs: JobLogs, scene: Scene) -> None:

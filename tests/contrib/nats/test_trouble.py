@@ -14,7 +14,7 @@ from nats.errors import NoServersError
 from nats.js.api import ConsumerConfig
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
-from joblog_router import job_context
+from joblog_router import detached, job_context
 from joblog_router.contrib.nats import instrument
 from tests.contrib.nats.conftest import MEMORY, Connect, JobLogs
 from tests.contrib.nats.foreign_app import TaskQueueManager
@@ -102,6 +102,20 @@ async def test_publishing_into_nothing_finds_out_once(
     assert logs.event(own, "nats.publish.failed").fields["error_type"] == "NoStreamResponseError"
     sums = [e.fields for e in logs.entries(own) if e.fields.get("event") == "nats.publish.summary"]
     assert [(fields["accepted"], fields["failed"]) for fields in sums] == [(4, 1), (0, 2)]
+
+
+async def test_a_stream_that_no_longer_takes_a_subject_is_not_gone(logs: JobLogs, connect: Connect, own: str) -> None:
+    """Nobody takes a message, yet the stream is there with all that it had."""
+    js = (await connect()).jetstream()
+    with job_context(own):
+        await js.add_stream(name=f"job_{own}", subjects=[own], storage=MEMORY)
+        await js.publish(own, b"")
+        with detached():
+            await js.update_stream(name=f"job_{own}", subjects=[f"{own}.elsewhere"], storage=MEMORY)
+        with pytest.raises(NoStreamResponseError):
+            await js.publish(own, b"")
+    assert logs.event(own, "nats.publish.failed").fields["error_type"] == "NoStreamResponseError"
+    assert "nats.stream.vanished" not in logs.events(own)
 
 
 async def test_deleting_ones_own_stream_is_no_loss(logs: JobLogs, connect: Connect, own: str) -> None:

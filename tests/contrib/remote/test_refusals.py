@@ -10,14 +10,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.http import HttpRequest, JsonResponse
 from django.test import RequestFactory, override_settings
+from django.test.utils import CaptureQueriesContext
 
 from joblog_router import ConfigurationError, Entry, SinkUnavailableError
+from joblog_router.contrib.django.sink import DjangoSink
 from joblog_router.contrib.remote import receive as receiving
 from joblog_router.contrib.remote.receive import counters, receive
 from joblog_router.contrib.remote.send import RemoteJobLogHandler, job
-from joblog_router.contrib.remote.tokens import issue_token
+from joblog_router.contrib.remote.tokens import issue_token, read_token
+from tests.contrib.django.conftest import store_all
 from tests.contrib.remote.conftest import line
 
 pytestmark = pytest.mark.django_db(databases=["default", "joblog"], transaction=True)
@@ -85,7 +89,8 @@ def answered(answer: JsonResponse) -> tuple[int, dict[str, Any]]:
 def test_one_line_that_the_store_refuses_costs_itself(shelf: Shelf) -> None:
     """The others are stored, and the worker is told how many were not."""
     refused = counters()["refused_lines"]
-    assert post(line(1, "a"), line(2, "bad"), line(3, "b")) == (200, {"stored": 2, "known": 0, "refused": 1})
+    answer = {"stored": 2, "known": 0, "refused": 1, "taken": 3}
+    assert post(line(1, "a"), line(2, "bad"), line(3, "b")) == (200, answer)
     assert shelf.taken == ["a", "b"]
     assert counters()["refused_lines"] == refused + 1
 
@@ -161,6 +166,8 @@ def test_the_pace_of_many_jobs_is_kept_in_little_room(shelf: Shelf, monkeypatch:
         (None, {}, "needs a job that has an id"),
         ("", {}, "needs a job that has an id"),
         ("x" * 10_000, {}, "have at most"),
+        ("😀" * 500, {}, "give the job, or its namespace, a shorter id"),
+        (7, {"namespace": "x" * 6_500}, "give the job, or its namespace, a shorter id"),
         (7, {"audience": "everybody"}, "is 'all' or 'staff', not 'everybody'"),
         (7, {"expires": 0}, "after a positive number of seconds, not 0"),
         (7, {"expires": True}, "after a positive number of seconds, not True"),
@@ -171,6 +178,46 @@ def test_a_token_that_cannot_be_meant_is_not_issued(job_id: object, options: dic
     """An error where it is asked for, not a worker that is refused later."""
     with pytest.raises(ConfigurationError, match=words):
         issue_token(job_id, **options)
+
+
+@pytest.mark.parametrize("letter", ["a", "ü", "😀"])
+def test_every_token_that_is_issued_is_taken(letter: str) -> None:
+    """As long as ids get."""
+    taken = []
+    for length in (1, 100, 400, 480, 490, 500, 950, 1000):
+        try:
+            token = issue_token(letter * length)
+        except ConfigurationError:
+            continue
+        assert read_token(token).job_id == letter * length
+        taken.append(length)
+    assert taken[:3] == [1, 100, 400]
+
+
+def test_only_the_rows_of_a_batch_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends the first number and the last there can be does not have all rows between them read."""
+    named = receiving.make_sink("django", None)
+    # In a test run it would write into memory. Nothing is written here.
+    monkeypatch.setattr(DjangoSink, "is_in_memory", lambda sink: False)
+
+    def entry(seq: int) -> Entry:
+        return Entry("7", 1000.0, 20, "shop", "x", None, {}, "", 0, "a", seq, 0)
+
+    store_all([entry(seq) for seq in range(1, 1_202)])
+
+    def known(*seqs: int) -> list[int]:
+        found = receiving._known(named, [entry(seq) for seq in seqs])
+        assert {origin for origin, _ in found} <= {"a"}
+        return sorted(seq for _, seq in found)
+
+    with CaptureQueriesContext(connections["joblog"]) as queries:
+        assert known(1, 2**61) == [1]
+    assert len(queries) == 1
+    with connections["joblog"].cursor() as cursor:
+        cursor.execute(queries[0]["sql"])
+        assert cursor.fetchall() == [(1,)]
+    assert known(*range(1, 1_203)) == list(range(1, 1_202))
+    assert known(2**61, 2**61 - 1) == []
 
 
 # --- the worker's side ---------------------------------------------------------------------------------------

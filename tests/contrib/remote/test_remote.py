@@ -224,6 +224,7 @@ def test_a_hundred_forged_and_cross_job_requests_let_nothing_in(receiver: Receiv
         "stored": 1,
         "known": 0,
         "refused": 0,
+        "taken": 1,
     }
     assert receiver.send(token, {**line(2, "a guess"), "origin": origin})[1]["refused"] == 1
     assert receiver.rows("8") == ["of job 8"]
@@ -312,11 +313,12 @@ def test_a_batch_that_comes_again_is_stored_once_and_counted(receiver: Receiver)
     """A replayed request gets the same 200 and adds nothing, also after a restart and with another token of the job."""
     token = receiver.token(7)
     lines = [line(number, f"line {number}") for number in range(1, 6)]
-    assert receiver.send(token, *lines) == (200, {"stored": 5, "known": 0, "refused": 0})
-    assert receiver.send(token, *lines) == (200, {"stored": 0, "known": 5, "refused": 0})
+    assert receiver.send(token, *lines) == (200, {"stored": 5, "known": 0, "refused": 0, "taken": 5})
+    assert receiver.send(token, *lines) == (200, {"stored": 0, "known": 5, "refused": 0, "taken": 5})
     receiver.stop()
     receiver.start()
-    assert receiver.send(receiver.token(7), *lines, line(6, "new")) == (200, {"stored": 1, "known": 5, "refused": 0})
+    answer = {"stored": 1, "known": 5, "refused": 0, "taken": 6}
+    assert receiver.send(receiver.token(7), *lines, line(6, "new")) == (200, answer)
     assert receiver.rows("7") == [*(f"line {number}" for number in range(1, 6)), "new"]
     assert receiver.counters()["known"] == 5
 
@@ -337,7 +339,7 @@ def test_limits_of_size_rate_and_form(receiver: Receiver) -> None:
     wrong: list[Any] = [
         *(None, [], "x", 1, {}, line(0), line(-1), line(2**62), line(1.5), line(True)),
     ]
-    assert receiver.send(token, *wrong)[1] == {"stored": 0, "known": 0, "refused": 10}
+    assert receiver.send(token, *wrong)[1] == {"stored": 0, "known": 0, "refused": 10, "taken": 10}
     more = [
         line(1, message=7),
         line(1, level="INFO"),
@@ -348,7 +350,7 @@ def test_limits_of_size_rate_and_form(receiver: Receiver) -> None:
         line(5, "kept", fields={"fold": "f", "folded": 9, "job_log": "all", "x": 1}, logger="w", line="z", path=3),
         line(6, "old", created=5, audience="staff"),
     ]
-    assert receiver.send(token, *more)[1] == {"stored": 2, "known": 0, "refused": 6}
+    assert receiver.send(token, *more)[1] == {"stored": 2, "known": 0, "refused": 6, "taken": len(more)}
     assert [json.loads(fields) for fields in receiver.rows("7", "fields, 1") and receiver.rows("7", "fields")] == [
         {"x": 1},
         {},
@@ -458,8 +460,8 @@ def test_in_a_table_of_the_projects_own_the_same_holds(receiver: Receiver, worke
     receiver.start()
     receiver.project.run("from shop.models import Job; assert Job.objects.create(name='x').pk == 1")
     both = early, line(2, "second")
-    assert receiver.send(receiver.token(1), *both) == (200, {"stored": 2, "known": 0, "refused": 0})
-    assert receiver.send(receiver.token(1), *both) == (200, {"stored": 0, "known": 2, "refused": 0})
+    assert receiver.send(receiver.token(1), *both) == (200, {"stored": 2, "known": 0, "refused": 0, "taken": 2})
+    assert receiver.send(receiver.token(1), *both) == (200, {"stored": 0, "known": 2, "refused": 0, "taken": 2})
     found = receiver.project.run("from own.models import Line; print(list(Line.objects.values_list('job', 'message')))")
     assert found.stdout.strip() == "[(1, 'early'), (1, 'second')]"
     assert receiver.send(receiver.token("x"), line())[0] == 409

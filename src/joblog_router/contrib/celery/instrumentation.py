@@ -54,6 +54,7 @@ class _Installation:
 
     def __init__(self, parameters: tuple[str, ...]) -> None:
         try:
+            celery: Any = importlib.import_module("celery")
             signals: Any = importlib.import_module("celery.signals")
             logging_class: Any = importlib.import_module("celery.app.log").Logging
             errors: Any = importlib.import_module("celery.exceptions")
@@ -62,7 +63,8 @@ class _Installation:
         self.tasks = Tasks(
             JobFinder(parameters),
             signals.task_postrun,
-            importlib.import_module("celery").current_app,
+            celery.current_app,
+            celery.current_task,
             (errors.WorkerLostError, errors.TimeLimitExceeded),
         )
         self._handlers = KeptHandlers(logging_class)

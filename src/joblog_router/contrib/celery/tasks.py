@@ -105,11 +105,17 @@ class Tasks:
     """The receivers, and which tasks run now."""
 
     def __init__(
-        self, finder: JobFinder, postrun: Any, current_app: Any, losses: tuple[type[BaseException], ...]
+        self,
+        finder: JobFinder,
+        postrun: Any,
+        current_app: Any,
+        current_task: Any,
+        losses: tuple[type[BaseException], ...],
     ) -> None:
         """`postrun` is Celery's signal, `losses` what a parent process reports when its child is gone."""
         self.finder = finder
         self._current_app = current_app
+        self._current_task = current_task
         self._losses = losses
         # By request and not by task id: one task can be delivered twice and run in two threads at once.
         self._running: WeakKeyDictionary[Any, _Running] = WeakKeyDictionary()
@@ -136,12 +142,19 @@ class Tasks:
     def on_publish(self, sender: Any = None, headers: dict[str, Any] | None = None, body: Any = None, **_: Any) -> None:
         """Write the job that is open here into the message, unless the task's arguments name one."""
         scope = current_job()
+        # A retry, or what replaces a task, is that task: it belongs to its job, in whatever scope it was asked for.
+        again = self._again(headers)
+        if again is not None:
+            scope = again.scope
         # Of the second version of Celery's protocol; the first has no place for headers.
         args, kwargs, embedded = body if isinstance(body, list | tuple) and len(body) == 3 else ((), {}, {})
         if scope is not None and headers is not None and self.finder.named(self._task(sender), args, kwargs) is None:
             headers.setdefault(HEADER, scope.job_id)
         # An id is the sender's, whoever names it: the worker may serve every tenant.
-        namespace = current_namespace() if scope is None else scope.namespace
+        if scope is not None:
+            namespace = scope.namespace
+        else:
+            namespace = current_namespace() if again is None else ""
         if namespace and headers is not None:
             headers.setdefault(NAMESPACE_HEADER, namespace)
         # A chord's body is sent by whichever of its tasks ends last, perhaps one of another job. It belongs to the
@@ -155,6 +168,13 @@ class Tasks:
             chord_headers.update(options.get("headers") or {})
             # A copy: the signature may be the application's own and be sent again elsewhere.
             embedded["chord"] = {**chord, "options": {**options, "headers": chord_headers}}
+
+    def _again(self, headers: Mapping[str, Any] | None) -> _Running | None:
+        """The task that runs here, if it is the one that is sent: a message has its task's id."""
+        request = getattr(self._current_task, "request", None)  # of no task: None has none
+        if headers is None or request is None or headers.get("id") != request.id:
+            return None
+        return self._running.get(request)
 
     # --- where it runs ---
 

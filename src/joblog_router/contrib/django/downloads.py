@@ -17,7 +17,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 
 from ..._pipeline import reading
 from ..._pipeline.escaping import escape_job_id
-from ..._pipeline.reading import fold_of
+from ..._pipeline.reading import stands_for
 from ...context import current_namespace
 from ...entry import Audience, Entry
 from ...sinks.store import Selection, Store
@@ -81,8 +81,7 @@ def _as_text(entry: Entry, audience: Audience) -> str:
     """One line, what belongs to it indented below: a line that begins with a time was logged as one."""
     moment = dt.datetime.fromtimestamp(entry.created, dt.UTC)
     text = visible(f"{entry.level_name} {entry.logger} {entry.message}").replace("\n", "\n    ")
-    if fold_of(entry):
-        text += f" (stands for {entry.fields['folded']} similar lines so far)"
+    text += stands_for(entry)
     if entry.exception:
         text += "\n    " + visible(entry.exception).rstrip("\n").replace("\n", "\n    ")
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z {text}\n"

@@ -7,6 +7,7 @@ threads of readers, in Django's connection there.
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from ..._pipeline.router import router as process_router
 from ...context import current_namespace
 from ...exceptions import ConfigurationError, SinkUnavailableError
 from ...sinks.base import PlacedSink
+from ...sinks.jsonl import JsonLinesSink
 from ...sinks.opening import open_store, readable_sinks
 from ...sinks.store import Selection, Store
 from . import conf
@@ -35,6 +37,8 @@ _NAMES: Final = ("created_at", "created", "date_created", "created_on", "created
 _RECEIVER: Final = "joblog_router.jobs"
 # How long the lines that this process still holds may take, so that they do not come after the deletion.
 _FLUSH_TIMEOUT: Final = 1.0
+# How many of the jobs whose logs could not be deleted are told by name.
+_NAMED: Final = 5
 
 _model: type[Model] | None = None
 _field = ""
@@ -146,17 +150,45 @@ class _Deleted:
                 try:
                     store.delete(job_id, namespace)
                 except Exception as error:
-                    self._report(self.jobs[at:], error)
+                    self._report(self.jobs[at:], error, None if store is stores[0] else store)
                     break
 
     @staticmethod
-    def _report(jobs: list[tuple[str, str]], error: Exception) -> None:
-        named = ", ".join(repr(job_id) for _, job_id in jobs[:5]) + (", ..." if len(jobs) > 5 else "")
+    def _report(jobs: list[tuple[str, str]], error: Exception, store: Store | None = None) -> None:
+        named = ", ".join(repr(job_id) for _, job_id in jobs[:_NAMED]) + (", ..." if len(jobs) > _NAMED else "")
+        more = f", and so on for the {len(jobs) - _NAMED} others" if len(jobs) > _NAMED else ""
+        commands = "; ".join(_commands(jobs[:_NAMED], store))
         report_once(
             ("delete", jobs[0], str(error)),
-            f"the logs of {len(jobs)} deleted jobs ({named}) were not deleted: {error}. "
-            f"Run: manage.py joblog delete {' '.join(job_id for _, job_id in jobs[:5])}",
+            f"the logs of {len(jobs)} deleted jobs ({named}) were not deleted: {error}. Run: {commands}{more}",
         )
+
+
+def _commands(jobs: list[tuple[str, str]], store: Store | None) -> list[str]:
+    """What deletes these logs, to be pasted into a shell: one for each namespace; without `store`, of the readers'."""
+    by_namespace: dict[str, list[str]] = {}
+    for namespace, job_id in jobs:
+        by_namespace.setdefault(namespace, []).append(job_id)
+    named = _named_store(store)
+    place = f" --store {shlex.quote(named)}" if named else ""
+    # A function of the settings says another one where the command runs.
+    is_said = bool(conf.current().NAMESPACE)
+    return [
+        f"manage.py joblog delete {shlex.join(ids)}"
+        + (f" --namespace {shlex.quote(namespace)}" if namespace or is_said else "")
+        + place
+        for namespace, ids in by_namespace.items()
+    ]
+
+
+def _named_store(store: Store | None) -> str:
+    """As a command is told of it; "" for the readers', and for one that no command can name."""
+    from .windows import table_of
+
+    if isinstance(store, JsonLinesSink):
+        return f"jsonl:{store.place}"
+    table = None if store is None else table_of(store)
+    return "" if table is None else f"django:{table.alias}"
 
 
 def _on_delete(instance: Model, using: str, **kwargs: Any) -> None:

@@ -5,8 +5,9 @@ Called by Django for every request, on the thread or task that serves it. Makes 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import FileResponse, HttpRequest, StreamingHttpResponse
@@ -19,6 +20,24 @@ from . import conf
 
 __all__ = ["JobContextMiddleware"]
 
+# Where Django tells of requests that it refuses.
+_REFUSING: Final = ("django.request", "django.security.csrf", "django.security.DisallowedHost")
+_IN_JOB: Final = "_joblog_is_in_job"
+
+
+class _Refusals(logging.Filter):
+    """Takes Django's lines about refused requests out of the job: whoever guesses a URL causes them, not its work."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        request = getattr(record, "request", None)
+        is_refused = record.name != "django.request" or getattr(record, "status_code", 0) in (401, 403)
+        if is_refused and isinstance(request, HttpRequest) and hasattr(request, _IN_JOB):
+            record.job_log = False
+        return True
+
+
+_refusals: Final = _Refusals()
+
 
 class JobContextMiddleware:
     """Open the job's scope around requests to the URLs of `JOBLOG_ROUTER["URLS"]`.
@@ -27,7 +46,8 @@ class JobContextMiddleware:
     Other requests, and those whose argument is None or empty, have no job. Sync and async. The body of a
     StreamingHttpResponse is made in the job, item by item, and closed in it; its errors and its cancellation pass
     through. Put it high in MIDDLEWARE: what stands above it is not in the job, nor is the body of a FileResponse, which
-    the server itself may read. Where NAMESPACE is a function, what it depends on must be set above: the job, with the
+    the server itself may read. Django's lines about a request that it refuses (CSRF, 401, 403, a wrong Host) are in no
+    job. Where NAMESPACE is a function, what it depends on must be set above: the job, with the
     streamed body, is of the namespace in force here.
     """
 
@@ -39,6 +59,8 @@ class JobContextMiddleware:
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
+        for name in _REFUSING:
+            logging.getLogger(name).addFilter(_refusals)
         if not conf.current().URLS:
             report_once(
                 ("middleware",),
@@ -84,7 +106,10 @@ def _job_of(request: HttpRequest) -> Any:
             f"{conf.SETTING}['URLS'][{match.view_name!r}] names the argument {argument!r}, which that URL does not "
             f"have (it has: {', '.join(sorted(match.kwargs)) or 'none'}): its requests are in no job",
         )
-    return None if job_id == "" else job_id
+    if job_id is None or job_id == "":
+        return None
+    setattr(request, _IN_JOB, True)
+    return job_id
 
 
 def _stream_in_job(response: HttpResponseBase, job_id: Any) -> HttpResponseBase:

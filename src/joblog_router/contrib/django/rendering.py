@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from django.utils import timezone
 
-from ..._pipeline.reading import fold_of
+from ..._pipeline.reading import fold_of, stands_for
 from ..._pipeline.text import UNPRINTABLE
 from ...entry import TALLY_FIELDS, Audience, Entry
 from .levels import level_class
@@ -76,7 +76,7 @@ def as_streams(entries: Iterable[Entry]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"stdout": [], "stderr": []}
     for entry in reversed(list(entries)):
         moment = dt.datetime.fromtimestamp(entry.created, timezone.get_current_timezone())
-        text = f"[{moment:%Y-%m-%d %H:%M:%S}] {entry.level_name} {budget.cut(entry.message)}"
+        text = f"[{moment:%Y-%m-%d %H:%M:%S}] {entry.level_name} {budget.cut(entry.message)}{stands_for(entry)}"
         found["stderr" if entry.level >= logging.ERROR else "stdout"].append(text)
     return found
 

@@ -23,7 +23,7 @@ from ...context import current_namespace
 from ...sinks.opening import open_store
 from ...sinks.store import Selection
 from . import conf
-from .tailing import Hub, Viewer, event
+from .tailing import Hub, Viewer, event, identity
 
 __all__ = ["hub", "stream_of"]
 
@@ -80,7 +80,7 @@ class _Stream:
 
     def _heartbeat(self) -> bytes:
         """Keeps proxies from closing the connection, and tells where to go on."""
-        return f":\nid: {self._viewer.cursor}\n\n".encode()
+        return f":\n{identity(self._viewer.cursor)}\n".encode()
 
     def _patience(self) -> float:
         return max(0.01, min(_HEARTBEAT, self._ends_at - time.monotonic()))

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from django.db import connections
 
@@ -25,7 +25,7 @@ from ...entry import Entry
 from ...sinks.store import Page, Selection, Store
 from .rendering import as_json
 
-__all__ = ["INTERVAL", "Hub", "Viewer", "event"]
+__all__ = ["INTERVAL", "Hub", "Viewer", "event", "identity"]
 
 INTERVAL: Final = 0.3
 _PAGE: Final = 1000
@@ -42,10 +42,14 @@ _BURST: Final = 2.0
 _EVERYTHING: Final = Selection(audience="staff")
 
 
-def event(name: str, data: object, cursor: str = "") -> bytes:
+def event(name: Literal["lines", "skipped", "reset", "end"], data: object, cursor: str = "") -> bytes:
     """One event of a stream. JSON has no line breaks, so that nothing in `data` can end the event."""
-    identity = f"id: {cursor}\n" if cursor else ""
-    return f"event: {name}\n{identity}data: {json.dumps(data)}\n\n".encode()
+    return f"event: {name}\n{identity(cursor)}data: {json.dumps(data)}\n\n".encode()
+
+
+def identity(cursor: str) -> str:
+    """The line of an event that says where to go on; none for a cursor that would end it and begin another."""
+    return f"id: {cursor}\n" if cursor and cursor.isprintable() else ""
 
 
 class Viewer:

@@ -46,6 +46,8 @@ _MOST_BUCKETS: Final = 500
 _FILTERS: Final = ("level", "logger", "text", "origin", "before", "after", "limit", "at")
 _LATEST: Final = 9e12
 _LONGEST_CURSOR: Final = 20_000
+# Of a number: of more of them `int` takes its time, and refuses in the end.
+_DIGITS: Final = 10
 
 View: TypeAlias = Callable[[HttpRequest, str], HttpResponseBase]
 
@@ -132,10 +134,11 @@ def summary(request: HttpRequest, job_id: str, access: Access) -> HttpResponse:
     `completeness` is for staff, and null for a long log unless `completeness=1` asks for it: it reads every line.
     `verdict=1` asks the doctor, for staff: that takes as long as its probes do.
     """
-    buckets = request.GET.get("buckets", "")
-    if buckets and not (buckets.isascii() and buckets.isdecimal() and 1 <= int(buckets[:5]) <= _MOST_BUCKETS):
+    asked = request.GET.get("buckets", "")
+    buckets = _whole(asked)
+    if asked and not 1 <= buckets <= _MOST_BUCKETS:
         raise BadParameterError(f"buckets must be a whole number from 1 to {_MOST_BUCKETS}")
-    found, counts = figures.of(store, job_id, access.audience, int(buckets or 0))
+    found, counts = figures.of(store, job_id, access.audience, buckets)
     account = None
     if access.audience == "staff" and (found.lines <= _FEW or request.GET.get("completeness")):
         account = account_of(store(), job_id)._asdict()
@@ -299,12 +302,21 @@ def _moment(parameters: QueryDict) -> tuple[str, float] | None:
 def _limit(text: str | None) -> int:
     if text is None or text == "":
         return MOST_LINES
-    if not (text.isascii() and text.isdecimal()) or int(text[:10]) < 1:
+    limit = _whole(text)
+    if limit < 1:
         raise BadParameterError(f"limit must be a whole number from 1 to {MOST_LINES}")
-    return min(int(text[:10]), MOST_LINES)
+    return min(limit, MOST_LINES)
+
+
+def _whole(text: str) -> int:
+    """A whole number; too large but no larger than this for one of many digits, 0 for what is none."""
+    if not (text.isascii() and text.isdecimal()):
+        return 0
+    return int(text.lstrip("0")[:_DIGITS] or 0)
 
 
 def _cursor(text: str) -> str:
-    if len(text) > _LONGEST_CURSOR:
+    """A cursor that can be one. It is sent back as the id of events: see `Page`."""
+    if len(text) > _LONGEST_CURSOR or not text.isprintable():
         raise BadParameterError("the cursor is not one that this log gave")
     return text

@@ -67,6 +67,8 @@ _SPACE: Final = re.compile(r"[ \n\t]")
 _RESERVED: Final = ("fold", "folded", AUDIENCE)
 _LOCK_TIMEOUT: Final = 10.0
 _MOST_BUCKETS: Final = 10_000
+# Numbers in one question to the database.
+_MOST_ASKED: Final = 500
 _WITHOUT_COPIES: Final = ("jsonl", "callable", "logger", "memory")
 
 COUNTED: Final = (
@@ -176,7 +178,8 @@ def _taken(request: HttpRequest) -> dict[str, int]:
     for name, count in (("stored", stored), ("known", known), ("refused_lines", refused + unfit)):
         for _ in range(count):
             _counts[name].add()
-    return {"stored": stored, "known": known, "refused": refused + unfit}
+    # `taken`: that all lines of this very batch were dealt with; one that is in it twice counts once above.
+    return {"stored": stored, "known": known, "refused": refused + unfit, "taken": len(batch["entries"])}
 
 
 def _grant(request: HttpRequest) -> Grant:
@@ -438,9 +441,10 @@ def _known(named: NamedSink, entries: list[Entry]) -> set[tuple[str, int]]:
         by_origin.setdefault(entry.origin, []).append(entry.seq)
     found: set[tuple[str, int]] = set()
     for origin, seqs in by_origin.items():
-        rows = JobLogEntry.objects.using(sink.alias).filter(origin=origin, seq__gte=min(seqs), seq__lte=max(seqs))
-        wanted = set(seqs)
-        found.update((origin, seq) for seq in rows.values_list("seq", flat=True) if seq in wanted)
+        rows = JobLogEntry.objects.using(sink.alias).filter(origin=origin).values_list("seq", flat=True)
+        # Each by the index, not all between the first and the last: those may be as far apart as a worker likes.
+        for start in range(0, len(seqs), _MOST_ASKED):
+            found.update((origin, seq) for seq in rows.filter(seq__in=seqs[start : start + _MOST_ASKED]))
     return found
 
 

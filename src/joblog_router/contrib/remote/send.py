@@ -210,6 +210,7 @@ _SEGMENT = 1_000_000
 _READ = 256_000
 _LONGEST_ANSWER = 65_536
 _LARGEST = 500_000
+_BATCHES = 20
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 30.0
 _TOKEN_PAUSE = 5.0
 _EXIT_TIMEOUT = 3.0
@@ -318,7 +319,7 @@ class RemoteJobLogHandler(logging.Handler):
         self._dropped = _Tally()
         self._lanes: dict[_Key, _Lane] = {}
         self._left: dict[_Lane, None] = {}
-        self._spool = None if self._directory is None else _Spool(self._directory, self._origin)
+        self._spool = None if self._directory is None else _Spool(self._directory, self._origin, self._dropped)
         self._signals: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
         self._awake = False
         self._is_closed = False
@@ -577,13 +578,30 @@ class RemoteJobLogHandler(logging.Handler):
             for lane in self._all():
                 if hurry and not lane.is_stuck():
                     lane.retry_at = min(lane.retry_at, time.monotonic() + 0.1)
-                while lane.waiting() and lane.retry_at <= time.monotonic() and not self._is_closed:
-                    if not self._send_some(lane):
-                        break
+                self._serve(lane)
             self._tidy()
             if time.monotonic() >= until or not self._waits():
                 return
             time.sleep(0.1)
+
+    def _serve(self, lane: _Lane) -> None:
+        """Send what may be sent of a lane, but not for ever: a job that logs all the time is not the only one."""
+        for _ in range(_BATCHES):
+            if not lane.waiting() or lane.retry_at > time.monotonic() or self._is_closed:
+                return
+            try:
+                if not self._send_some(lane):
+                    return
+            except Exception as error:
+                self._pause(lane)
+                _say(("lane", lane.job_id, repr(error)), f"lines of job {lane.job_id!r} wait after {error!r}")
+
+    @staticmethod
+    def _pause(lane: _Lane, at_least: float = 0.0) -> None:
+        """Leave a lane alone for a while, the longer the more often nothing came of it."""
+        pause = min(_FIRST_PAUSE * 2.0**lane.failures, _LAST_PAUSE)
+        lane.failures = min(lane.failures + 1, 10)
+        lane.retry_at = time.monotonic() + max(pause, at_least)
 
     def _tidy(self) -> None:
         """Let go of lanes that were sent but for a few, and of files that nobody writes: jobs come and go for weeks."""
@@ -616,19 +634,18 @@ class RemoteJobLogHandler(logging.Handler):
                 return False
         lines = lane.peek(min(self._batch, lane.at_most))
         if not lines:
+            self._tell(lane)
             return False
         sizes = itertools.accumulate(map(len, lines))
         lines = lines[: max(1, sum(size <= _LARGEST for size in sizes))]
         status, answer, retry_after = self._post(token, lines)
         if status == 200:
-            self._counts["sent"] += int(answer.get("stored", 0)) + int(answer.get("known", 0))
-            self._counts["refused"] += int(answer.get("refused", 0))
+            self._counts["sent"] += answer["stored"] + answer["known"]
+            self._counts["refused"] += answer["refused"]
             lane.done(len(lines))
             lane.failures = 0
             lane.at_most = self._batch
-            count = lane.dropped.value() - lane.told
-            if count and lane.put(_encoded(self._notice(count))):  # else there is no room for it yet
-                lane.told += count
+            self._tell(lane)
             return True
         reason = str(answer.get("error") or status)
         if status in (400, 413) and len(lines) > 1:
@@ -646,10 +663,8 @@ class RemoteJobLogHandler(logging.Handler):
                 f"the token for job {lane.job_id!r} is {reason}: its lines wait for another. Hand one to use()",
             )
             return True  # to ask for a new one at once
-        pause = min(_FIRST_PAUSE * 2.0**lane.failures, _LAST_PAUSE)
-        lane.failures = min(lane.failures + 1, 10)
-        lane.retry_at = time.monotonic() + max(pause, min(retry_after, 60.0))
-        _say(("send", reason), f"{self._url} does not take lines ({reason}): they wait and are sent again")
+        self._pause(lane, min(retry_after, 60.0))
+        _say(("send", self._url, reason), f"{self._url} does not take lines ({reason}): they wait and are sent again")
         return False
 
     def _renew(self, lane: _Lane) -> None:
@@ -677,19 +692,28 @@ class RemoteJobLogHandler(logging.Handler):
         )
         try:
             with self._opener.open(request, timeout=self._timeout) as response:
-                return response.status, _answer(response), 0.0
+                answer = _answer(response)
+                if response.status == 200 and _is_receipt(answer, len(lines)):
+                    return 200, answer, 0.0
+                return 0, {"error": _described(response)}, 0.0
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, _answer(error), _seconds(error.headers.get("Retry-After"))
+                answer = _answer(error)
+                # 413 may be anybody's: what is too large for a proxy never gets through. The others are the receiver's.
+                if error.code in (400, 401) and not answer.get("error"):
+                    return 0, {"error": _described(error)}, 0.0
+                return error.code, answer, _seconds(error.headers.get("Retry-After"))
         except Exception as error:
             return 0, {"error": repr(error)}, 0.0
 
-    def _notice(self, count: int) -> dict[str, Any]:
-        text = f"{count} lines were dropped on the worker: there was no more room, or they could not be made text"
-        return {
-            **self._plain_line(time.time(), logging.WARNING, "joblog_router.remote", text),
-            "fields": {"dropped": count},
-        }
+    def _tell(self, lane: _Lane) -> None:
+        """A line in the job's log of how many were dropped, if any were of which it does not tell yet."""
+        count = lane.dropped.value() - lane.told
+        if count:
+            text = f"{count} lines were dropped on the worker: they could not be kept there until they were sent"
+            line = self._plain_line(time.time(), logging.WARNING, "joblog_router.remote", text)
+            if lane.put(_encoded({**line, "fields": {"dropped": count}})):  # else there is no room for it yet
+                lane.told += count
 
     def _recover(self, spool: _Spool) -> None:
         """Take over what processes left that are no more."""
@@ -841,9 +865,10 @@ class _Lane:
 class _Spool:
     """What a process has in the spool's directory: a file that is locked while it lives, and not too many open ones."""
 
-    def __init__(self, directory: str, origin: str) -> None:
+    def __init__(self, directory: str, origin: str, dropped: _Tally) -> None:
         self.directory = directory
         self.origin = origin
+        self.dropped = dropped
         # Taking an item is the right to keep a file open: atomic without a lock.
         self.slots = deque(range(_OPEN))
         # Of files: a lane that was given up and the one after it have one name.
@@ -899,19 +924,18 @@ class _Spool:
 
     def left_behind(self, url: str) -> Iterator[_FileLane]:
         """The lanes of files whose process is gone, which are this one's from now on."""
-        number = itertools.count(1).__next__
         files: dict[str, list[str]] = {}
         for name in sorted(self._names()):
             files.setdefault(name.rsplit(".", 3)[0], []).append(name)
         for origin, names in files.items():
-            gone = _Spool(self.directory, origin)
+            gone = _Spool(self.directory, origin, self.dropped)
             try:
                 gone.take()
             except OSError:
                 continue  # it lives
             for name in names:
                 with contextlib.suppress(Exception):
-                    lane = _FileLane.left_behind(name, self, url, number())
+                    lane = _FileLane.left_behind(name, self, url)
                     if lane is not None:
                         yield lane
             gone.let_go()
@@ -919,7 +943,7 @@ class _Spool:
             for name in os.listdir(self.directory):
                 if name.endswith(".lock") and name != os.path.basename(self._path):
                     # Of a process that was killed when it had no lines.
-                    gone = _Spool(self.directory, name.removesuffix(".lock"))
+                    gone = _Spool(self.directory, name.removesuffix(".lock"), self.dropped)
                     with contextlib.suppress(OSError):
                         gone.take()
                         gone.let_go()
@@ -964,6 +988,9 @@ class _Segment:
 
     def read(self, size: int) -> bytes:
         """What stands behind what is done. Raises OSError."""
+        fd = self._fd
+        if fd is not None:
+            return os.pread(fd, size, self.offset)
         fd = _opened(self.path)
         try:
             return os.pread(fd, size, self.offset)
@@ -1000,7 +1027,7 @@ class _FileLane(_Lane):
         self._lengths: list[int] = []
 
     @classmethod
-    def left_behind(cls, name: str, spool: _Spool, url: str, number: int) -> _FileLane | None:
+    def left_behind(cls, name: str, spool: _Spool, url: str) -> _FileLane | None:
         """The lane of a dead process's file; None where there are no lines, or they are for another server."""
         path = os.path.join(spool.directory, name)
         spool.hold()
@@ -1029,7 +1056,7 @@ class _FileLane(_Lane):
             for token in [token for head in heads for token in head["tokens"]]:
                 super(_FileLane, lane).use(_Grant(token, url))
             # Under this process's name, which is locked. If two should try, one finds the file gone.
-            segment = _Segment(f"{lane._base}-{number}.1.joblog", spool)
+            segment = _Segment(f"{lane._base}.{spool.number()}.joblog", spool)
             os.rename(path, segment.path)
             os.ftruncate(fd, end)
         finally:
@@ -1054,15 +1081,36 @@ class _FileLane(_Lane):
             if sum(segment.written for segment in self._segments) + len(line) > self._max_bytes:
                 return False
             try:
-                if not self._segments or self._segments[-1].written > _SEGMENT:
-                    self._segments.append(self._new_segment())
-                segment = self._segments[-1]
-                segment.append(line)
+                segment = self._last_segment()
+                try:
+                    segment.append(line)
+                except FileNotFoundError:
+                    self._lose(segment)
+                    segment = self._last_segment()
+                    segment.append(line)
             except OSError as error:
                 _say(("spool", error.errno), f"the spool {self._base}* cannot be written: {error}. Lines are dropped")
                 return False
             segment.lines += 1
             return True
+
+    def _last_segment(self) -> _Segment:
+        if not self._segments or self._segments[-1].written > _SEGMENT:
+            self._segments.append(self._new_segment())
+        return self._segments[-1]
+
+    def _lose(self, segment: _Segment) -> None:
+        """Give up a file that somebody removed or cut."""
+        with self._lock:
+            self._segments.remove(segment)
+            segment.unlink()
+        for _ in range(segment.lines):
+            self.dropped.add()
+            self._spool.dropped.add()
+        _say(
+            ("gone", segment.path),
+            f"the spool file {segment.path} was removed or cut: {segment.lines} lines of job {self.job_id!r} are lost",
+        )
 
     def _new_segment(self) -> _Segment:
         self._spool.hold()
@@ -1088,14 +1136,32 @@ class _FileLane(_Lane):
         return sum(segment.lines for segment in list(self._segments))
 
     def peek(self, count: int) -> list[bytes]:
-        self._lengths = []
-        if not self._segments:
-            return []
-        segment = self._segments[0]
+        while self._segments:
+            segment = self._segments[0]
+            if segment.lines:
+                found = self._first_lines(segment, count)
+                if not found:
+                    with self._lock:  # once more: a line may just have been written, or found the file gone
+                        found = self._first_lines(segment, count)
+                        if not found and segment in self._segments:
+                            self._lose(segment)
+                if found:
+                    return found
+            elif len(self._segments) > 1:
+                self.drop_empty()
+            else:
+                break
+        return []
+
+    def _first_lines(self, segment: _Segment, count: int) -> list[bytes]:
         left = segment.written - segment.offset
         size = _READ
         while True:
-            found = self._lines_in(segment.read(min(size, left)), count)
+            self._lengths = []
+            try:
+                found = self._lines_in(segment.read(min(size, left)), count)
+            except FileNotFoundError:
+                return []
             if found or size >= left:
                 return found
             size *= 2  # a long line
@@ -1168,9 +1234,22 @@ def _encoded(line: Mapping[str, Any]) -> bytes:
 def _answer(response: Any) -> dict[str, Any]:
     try:
         answer = json.loads(response.read(_LONGEST_ANSWER))
-    except (ValueError, OSError):
+    except Exception:  # no JSON, too deep, broken off
         return {}
     return answer if isinstance(answer, dict) else {}
+
+
+def _is_receipt(answer: Mapping[str, Any], count: int) -> bool:
+    """Whether it is the receiver that has dealt with so many lines; a page of a proxy says 200, too."""
+    counts = [answer.get(name) for name in ("stored", "known", "refused")]
+    # An older server does not say how many it has taken.
+    return all(type(number) is int and number >= 0 for number in counts) and answer.get("taken", count) == count
+
+
+def _described(response: Any) -> str:
+    """Who answered that is not the receiver."""
+    kind = response.headers.get("Content-Type")
+    return f"answered {response.status} {kind}, as the receiver never does: is something in front of it?"
 
 
 def _seconds(text: str | None) -> float:

@@ -68,7 +68,7 @@ def issue_token(
     if isinstance(expires, bool) or not isinstance(expires, int | float) or not 0 < expires < 10 * 366 * DAY:
         raise ConfigurationError(f"a job token expires after a positive number of seconds, not {expires!r}")
     now = time.time()
-    return signing.dumps(
+    token = signing.dumps(
         {
             "job": job,
             "ns": in_force(namespace),
@@ -80,6 +80,12 @@ def issue_token(
         },
         salt=_SALT,
     )
+    if len(token) > _LONGEST:
+        raise ConfigurationError(
+            f"the token of job {job[:40]!r}... has {len(token)} characters, more than the {_LONGEST} that are taken: "
+            "give the job, or its namespace, a shorter id; a character that is not ASCII takes up to 16 of them"
+        )
+    return token
 
 
 def read_token(token: str, *, expired: bool = False) -> Grant:

@@ -317,11 +317,12 @@ def _tell_stalled(followed: Followed, telling: Telling, known: Described) -> Non
 def _tell_snapshot(followed: Followed, telling: Telling, known: Described, sentence: Told) -> None:
     now = time.monotonic()
     acked, delivered = followed.acked - telling.acked, known.delivered - telling.delivered
-    rate = round(acked / (now - telling.at), 1) if acked and now > telling.at else None
+    # None at the first look: what has come by then came in a time that nobody measured.
+    rate = round(acked / (now - telling.at), 1) if acked and now > telling.at and telling.snapshot else None
     telling.acked, telling.delivered, telling.at = followed.acked, known.delivered, now
     redelivered = known.counters.get("num_redelivered") or 0
     parts = [f"{known.delivered:,} deliveries{_plus(delivered, known.delivered)}"]
-    parts.append(f"{followed.acked:,} acknowledged{_plus(acked, followed.acked, rate)}")
+    parts.append(f"{followed.acked:,} acknowledged{_plus(acked, followed.acked, rate)}{_unseen(followed, known)}")
     parts += [f"{number:,} {what}" for number, what in _rest(followed, known, redelivered) if number]
     _line(
         followed,
@@ -339,6 +340,14 @@ def _tell_snapshot(followed: Followed, telling: Telling, known: Described, sente
         workers=len(followed.workers) or None,
         waiting=known.waiting,
     )
+
+
+def _unseen(followed: Followed, known: Described) -> str:
+    """How far all is answered by the server's word, where the monitor did not see it happen."""
+    floor = known.counters.get("ack_floor_consumer_seq") or 0
+    if followed.parent is not None or floor <= followed.acked + followed.sent_back + followed.terminated:
+        return ""
+    return f" that the monitor saw (all up to delivery {floor:,} is answered)"
 
 
 def _rest(followed: Followed, known: Described, redelivered: int) -> list[tuple[int, str]]:

@@ -338,11 +338,17 @@ class JobLog {
     }, 5000);
   }
 
+  /** The number of the level that is filtered by, 0 without. */
+  least() {
+    const { level } = this.filters;
+    return NUMBERS[level.toUpperCase()] || Number(level) || 0;
+  }
+
   /** How many lines there are with these filters, as far as one can tell. */
   guess() {
-    const { level, logger, origin, text } = this.filters;
+    const { logger, origin, text } = this.filters;
     if (!this.figures || logger || origin || text) return this.lines.length;
-    const least = level ? NUMBERS[level.toUpperCase()] || Number(level) || 0 : 0;
+    const least = this.least();
     return Object.entries(this.figures.levels)
       .filter(([name]) => (NUMBERS[name] ?? 100) >= least)
       .reduce((sum, [, n]) => sum + n, 0);
@@ -653,9 +659,7 @@ class JobLog {
   }
 
   goError(step) {
-    const { level } = this.filters;
-    const least = NUMBERS[level.toUpperCase()] || Number(level) || 0;
-    return this.go(step, { level: least > NUMBERS.ERROR ? level : "ERROR" }, "error");
+    return this.go(step, { level: this.least() > NUMBERS.ERROR ? this.filters.level : "ERROR" }, "error");
   }
 
   goFound(step) {
@@ -676,6 +680,7 @@ class JobLog {
   showFilters() {
     const n = Object.values(this.filters).filter(Boolean).length;
     this.foldButton.textContent = this.t("filters") + (n ? ` (${n})` : "");
+    for (const chip of this.figuresNode.querySelectorAll("[aria-pressed]")) chip.setAttribute("aria-pressed", String(NUMBERS[chip.dataset.key] === this.least()));
   }
 
   // --- where what is ---
@@ -968,6 +973,7 @@ class JobLog {
     this.view.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
     this.view.addEventListener("click", (event) => this.onClick(event));
     this.view.addEventListener("keydown", (event) => this.onViewKey(event));
+    this.figuresNode.addEventListener("click", (event) => this.toLog(event));
     if (!this.isEmbedded) document.addEventListener("keydown", (event) => this.onKey(event));
     document.addEventListener("visibilitychange", () => this.onVisibility());
     new ResizeObserver(() => this.draw()).observe(this.view);
@@ -1029,11 +1035,19 @@ class JobLog {
       event.preventDefault();
       this.refilter();
     });
+    bar.addEventListener("click", (event) => this.toLog(event));
+    bar.addEventListener("keydown", (event) => event.key === "Escape" && this.focusLog());
     const labelled = (name, field) => element("label", "", this.t(name), " ", field);
     const select = (options, value, onChange) => {
       const made = element("select");
       for (const [key, text] of options) made.append(new Option(text, key, false, key === value));
-      made.addEventListener("change", () => onChange(made.value));
+      let isPointed = false;
+      made.addEventListener("pointerdown", () => (isPointed = true));
+      made.addEventListener("keydown", () => (isPointed = false));
+      made.addEventListener("change", () => {
+        onChange(made.value);
+        if (isPointed) this.focusLog();
+      });
       return made;
     };
     const field = (type, value, onChange) => {
@@ -1047,6 +1061,7 @@ class JobLog {
     };
     this.levelField = select([["", this.t("all")], ...LEVELS.map((name) => [name, this.t("above", { level: name })])], this.filters.level, (value) => this.refilter({ level: value }));
     this.loggerField = field("text", this.filters.logger, (value) => this.refilter({ logger: value }));
+    this.loggerField.addEventListener("keydown", (event) => event.key === "Enter" && this.focusLog()); // which is a change, too
     this.originField = select([["", this.t("all")]], "", (value) => this.refilter({ origin: value }));
     this.originLabel = labelled("process", this.originField);
     this.originLabel.hidden = true;
@@ -1056,7 +1071,7 @@ class JobLog {
         event.preventDefault();
         this.find(this.searchField.value.trim());
         this.goFound(event.shiftKey ? 1 : -1);
-      } else if (event.key === "Escape") this.view.focus();
+      }
     });
     const small = (text, label, action) => {
       const made = button(text, action);
@@ -1140,14 +1155,22 @@ class JobLog {
     const { figures } = this;
     const parts = [element("span", "", this.count("line", figures.lines))];
     for (const [name, n] of Object.entries(figures.levels).reverse()) {
-      const chip = button(`${visible(name)} ${number(n)}`, () => this.refilter({ level: name in NUMBERS ? name : "" }), `jl-count jl-${KINDS[Math.max(0, LEVELS.indexOf(name))]}`);
+      const isKnown = name in NUMBERS;
+      const filter = () => this.refilter({ level: isKnown && this.least() !== NUMBERS[name] ? name : "" });
+      const chip = button(`${visible(name)} ${number(n)}`, filter, `jl-count jl-${KINDS[Math.max(0, LEVELS.indexOf(name))]}`);
+      chip.dataset.key = name;
+      if (isKnown) chip.setAttribute("aria-pressed", String(this.least() === NUMBERS[name]));
       parts.push(chip);
     }
     if (figures.first_error) {
       const line = figures.first_error;
-      parts.push(button(`${this.t("firsterror")}: ${visible(line.message).slice(0, 120)}`, () => this.reveal(line), "jl-first"));
+      const first = button(`${this.t("firsterror")}: ${visible(line.message).slice(0, 120)}`, () => this.reveal(line), "jl-first");
+      first.dataset.key = "first";
+      parts.push(first);
     }
+    const focused = this.figuresNode.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     this.figuresNode.replaceChildren(...parts);
+    if (focused) parts.find((part) => part.dataset.key === focused)?.focus({ preventScroll: true });
     const known = [...this.originField.options].map((option) => option.value).join("\n");
     const origins = [...this.origins.keys()];
     if (known !== ["", ...origins].join("\n")) {
@@ -1216,6 +1239,16 @@ class JobLog {
     });
     this.chart.replaceChildren(...bars);
     this.chart.setAttribute("aria-label", this.t("chart", { first: this.timeText(figures.first), last: this.timeText(figures.last) }));
+  }
+
+  /** Whoever uses a pointer goes on in the log: its keys work at once. By keyboard one stays, to press again. */
+  toLog(event) {
+    const pressed = event.target.closest("button");
+    if (event.detail && pressed && pressed !== this.foldButton && pressed !== this.helpButton) this.focusLog();
+  }
+
+  focusLog() {
+    this.view.focus({ preventScroll: true });
   }
 
   onChart(event) {
@@ -1394,7 +1427,12 @@ class JobLog {
     if (event.target.closest && event.target.closest("input, select, textarea, dialog[open], [contenteditable]")) return;
     // Where nothing has the focus the log is what keys are for; letters mean nothing to a button either.
     if (event.target === document.body || event.key === "j" || event.key === "k") this.moveKey(event);
-    if (event.defaultPrevented) return;
+    if (!event.defaultPrevented) this.letterKey(event);
+    // What comes next, Enter or an arrow, is for the line gone to, not for the button that had the focus.
+    if (event.defaultPrevented && event.key !== "?" && document.activeElement === event.target && event.target !== document.body) this.focusLog();
+  }
+
+  letterKey(event) {
     const keys = {
       e: () => this.goError(1),
       E: () => this.goError(-1),

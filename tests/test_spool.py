@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from joblog_router import JobLogHandler, SinkUnavailableError, flush, job_context, stats
+from joblog_router._pipeline import delivery, spool_recovery, status_file
 from joblog_router._pipeline import spool as spool_module
-from joblog_router._pipeline import spool_recovery, status_file, writer
 from joblog_router._pipeline.origins import new_origin
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.scopes import JobScope
@@ -183,7 +183,7 @@ def test_a_run_that_a_killed_recovery_goes_on_counting_has_the_exact_sum(tmp_pat
 
 def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
     """Those that the dead process counted in a sum are recovered as well."""
-    code = FOLDING + "router._writer._write_some = lambda channel: (router._writer._make_entries(channel), False)[1]\n"
+    code = FOLDING + "router._writer._write_some = lambda delivery: (delivery.make_entries(), False)[1]\n"
     code += LINES + "flush(0.3)\n" + KILLED
     assert run_python(SETUP + code, str(tmp_path)).returncode == -9
     assert "30 job log lines of a process that ended before storing them were recovered" in recover(tmp_path)
@@ -1125,13 +1125,13 @@ def test_a_spool_that_is_turned_off_keeps_the_lines_that_the_writer_has_in_hand(
     """They are in no buffer while they are converted, and not stored: the old segment stays until they are."""
     begun, go = threading.Event(), threading.Event()
 
-    def convert(*arguments: Any) -> Any:
+    def convert(*arguments: Any, **named: Any) -> Any:
         begun.set()
         assert go.wait(10)
-        return real(*arguments)
+        return real(*arguments, **named)
 
-    real = writer.convert
-    monkeypatch.setattr(writer, "convert", convert)
+    real = delivery.convert
+    monkeypatch.setattr(delivery, "convert", convert)
     channel = next(each for each in logging.getLogger().handlers if isinstance(each, JobLogHandler))._channel
     with job_context(1):
         log.info("in hand")
@@ -1201,23 +1201,23 @@ print(said["pid"] == os.getpid(), said["stats"]["captured"] >= 1)
 
 def test_that_a_process_was_killed_is_known_for_a_day(tmp_path: Path) -> None:
     """Whether it had said anything or not; older notes are swept. Links are not followed."""
-    (tmp_path / "a-1-x.status").write_text('{"origin": "a-1-x", "pid": 1}')
+    (tmp_path / "a-1-ab.status").write_text('{"origin": "a-1-ab", "pid": 1}')
     days_ago = time.time() - 2 * 86_400
-    os.utime(tmp_path / "a-1-x.status", (days_ago, days_ago))
-    status_file.note_end(tmp_path, "a-1-x.2")
-    status_file.note_end(tmp_path, "a-2-x")
-    (tmp_path / "a-3-x.2.spool").write_text("")
-    status_file.note_end(tmp_path, "a-3-x")  # there is more of it
-    (tmp_path / "a-4-x.ended").symlink_to(tmp_path / "elsewhere")
-    status_file.note_end(tmp_path, "a-4-x")
-    status_file.note_end(tmp_path / "none", "a-5-x")
+    os.utime(tmp_path / "a-1-ab.status", (days_ago, days_ago))
+    status_file.note_end(tmp_path, "a-1-ab.2")
+    status_file.note_end(tmp_path, "a-2-ab")
+    (tmp_path / "a-3-ab.2.spool").write_text("")
+    status_file.note_end(tmp_path, "a-3-ab")  # there is more of it
+    (tmp_path / "a-4-ab.ended").symlink_to(tmp_path / "elsewhere")
+    status_file.note_end(tmp_path, "a-4-ab")
+    status_file.note_end(tmp_path / "none", "a-5-ab")
     assert not (tmp_path / "elsewhere").exists()
-    assert list(status_file.ended(tmp_path)) == [{"origin": "a-1-x", "pid": 1}, {"origin": "a-2-x"}]
-    os.utime(tmp_path / "a-1-x.ended", (days_ago, days_ago))
-    assert list(status_file.ended(tmp_path)) == [{"origin": "a-2-x"}]
+    assert list(status_file.ended(tmp_path)) == [{"origin": "a-1-ab", "pid": 1}, {"origin": "a-2-ab"}]
+    os.utime(tmp_path / "a-1-ab.ended", (days_ago, days_ago))
+    assert list(status_file.ended(tmp_path)) == [{"origin": "a-2-ab"}]
     status_file.sweep(tmp_path)
-    assert not (tmp_path / "a-1-x.ended").exists()
-    assert (tmp_path / "a-2-x.ended").exists()
+    assert not (tmp_path / "a-1-ab.ended").exists()
+    assert (tmp_path / "a-2-ab.ended").exists()
 
 
 def test_what_processes_say_of_themselves_is_this_users_alone_and_leaves_no_file_open(tmp_path: Path) -> None:
@@ -1320,7 +1320,7 @@ assert not any(name.endswith((".status", ".new")) for name in names), names
 
 def test_what_gone_processes_said_goes_with_the_last_they_left(tmp_path: Path) -> None:
     """By the next recovery: but not of those that may run, nor of those whose lines are not stored yet."""
-    result = run_python("import os; from joblog_router._pipeline.origins import new_origin; print(new_origin())")
+    result = run_python("from joblog_router._pipeline.origins import new_origin; print(new_origin())")
     gone, spool = result.stdout.strip(), tmp_path / "spool"
     living = new_origin()
     elsewhere = gone.replace("-", "x-", 1)
@@ -1329,13 +1329,31 @@ def test_what_gone_processes_said_goes_with_the_last_they_left(tmp_path: Path) -
         for suffix in (".status", ".status.new"):
             (spool / (name + suffix)).write_text(json.dumps({"origin": name}))
     (spool / f"{gone}0.2.spool").write_text("for a sink that is not here")
+    (spool / "build.status").write_text("of something else")
     long_ago = time.time() - 2 * 86_400
     for suffix in (".status", ".status.new"):
         os.utime(spool / f"{elsewhere}0{suffix}", (long_ago, long_ago))
-    assert len(list(spool.iterdir())) == 11
+    os.utime(spool / "build.status", (long_ago, long_ago))
+    assert len(list(spool.iterdir())) == 12
     recover(tmp_path)
     stay = {f"{name}{suffix}" for name in (gone + "0", living, elsewhere) for suffix in (".status", ".status.new")}
-    assert {path.name for path in spool.iterdir()} == {*stay, f"{gone}0.2.spool"}
+    assert {path.name for path in spool.iterdir()} == {*stay, f"{gone}0.2.spool", "build.status"}
+
+
+def test_nothing_is_swept_from_a_directory_that_others_may_change(tmp_path: Path) -> None:
+    """Nor through a link: what is deleted by its name must be this user's."""
+    gone = run_python("from joblog_router._pipeline.origins import new_origin; print(new_origin())").stdout.strip()
+    (tmp_path / "own").mkdir(mode=0o700)
+    (tmp_path / "linked").symlink_to(tmp_path / "own")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o755)
+    for name in ("own", "open"):
+        (tmp_path / name / f"{gone}.status").write_text("{}")
+    for name in ("open", "linked"):
+        status_file.sweep(tmp_path / name)
+        assert len(list((tmp_path / name).iterdir())) == 1
+    status_file.sweep(tmp_path / "own")
+    assert list((tmp_path / "own").iterdir()) == []
 
 
 def test_what_a_killed_process_said_goes_with_its_last_segment(tmp_path: Path) -> None:

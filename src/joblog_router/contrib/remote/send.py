@@ -1254,11 +1254,14 @@ class _FileLane(_Lane):
         while self._segments:
             segment = self._segments[0]
             if segment.lines:
-                with contextlib.suppress(FileNotFoundError):
-                    found = self._first_lines(segment, count)
-                    if found:
-                        return found
-                self._lose(segment)
+                found = self._first_lines(segment, count)
+                if not found:
+                    with self._lock:  # once more: a line may just have been written, or found the file gone
+                        found = self._first_lines(segment, count)
+                        if not found and segment in self._segments:
+                            self._lose(segment)
+                if found:
+                    return found
             elif len(self._segments) > 1:
                 self.drop_empty()
             else:
@@ -1270,7 +1273,10 @@ class _FileLane(_Lane):
         size = _READ
         while True:
             self._lengths = []
-            found = self._lines_in(segment.read(min(size, left)), count)
+            try:
+                found = self._lines_in(segment.read(min(size, left)), count)
+            except FileNotFoundError:
+                return []
             if found or size >= left:
                 return found
             size *= 2  # a long line

@@ -1271,8 +1271,7 @@ def test_a_status_that_cannot_be_written_is_said_once_and_follows_no_link(
     assert list(status_file.running(tmp_path / "spool")) == []
     assert flush(10)  # what the writer says for others
     err = capfd.readouterr().err
-    assert err.count("no status file in") == 1
-    assert repr(str(tmp_path / "spool")) in err
+    assert err.count(f"no status file in {str(tmp_path / 'spool')!r}") == 1
 
 
 def test_a_status_that_was_taken_away_meanwhile_does_not_come_back(tmp_path: Path) -> None:

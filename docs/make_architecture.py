@@ -17,6 +17,7 @@ PACKAGE = ROOT / "src" / "joblog_router"
 LOGGING = ("filters", "handlers", "_pipeline.resolve", "_pipeline.capture", "_pipeline.spool", "_pipeline.channel")
 WRITING = (
     "_pipeline.writer",
+    "_pipeline.channel_delivery",
     "_pipeline.delivery",
     "_pipeline.conversion",
     "_pipeline.folding",
@@ -100,9 +101,9 @@ def sentence(path: Path) -> str:
 def _steps(names: tuple[str, ...], known: dict[str, Path]) -> str:
     lines = []
     for name in names:
-        text = textwrap.wrap(sentence(known[name]), 118 - 31, break_long_words=False)
+        text = textwrap.wrap(sentence(known[name]), 118 - 32, break_long_words=False)
         lines += [
-            f"   {'│' if number else '├'} {name if not number else '':<25} {line}" for number, line in enumerate(text)
+            f"   {'│' if number else '├'} {name if not number else '':<26} {line}" for number, line in enumerate(text)
         ]
     return "\n".join(lines) + "\n"
 

@@ -636,12 +636,12 @@ def test_pickled_records_need_nothing_of_this_library() -> None:
 
 def test_counters_may_be_read_by_a_signal_handler_that_interrupts_reading() -> None:
     """A thread that is reading a counter may be interrupted and read it again."""
-    from joblog_router._pipeline.stats import Tally
+    from joblog_router._pipeline.stats import Counter
 
-    tally = Tally()
-    tally.add()
-    with tally._lock:
-        assert tally.value() == 1
+    counter = Counter()
+    counter.add()
+    with counter._lock:
+        assert counter.value() == 1
 
 
 def test_tracebacks_are_cut_in_the_middle() -> None:

@@ -87,11 +87,11 @@ def test_the_largest_bounds_hold_and_what_one_keeps_whole_is_whole(sink: MemoryS
     small = JobLogHandler(sink=sink, capacity=100, capacity_bytes=10, unfolded=["b"])
     channel = small._channel
     assert channel.bounds == channel.overflow.bounds == Bounds(9000, 64 * 2**20, 1.0)
-    assert channel.unfolded is not None
-    assert [channel.unfolded.wants(name) for name in ("a.x", "b", "c")] == [True, True, False]
+    assert channel.asked.unfolded is not None
+    assert [channel.asked.unfolded.wants(name) for name in ("a.x", "b", "c")] == [True, True, False]
     large.close()
     assert channel.bounds == Bounds(100, 10, 0.0)
-    assert not channel.unfolded.wants("a.x")
+    assert not channel.asked.unfolded.wants("a.x")
     small.close()
 
 

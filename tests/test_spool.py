@@ -15,12 +15,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from joblog_router import JobLogHandler, SinkUnavailableError, flush, job_context, stats
+from joblog_router._pipeline import delivery, spool_recovery, status_file
 from joblog_router._pipeline import spool as spool_module
-from joblog_router._pipeline import spool_recovery, status_file
 from joblog_router._pipeline.origins import new_origin
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.scopes import JobScope
@@ -28,7 +29,7 @@ from joblog_router._pipeline.spool import MAGIC, Spool
 from joblog_router._pipeline.spool_folder import default_directory
 from joblog_router._pipeline.status_file import StatusFile
 from tests import spool_trials
-from tests.helpers import run_python, run_script
+from tests.helpers import run_python, run_script, until
 from tests.postgres import PORT, USER, PostgresServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the spool needs fcntl")
@@ -167,7 +168,7 @@ def test_lines_that_may_be_stored_are_not_counted_by_a_recovery_that_folds(tmp_p
 
 def test_a_run_that_a_killed_recovery_goes_on_counting_has_the_exact_sum(tmp_path: Path) -> None:
     """Killed after it stored its first tally; the next one goes on from the marks, whatever its own settings say."""
-    code = FOLDING + "router._writer._write_some = lambda channel: (router._writer._make_entries(channel), False)[1]\n"
+    code = FOLDING + "router._writer._write_some = lambda delivery: (delivery.make_entries(), False)[1]\n"
     code += LINES + "flush(1)\n" + KILLED
     assert run_python(SETUP + code, str(tmp_path)).returncode == -9
     assert run_python(SETUP + KILLED_AT_COMMIT + FOLDING + "router.recovery.run(10)", str(tmp_path)).returncode == -9
@@ -182,7 +183,7 @@ def test_a_run_that_a_killed_recovery_goes_on_counting_has_the_exact_sum(tmp_pat
 
 def test_how_many_lines_were_recovered_is_said(tmp_path: Path) -> None:
     """Those that the dead process counted in a sum are recovered as well."""
-    code = FOLDING + "router._writer._write_some = lambda channel: (router._writer._make_entries(channel), False)[1]\n"
+    code = FOLDING + "router._writer._write_some = lambda delivery: (delivery.make_entries(), False)[1]\n"
     code += LINES + "flush(0.3)\n" + KILLED
     assert run_python(SETUP + code, str(tmp_path)).returncode == -9
     assert "30 job log lines of a process that ended before storing them were recovered" in recover(tmp_path)
@@ -868,13 +869,13 @@ def test_segments_for_other_sinks_do_not_hide_those_behind_them(tmp_path: Path) 
     assert [path.name for path in segments(tmp_path)] == ["aaa.spool", "zzz.spool"]
 
 
-@pytest.mark.parametrize("left", [1, 0.5, -1])
-def test_a_segment_that_was_cut_is_kept_and_reported(tmp_path: Path, left: float) -> None:
-    """By a byte, by half, down to its header: none of its lines is taken for whole."""
+@pytest.mark.parametrize("is_only_header", [False, True])
+def test_a_segment_that_was_cut_is_kept_and_reported(tmp_path: Path, is_only_header: bool) -> None:
+    """By a byte, or down to its header: none of its lines is taken for whole."""
     segment = killed_with_lines(tmp_path)
     as_jsonl(segment, tmp_path)
     size = segment.stat().st_size
-    os.truncate(segment, size - 1 if left == 1 else int(size * left) if left > 0 else spool_module.HEADER)
+    os.truncate(segment, spool_module.HEADER if is_only_header else size - 1)
     before = segment.read_bytes()
     err = recover(tmp_path)
     assert f"{str(segment)!r} is too short for a spool segment; it is kept" in err
@@ -1117,6 +1118,36 @@ print(made[0], flush(10), stats()["stored"])
     assert segments(tmp_path) == []
 
 
+def test_a_spool_that_is_turned_off_keeps_the_lines_that_the_writer_has_in_hand(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in no buffer while they are converted, and not stored: the old segment stays until they are."""
+    begun, go = threading.Event(), threading.Event()
+
+    def convert(*arguments: Any, **named: Any) -> Any:
+        begun.set()
+        assert go.wait(10)
+        return real(*arguments, **named)
+
+    real = delivery.convert
+    monkeypatch.setattr(delivery, "convert", convert)
+    channel = next(each for each in logging.getLogger().handlers if isinstance(each, JobLogHandler))._channel
+    with job_context(1):
+        log.info("in hand")
+    try:
+        assert begun.wait(10)
+        assert channel.use_spool(None)
+    finally:
+        go.set()
+    assert not flush(0.2)
+    (segment,) = segments(tmp_path)
+    assert b"in hand" in segment.read_bytes()
+    gate.is_open = True
+    assert flush(10)
+    assert gate.messages == ["in hand"]
+    until(lambda: not segments(tmp_path))
+
+
 def test_without_fcntl_there_is_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows: said once, lines are stored. The module is taken away here, as no such platform is at hand."""
     for module in (spool_module, spool_recovery, status_file):
@@ -1264,7 +1295,7 @@ assert not any(name.endswith((".status", ".new")) for name in names), names
 
 def test_what_gone_processes_said_goes_with_the_last_they_left(tmp_path: Path) -> None:
     """By the next recovery: but not of those that may run, nor of those whose lines are not stored yet."""
-    result = run_python("import os; from joblog_router._pipeline.origins import new_origin; print(new_origin())")
+    result = run_python("from joblog_router._pipeline.origins import new_origin; print(new_origin())")
     gone, spool = result.stdout.strip(), tmp_path / "spool"
     living = new_origin()
     elsewhere = gone.replace("-", "x-", 1)
@@ -1273,13 +1304,31 @@ def test_what_gone_processes_said_goes_with_the_last_they_left(tmp_path: Path) -
         for suffix in (".status", ".status.new"):
             (spool / (name + suffix)).write_text(json.dumps({"origin": name}))
     (spool / f"{gone}0.2.spool").write_text("for a sink that is not here")
+    (spool / "build.status").write_text("of something else")
     long_ago = time.time() - 2 * 86_400
     for suffix in (".status", ".status.new"):
         os.utime(spool / f"{elsewhere}0{suffix}", (long_ago, long_ago))
-    assert len(list(spool.iterdir())) == 11
+    os.utime(spool / "build.status", (long_ago, long_ago))
+    assert len(list(spool.iterdir())) == 12
     recover(tmp_path)
     stay = {f"{name}{suffix}" for name in (gone + "0", living, elsewhere) for suffix in (".status", ".status.new")}
-    assert {path.name for path in spool.iterdir()} == {*stay, f"{gone}0.2.spool"}
+    assert {path.name for path in spool.iterdir()} == {*stay, f"{gone}0.2.spool", "build.status"}
+
+
+def test_nothing_is_swept_from_a_directory_that_others_may_change(tmp_path: Path) -> None:
+    """Nor through a link: what is deleted by its name must be this user's."""
+    gone = run_python("from joblog_router._pipeline.origins import new_origin; print(new_origin())").stdout.strip()
+    (tmp_path / "own").mkdir(mode=0o700)
+    (tmp_path / "linked").symlink_to(tmp_path / "own")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o755)
+    for name in ("own", "open"):
+        (tmp_path / name / f"{gone}.status").write_text("{}")
+    for name in ("open", "linked"):
+        status_file.sweep(tmp_path / name)
+        assert len(list((tmp_path / name).iterdir())) == 1
+    status_file.sweep(tmp_path / "own")
+    assert list((tmp_path / "own").iterdir()) == []
 
 
 def test_what_a_killed_process_said_goes_with_its_last_segment(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from joblog_router import Entry, JobLogHandler, SinkUnavailableError, flush, job_context, stats
-from joblog_router._pipeline import delivery
+from joblog_router._pipeline import channel_delivery
 from joblog_router._pipeline.channel import Item
-from joblog_router._pipeline.delivery import ChannelDelivery
+from joblog_router._pipeline.channel_delivery import ChannelDelivery
 from joblog_router._pipeline.overflow import Bounds
 from joblog_router._pipeline.router import router
 from joblog_router._pipeline.rules import Rules
@@ -547,7 +547,7 @@ def test_a_line_behind_a_missing_number_waits_its_time_at_each_gap(
 ) -> None:
     """However long ago an earlier gap was. The clock is set here: no thread is interrupted for so long at will."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(delivery, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(channel_delivery, "time", SimpleNamespace(monotonic=lambda: clock.now))
     handler = next(h for h in logging.getLogger().handlers if isinstance(h, JobLogHandler))
     channel = handler._channel
     channel.awake = True

@@ -61,7 +61,7 @@ def make_capture(handler: logging.Handler, names: LoggerNames | None, channel: C
     weigh = channel.weigh
     spool = channel.spool
     if spool is not None:
-        spool.redact_with(channel.rules.redactor if channel.rules.redacts_spool() else None)
+        spool.redact_with(channel.asked.rules.redactor if channel.asked.rules.redacts_spool() else None)
     site_of = None if spool is None else spool.sites.get
 
     def capture(record: LogRecord) -> bool:

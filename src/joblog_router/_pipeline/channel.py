@@ -1,8 +1,8 @@
 """What logging threads know of one sink: a bounded buffer they append to, its numbers, its room and its spool.
 
 Made and settled by the router where logging is configured; `wake`, `hurry`, `weigh` and `takes` run on logging threads
-and use only atomic calls of C code. What becomes of the lines is `delivery`'s, on the writer, which also sets `room`
-and `awake`. Imports what a record meets on its way, nothing of the writer.
+and use only atomic calls of C code. What becomes of the lines is the delivery's, on the writer, which also sets `room`
+and `awake`; who opens a channel says what makes it. Imports what a record meets on its way, nothing of the writer.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from .delivery import ChannelDelivery
 from .naming import LoggerNames
 from .origins import is_first
 from .overflow import Bounds, Overflow
-from .rules import Rules, SeveralRules, strictest
+from .rules import Asked, Rules, strictest
 from .scopes import JobScope
 from .spool import Spool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from logging import LogRecord
     from pathlib import Path
 
     from ..entry import Entry
+    from .channel_delivery import ChannelDelivery
     from .exceptions import CapturedException
     from .sinks import NamedSink
 
@@ -54,9 +55,17 @@ class Wake(Protocol):
 
 
 class Channel:
-    """A sink and its buffer. `key` tells channels apart over a reconfiguration."""
+    """A sink and its buffer. `key` tells channels apart over a reconfiguration; `deliver` gives what empties one."""
 
-    def __init__(self, named: NamedSink, origin: str, bounds: Bounds, wake: Wake) -> None:
+    def __init__(
+        self,
+        named: NamedSink,
+        origin: str,
+        bounds: Bounds,
+        *,
+        wake: Wake,
+        deliver: Callable[[Channel], ChannelDelivery],
+    ) -> None:
         self.key = named.key
         # The same for the next process's channel to the same place.
         self.spool_key = named.lasting
@@ -68,12 +77,11 @@ class Channel:
         self.alone = frozenset((self.key,))
         self.sink = named.sink
         self.bounds = bounds
-        self.fold: bool | None = None
-        self.unfolded: LoggerNames | None = None
-        self.rules: Rules | SeveralRules = Rules()
+        self.asked = Asked(Rules())
         # Of the open handlers.
         self.uses: list[Use] = []
         self._wake = wake
+        self._deliver = deliver
         self._begin(origin)
 
     def settle(self) -> None:
@@ -85,9 +93,11 @@ class Channel:
         if not uses:
             return
         folds = {use.fold for use in uses}
-        self.fold = False if False in folds else None if None in folds else True
-        self.unfolded = LoggerNames.joined(use.unfolded for use in uses)
-        self.rules = strictest(use.rules for use in uses)
+        self.asked = Asked(
+            strictest(use.rules for use in uses),
+            False if False in folds else None if None in folds else True,
+            LoggerNames.joined(use.unfolded for use in uses),
+        )
         self.bounds = self.overflow.bounds = Bounds(*map(max, zip(*(use.bounds for use in uses), strict=True)))
         self.delivery.make_room()
 
@@ -100,7 +110,7 @@ class Channel:
         self.overflow = Overflow(self.bounds)
         self.awake = False
         self.room = 0
-        self.delivery = ChannelDelivery(self)
+        self.delivery = self._deliver(self)
         self.delivery.make_room()
 
     def begin_again(self, origin: str) -> None:

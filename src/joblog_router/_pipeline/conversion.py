@@ -1,26 +1,29 @@
 """From the items of a channel's buffer to entries as the sink may see them, a batch at a time.
 
-Runs on the writer thread, for every line: what is the same for a batch is looked up once for it. Called by `writer`;
-may import what a line meets here (`folding`, `rules`), nothing of sinks.
+Runs on the writer thread, for every line: what is the same for a batch is looked up once for it. Called by `delivery`
+with what is its own; may import what a line meets here (`folding`, `rules`), nothing of sinks.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..entry import LATEST, Entry
 from . import settings
 from .attributes import completed
-from .channel import Item
-from .delivery import Delivery
 from .exceptions import render_exception
-from .report import report_once
 from .tally import TallyRow, no_tally
 from .text import clean
+
+if TYPE_CHECKING:
+    from .channel import Item
+    from .folding import Folder
+    from .missing import Missing
+    from .rules import Asked, Rules, SeveralRules
 
 # As Entry(...), without the Python function that a NamedTuple has for it.
 _new: Final = tuple.__new__
@@ -28,22 +31,27 @@ _parts: Final = attrgetter("pathname", "lineno", "created")
 _MAX_WHOLE: Final = 2**31 - 1
 
 
-def convert(delivery: Delivery, items: Iterable[Item]) -> list[Entry]:
-    """What is to be stored for `items`: lines, tallies in the place of lines. What fails is counted as quarantined."""
+def convert(
+    items: Iterable[Item],
+    origin: str,
+    asked: Asked,
+    folder: Folder,
+    missing: Missing,
+    *,
+    failed: Callable[[str, Exception], None],
+) -> list[Entry]:
+    """What is to be stored for `items`: lines, tallies in the place of lines. `failed` is told of what fails."""
     made: list[Entry] = []
-    rules = delivery.rules
+    rules, fold, unfolded = asked
     limit = rules.limit()
-    folder = delivery.folder
-    is_folded = settings.current.fold if delivery.fold is None else delivery.fold
-    unfolded = delivery.unfolded
-    origin = delivery.origin
+    is_folded = settings.current.fold if fold is None else fold
     cleaned: dict[str, str] = {}  # loggers and paths, of which a batch has few
     for record, scope, seq, n, message, more, name, given in items:
         try:
             if isinstance(record, Entry):
                 made.append(record._replace(seq=seq))
                 continue
-            delivery.missing.saw(scope)
+            missing.saw(scope)
             try:
                 path, number, created = record.pathname, record.lineno, record.created
             except AttributeError:
@@ -85,11 +93,11 @@ def convert(delivery: Delivery, items: Iterable[Item]) -> list[Entry]:
             if entry is not None:
                 made.append(entry)
         except Exception as error:
-            _could_not_be_stored(delivery, scope.job_id, error)
+            failed(scope.job_id, error)
     try:
         return rules.finish(made)
     except Exception:
-        return _finished_one_by_one(delivery, made)
+        return _finished_one_by_one(rules, made, failed)
 
 
 _NOTHING: Final = (None, None)
@@ -113,16 +121,13 @@ def _whole(value: object, otherwise: int) -> int:
         return otherwise
 
 
-def _finished_one_by_one(delivery: Delivery, entries: Iterable[Entry]) -> list[Entry]:
+def _finished_one_by_one(
+    rules: Rules | SeveralRules, entries: Iterable[Entry], failed: Callable[[str, Exception], None]
+) -> list[Entry]:
     finished = []
     for entry in entries:
         try:
-            finished += delivery.rules.finish([entry])
+            finished += rules.finish([entry])
         except Exception as error:
-            _could_not_be_stored(delivery, entry.job_id, error)
+            failed(entry.job_id, error)
     return finished
-
-
-def _could_not_be_stored(delivery: Delivery, job_id: str, error: Exception) -> None:
-    delivery.quarantined += 1
-    report_once(("entry", repr(error)), f"a line of job {job_id!r} could not be stored: {error!r}")

@@ -10,7 +10,7 @@ import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from .stats import Tally
+from .stats import Counter
 
 LATE: Final = "late"
 MARKED: Final = "marked"
@@ -84,17 +84,17 @@ class LeakReport:
 
 
 class _Site:
-    __slots__ = ("job_id", "logger", "named", "tally")
+    __slots__ = ("counter", "job_id", "logger", "named")
 
     def __init__(self, logger: str) -> None:
         self.logger = logger
-        self.tally = Tally()
+        self.counter = Counter()
         self.job_id: str | None = None
         self.named: str | None = None
 
 
 _sites: dict[tuple[str, str, int], _Site] = {}
-_beyond = Tally()
+_beyond = Counter()
 
 
 def note(kind: str, record: logging.LogRecord, job_id: str | None, named: str | None = None) -> None:
@@ -106,7 +106,7 @@ def note(kind: str, record: logging.LogRecord, job_id: str | None, named: str | 
             _beyond.add()
             return
         site = _sites.setdefault(key, _Site(record.name))
-    site.tally.add()
+    site.counter.add()
     site.job_id, site.named = job_id, named
 
 
@@ -114,7 +114,7 @@ def leak_report() -> LeakReport:
     """The places whose records went to no job's log, or went there late, since this process started. Never raises."""
     found: dict[str, list[CallSite]] = {kind: [] for kind in _WORDS}
     for (kind, path, line), site in list(_sites.items()):
-        found[kind].append(CallSite(site.logger, path, line, site.tally.value(), site.job_id, site.named))
+        found[kind].append(CallSite(site.logger, path, line, site.counter.value(), site.job_id, site.named))
     ordered = {
         kind: tuple(sorted(sites, key=lambda site: (-site.count, site.path, site.line)))
         for kind, sites in found.items()

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from ..entry import Entry
 from .completeness import JobCounts
-from .stats import Tally
+from .stats import Counter
 from .tally import TallyRow
 from .text import MAX_MESSAGE, clip
 
@@ -40,11 +40,11 @@ class Bounds(NamedTuple):
 
 
 class _Drop:
-    __slots__ = ("add", "first", "last", "tally", "told")
+    __slots__ = ("add", "counter", "first", "last", "told")
 
     def __init__(self, first: float) -> None:
-        self.tally = Tally()
-        self.add = self.tally.add
+        self.counter = Counter()
+        self.add = self.counter.add
         self.first = self.last = first
         self.told = 0
 
@@ -63,7 +63,7 @@ class Overflow:
         self._drops: dict[_Key, _Drop] = {}
         self._owes = False
         self._told_at = 0.0
-        self.dropped = Tally()
+        self.dropped = Counter()
 
     # --- on logging threads ---
 
@@ -127,10 +127,15 @@ class Overflow:
 
     # --- on the writer thread ---
 
-    def converted(self, items: Iterable[tuple[Any, ...]]) -> None:
-        """These are not in the buffer any more."""
+    def converted(self, items: Iterable[tuple[Any, ...]], entries: Collection[Entry]) -> None:
+        """The items are not in the buffer any more; entries wait in their place."""
         for length in [length for item in items if (length := len(item[4])) >= LONG]:
             self._lighten(length)
+        self.ready_bytes += _weight(entries)
+
+    def gone(self, entries: Collection[Entry]) -> None:
+        """These do not wait any more."""
+        self.ready_bytes -= _weight(entries)
 
     def _lighten(self, length: int) -> None:
         try:
@@ -150,7 +155,7 @@ class Overflow:
     def untold(self, namespace: str, job_id: str) -> int:
         """How many lines of a job were dropped that no marker tells of yet. On any thread."""
         drops = [drop for key, drop in list(self._drops.items()) if key[:2] == (namespace, job_id)]
-        return sum(drop.tally.value() - drop.told for drop in drops)
+        return sum(drop.counter.value() - drop.told for drop in drops)
 
     def rows(self, origin: str, everything: bool, jobs: JobCounts) -> Iterator[TallyRow]:
         """A marker for each job of which lines were dropped since the last. Its `seq` is for the caller to set."""
@@ -160,13 +165,13 @@ class Overflow:
         self._owes = False
         by_job: dict[tuple[str, str], list[tuple[int, int, _Drop]]] = {}
         for (namespace, job_id, level), drop in list(self._drops.items()):
-            count = drop.tally.value()
+            count = drop.counter.value()
             if count > drop.told:
                 by_job.setdefault((namespace, job_id), []).append((level, count - drop.told, drop))
                 drop.told = count
             else:
                 del self._drops[namespace, job_id, level]
-                if (count := drop.tally.value()) > drop.told:  # one came in between
+                if (count := drop.counter.value()) > drop.told:  # one came in between
                     self._drops[namespace, job_id, level] = drop
         for (namespace, job_id), drops in by_job.items():
             jobs.at((namespace, job_id)).dropped += sum(count for _, count, _ in drops)
@@ -184,14 +189,14 @@ class Overflow:
                 if excess > 0 and entry.level <= level and not isinstance(entry, TallyRow):
                     excess -= 1
                     self.drop(entry.namespace, entry.job_id, entry.level, entry.created)
-                    self.ready_bytes -= weight([entry])
+                    self.gone([entry])
                 else:
                     left.appendleft(entry)
             kept = left
         return kept
 
 
-def weight(entries: Collection[Entry]) -> int:
+def _weight(entries: Collection[Entry]) -> int:
     """About how many bytes the texts of `entries` take."""
     texts = sum([len(entry.message) + (len(entry.exception) if entry.exception else 0) for entry in entries])
     return texts + 200 * len(entries)

@@ -15,23 +15,20 @@ from .report import masked, report_once
 from .spool_folder import IS_SUPPORTED, open_directory, segment_name
 
 if TYPE_CHECKING:
-    from .delivery import Delivery
+    from pathlib import Path
 
 SUFFIX = ".quarantine.jsonl"
 _MOST_BYTES = 16 * 2**20
 _LONGEST_REASON = 500
 
 
-def keep(delivery: Delivery, entry: Entry, reason: Exception | None) -> str:
+def keep(directory: Path | None, entry: Entry, sink: str, reason: Exception | None) -> str:
     """Append `entry` to the file of its origin; the file's path, or "" where there is no spool. Never raises."""
-    directory = delivery.quarantine_directory
     if directory is None or not IS_SUPPORTED:
         return ""
-    name = segment_name(delivery.origin).removesuffix(".spool") + SUFFIX
+    name = segment_name(entry.origin).removesuffix(".spool") + SUFFIX
     why = masked(f"{type(reason).__name__}: {reason}")[:_LONGEST_REASON] if reason is not None else ""
-    line = (
-        json.dumps({**entry.as_dict(), "reason": why, "sink": delivery.name}, ensure_ascii=False, default=repr) + "\n"
-    )
+    line = json.dumps({**entry.as_dict(), "reason": why, "sink": sink}, ensure_ascii=False, default=repr) + "\n"
     try:
         folder = open_directory(directory)
         try:

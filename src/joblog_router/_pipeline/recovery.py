@@ -22,7 +22,7 @@ from .channel import Channel, Item
 from .delivery import Delivery
 from .overflow import Bounds, Overflow
 from .report import report, report_once
-from .rules import Rules, SeveralRules
+from .rules import Asked
 from .spool_recovery import DeadSegment, Found, find, release, unusual
 from .status_file import remove_of, sweep
 
@@ -150,9 +150,6 @@ class Recovery:
 class RecoveryDelivery(Delivery):
     """Lines of a dead process's segment, on their way to the sink of `channel`. By its rules, too."""
 
-    fold = True
-    unfolded = None
-
     def __init__(self, segment: DeadSegment, channel: Channel) -> None:
         origin = segment.found.origin
         super().__init__(
@@ -177,9 +174,9 @@ class RecoveryDelivery(Delivery):
         return self.segment.found.directory
 
     @property
-    def rules(self) -> Rules | SeveralRules:
-        """See `Delivery`."""
-        return self._channel.rules
+    def asked(self) -> Asked:
+        """As of the channel; what is folded here is what its process marked."""
+        return Asked(self._channel.asked.rules, fold=True)
 
     def take(self, limit: int) -> list[Item]:
         """The next lines. Numbers are missing between them: tallies, and calls that never returned."""
@@ -189,7 +186,7 @@ class RecoveryDelivery(Delivery):
     def add_tallies(self, everything: bool = False) -> None:
         """A tally has the number of the last line it covers: numbers of its own may be taken."""
         # Nothing comes behind the last line of a dead process, and a command may end before the tally is due.
-        self.ready.extend(self.rules.finish(list(self.folder.due(everything or not self.buffer))))
+        self.ready.extend(self.asked.rules.finish(list(self.folder.due(everything or not self.buffer))))
         self.folder.number_rows(self.taken)
 
     def add_markers(self, everything: bool) -> int:

@@ -46,8 +46,8 @@ class Redactor:
         """One that masks what each of `redactors` masks."""
         return cls(tuple(dict.fromkeys(pattern for each in redactors for pattern in each._own)))
 
-    def text(self, text: str) -> str:
-        """`text` without secrets; the same object where there are none."""
+    def text(self, text: str, most: int = MAX_MESSAGE) -> str:
+        """`text` without secrets; the same object where there are none. If it gets longer, it is cut at `most`."""
         if len(text) < _SHORT:
             return text
         try:
@@ -59,8 +59,8 @@ class Redactor:
                 if again == masked:
                     break
                 masked = again
-            if len(masked) > len(text) and len(masked) > MAX_MESSAGE:
-                masked = clip(masked, MAX_MESSAGE)
+            if len(masked) > len(text) and len(masked) > most:
+                masked = clip(masked, most)
         except Exception:
             return _FAILED
         return masked

@@ -24,7 +24,7 @@ from .primitives import freeze
 from .report import report_once
 from .scopes import UNKNOWN, JobScope, among_generators, current_job, late_twin, still_open
 from .services import NAMED, SERVICES, is_service, is_service_loop
-from .stats import Tally
+from .stats import Counter
 from .text import clean
 
 # The event loop's own logger ("Task exception was never retrieved") speaks in whatever context the garbage collector
@@ -81,11 +81,11 @@ class Captured:
 Sequence.register(_NoJob)  # see JobScope
 Sequence.register(Captured)
 
-late = Tally()
-marked = Tally()
-conflicts = Tally()
-foreign_service = Tally()
-generators = Tally()
+late = Counter()
+marked = Counter()
+conflicts = Counter()
+foreign_service = Counter()
+generators = Counter()
 COUNTERS: Final = {
     "late": late,
     "marked": marked,

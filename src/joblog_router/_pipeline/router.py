@@ -24,7 +24,8 @@ from typing import Any, Protocol
 from ..sinks.base import Sink
 from . import flushing, leaks, resolve, scopes, settings, switch
 from .channel import Channel, Item, Use
-from .delivery import ChannelDelivery, Delivery
+from .channel_delivery import ChannelDelivery
+from .delivery import Delivery
 from .dotted import load
 from .namespaces import in_force
 from .origins import new_origin, of_channel
@@ -90,7 +91,7 @@ class Router:
         with self._lock:
             channel = self._channels.get(named.key)
             if channel is None:
-                channel = Channel(named, self._next_origin(), use.bounds, self._wake)
+                channel = Channel(named, self._next_origin(), use.bounds, wake=self._wake, deliver=ChannelDelivery)
                 self._channels[named.key] = channel
             keeps_spool = bool(channel.uses) and (
                 spool is None or (isinstance(spool, Unset) and not channel.uses_default_spool)

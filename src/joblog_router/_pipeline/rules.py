@@ -103,6 +103,17 @@ def strictest(rules: Iterable[Rules]) -> Rules | SeveralRules:
     return different[0] if len(different) == 1 else SeveralRules(different)
 
 
+class Asked(NamedTuple):
+    """What handlers ask of a sink's lines: the rules, and whether similar ones become a tally, but for which loggers.
+
+    `fold` is None where the settings say it.
+    """
+
+    rules: Rules | SeveralRules
+    fold: bool | None = None
+    unfolded: LoggerNames | None = None
+
+
 @lru_cache(maxsize=64)
 def _joined(redactors: tuple[Redactor | None, ...]) -> Redactor | None:
     masking = [redactor for redactor in redactors if redactor is not None]

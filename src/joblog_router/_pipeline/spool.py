@@ -35,7 +35,7 @@ from .primitives import freeze
 from .report import report_once
 from .scopes import JobScope
 from .spool_folder import IS_SUPPORTED, open_directory, segment_name, try_lock
-from .stats import Tally
+from .stats import Counter
 
 if TYPE_CHECKING:
     from .redaction import Redactor
@@ -99,7 +99,7 @@ class Spool:
         self.redactor: Callable[[], Redactor | None] | None = None
         self._packed: dict[bytes, bytes] = {}
         # Lines that are in no segment: it could not be opened, was full, or the line was too large.
-        self.missed = Tally()
+        self.missed = Counter()
         self.cannot = ""
         self.map: Any = None
         self.words: Any = None

@@ -6,8 +6,8 @@ import itertools
 import threading
 
 
-class Tally:
-    """A counter: `add()` from any thread (one call of C code, atomic, safe in signal handlers), `value()` exact.
+class Counter:
+    """`add()` from any thread (one call of C code, atomic, safe in signal handlers), `value()` exact.
 
     Reading takes a number too and subtracts what reading took; only readers share a lock.
     """

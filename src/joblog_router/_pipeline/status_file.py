@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from .spool_folder import IS_SUPPORTED, SUFFIX, open_directory, segment_name
 
 STATUS: Final = ".status"
 _MAKING: Final = STATUS + ".new"
+_NAME: Final = re.compile(r"(?P<stem>(?P<host>.+)-(?P<pid>[0-9]{1,20})-[0-9a-f]+)\.status(\.new)?")
 _EVERY: Final = 10.0
 _OLD: Final = 86_400.0
 _AT_END: Final = 1.0  # seconds that the end of the process waits for a file that is being written
@@ -81,7 +83,7 @@ def remove_of(directory: Path, origin: str) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Take away what processes said of themselves that are gone and left no segment.
+    """Take away what processes said of themselves that are gone and left no segment. In a directory of this user's own.
 
     Whether a process runs is known of those on this host; a file of another is swept when nobody reads it any more. One
     that was idle for so long writes it anew with its next line.
@@ -89,12 +91,17 @@ def sweep(directory: Path) -> None:
     if not IS_SUPPORTED:
         return
     with contextlib.suppress(OSError):
-        for path in directory.iterdir():
-            if not path.name.endswith((STATUS, _MAKING)):
-                continue
-            stem = path.name.removesuffix(_MAKING).removesuffix(STATUS)
-            if (_is_old(path) or _is_gone(stem)) and not has_left(directory, stem):
-                path.unlink(missing_ok=True)
+        folder = open_directory(directory)
+        try:
+            for name in os.listdir(folder):  # noqa: PTH208 - of this directory, whatever its name leads to meanwhile
+                if (found := _NAME.fullmatch(name)) is None or has_left(directory, found["stem"]):
+                    continue
+                with contextlib.suppress(OSError):  # gone meanwhile
+                    about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    if _is_old(about) or _is_gone(found["host"], int(found["pid"])):
+                        os.unlink(name, dir_fd=folder)
+        finally:
+            os.close(folder)
 
 
 def has_left(directory: Path, origin: str) -> bool:
@@ -128,13 +135,12 @@ def _remove(directory: Path, stem: str) -> None:
             (directory / (stem + suffix)).unlink()
 
 
-def _is_gone(stem: str) -> bool:
-    host, _, pid = stem.rpartition("-")[0].rpartition("-")
-    return host == _stem_of(origins.host()) and pid.isdecimal() and not is_running(int(pid))
+def _is_gone(host: str, pid: int) -> bool:
+    return host == _stem_of(origins.host()) and not is_running(pid)
 
 
-def _is_old(path: Path) -> bool:
-    return time.time() - path.stat().st_mtime >= _OLD
+def _is_old(about: os.stat_result) -> bool:
+    return time.time() - about.st_mtime >= _OLD
 
 
 def running(directory: Path) -> Iterator[dict[str, Any]]:
@@ -145,5 +151,5 @@ def running(directory: Path) -> Iterator[dict[str, Any]]:
                 said = json.loads(path.read_text("utf-8"))
             except (OSError, ValueError):
                 continue
-            if isinstance(said, dict) and not _is_old(path):
+            if isinstance(said, dict) and not _is_old(path.stat()):
                 yield said

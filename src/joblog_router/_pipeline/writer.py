@@ -1,9 +1,9 @@
-"""The one thread that takes entries out of the buffers and hands them to sinks.
+"""The one thread that takes lines out of the buffers and hands them to sinks: whose turn it is, and when.
 
 Runs in an empty context, so that what sinks log is about no job and cannot come back as new entries. Nothing here is
 called on a logging thread except `Writer.wake` (one append to a `SimpleQueue`, which is safe in signal handlers and
-`__del__`) and, once per process, the start of the thread. Imports the deliveries it empties, of channels only what an
-item is.
+`__del__`) and, once per process, the start of the thread. What becomes of lines is the deliveries' own; imports those,
+and the search for what a sink refuses.
 """
 
 from __future__ import annotations
@@ -14,32 +14,25 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ..entry import REFUSED_MARK, TALLY_MARKS, Entry
-from ..exceptions import EntryRefusedError, SinkUnavailableError
-from . import quarantine, switch
-from .completeness import Key, key_of
-from .conversion import convert
-from .delivery import ChannelDelivery, Delivery
-from .overflow import WRITER_NAME, weight
-from .report import print_waiting, report, report_once
+from ..exceptions import SinkUnavailableError
+from . import switch
+from .delivery import FLUSH_RETRY, Delivery
+from .overflow import WRITER_NAME
+from .refusals import write_one_by_one
+from .report import print_waiting, report_once
 from .tally import TallyRow
+
+if TYPE_CHECKING:
+    from .channel_delivery import ChannelDelivery
 
 LINGER = 0.05
 _LOOK = 0.0125  # while it lingers, the writer looks this often whether a batch is there
 BATCH = 500
-_CONVERT = 2000
 # While this process's own lines wait in batches, what dead ones left has every so many-th turn.
 _RECOVERY_TURN = 8
-# How far to look for an entry that tells whether a job or the sink is at fault, and how many jobs to ask.
-_FAR = 5000
-_SUSPECTS = 6
-_FIRST_BACKOFF = 0.25
-_LAST_BACKOFF = 30.0
-_FLUSH_RETRY = 0.1
 _IDLE = 1.0
 _HELD = 0.25  # how often to look whether a sink has stored what it held
 
@@ -191,7 +184,7 @@ class Writer:
         deliveries = self._all()
         pending = [delivery for delivery in deliveries if delivery.has_lines()]
         if pending and self._tickets:
-            return _FLUSH_RETRY
+            return FLUSH_RETRY
         times = [delivery.retry_at if delivery.failing else now + LINGER for delivery in pending]
         times += self._idle_at.values()
         times += [due for delivery in deliveries for due in delivery.due()]
@@ -218,14 +211,14 @@ class Writer:
         for delivery in self._all():
             if asked:
                 # What is still in the buffer may belong to a run as well.
-                self._make_entries(delivery, everything=True)
+                delivery.make_entries(everything=True)
             delivery.add_tallies(everything=asked)
             delivery.add_markers(everything=asked)
         for ticket in self._tickets:
             if ticket.targets is None:
                 ticket.targets = {delivery: delivery.last_seq() for delivery in self._own()}
                 for delivery in ticket.targets:
-                    delivery.retry_at = 0.0
+                    delivery.retry_at_once()
         again = True
         while again:
             again = self._write_in_turn()
@@ -280,22 +273,24 @@ class Writer:
 
     def _write_some(self, delivery: Delivery) -> bool:
         """Write up to one batch; whether there may be more to do at once."""
-        self._make_entries(delivery)
-        if not delivery.ready or delivery.retry_at > time.monotonic():
+        delivery.make_entries()
+        if not delivery.may_write():
             return False
-        batch = list(islice(delivery.ready, BATCH))
-        delivery.is_closed = False
         if delivery.idling is not None:
             self._idle_at[delivery] = time.monotonic() + _IDLE
+        batch = delivery.next_entries(BATCH)
+        stopped: Exception | None = None
         try:
-            delivery.sink.write(delivery.not_stored(batch))
+            delivery.offer(batch)
         except (SinkUnavailableError, OSError) as error:
-            self._back_off(delivery, error)
-            return False
+            stopped = error
         except Exception as error:
-            return self._write_one_by_one(delivery, error)
-        self._done(delivery, len(batch), lines=_lines_in(batch))
-        return True
+            stopped = write_one_by_one(delivery, error, BATCH)
+        else:
+            delivery.mark_done(len(batch), lines=sum(not isinstance(entry, TallyRow) for entry in batch))
+        if stopped is not None:
+            delivery.back_off(stopped, is_awaited=bool(self._tickets))
+        return stopped is None
 
     def _tell_idle(self) -> None:
         now = time.monotonic()
@@ -308,163 +303,6 @@ class Writer:
                 text = f"sink {delivery.name!r}: idle() failed: {error!r}"
                 report_once(("idle", delivery.key, repr(error)), text)
 
-    def _make_entries(self, delivery: Delivery, everything: bool = False) -> None:
-        """Turn records into entries at once, also while the sink is away: a record may hold on to large arguments."""
-        delivery.is_converting = True  # what is taken is in no list for a moment: nobody may think it done
-        items = delivery.take(max(_CONVERT, len(delivery.buffer)) if everything else _CONVERT)
-        if items:
-            entries = convert(delivery, items)
-            delivery.ready.extend(entries)
-            delivery.taken = items[-1][2]
-            delivery.overflow.converted(items)
-            delivery.overflow.ready_bytes += weight(entries)
-            delivery.shed()
-        delivery.is_converting = False
-        delivery.make_room()
-
-    def _write_one_by_one(self, delivery: Delivery, error: Exception) -> bool:
-        """Find the entries a sink cannot store: they are set aside, the rest is written in order.
-
-        An entry that is refused alone is offered without its contents: if that is taken, the contents were at fault and
-        the job's log says that a line is missing. If not, an entry of another job tells whether it is the job or the
-        sink; where it is the sink, everything waits.
-        """
-        handled = lines = tries = 0
-        suspects: list[tuple[Entry, Exception]] = []
-        stopped: Exception | None = None
-        entries = list(islice(delivery.ready, _FAR))
-        try:
-            # Asked now: of the batch that failed the sink may have stored some.
-            new = {(entry.origin, entry.seq) for entry in delivery.not_stored(entries)}
-        except Exception as failed:
-            self._back_off(delivery, failed)
-            return False
-        for entry in entries:
-            if suspects and any(key_of(entry) == key_of(suspect) for suspect, _ in suspects):
-                suspects.append((entry, suspects[0][1]))
-                continue
-            try:
-                is_stored = (entry.origin, entry.seq) not in new or self._store_one(delivery, entry)
-            except (SinkUnavailableError, OSError) as unavailable:
-                stopped = unavailable
-                break
-            except Exception as refusal:
-                suspects.append((entry, refusal))
-                tries += 1
-                if tries == _SUSPECTS:
-                    break
-                continue
-            done, stored, stopped = self._judge(delivery, suspects)
-            handled += done
-            lines += stored
-            if stopped is not None:
-                break
-            handled += 1
-            lines += is_stored and not isinstance(entry, TallyRow)
-            suspects.clear()
-            tries = 0
-            if handled >= BATCH:
-                break
-        if handled:
-            self._done(delivery, handled, lines)
-        if stopped is not None or suspects:
-            self._back_off(delivery, stopped or error)
-            return False
-        return True
-
-    def _judge(self, delivery: Delivery, suspects: list[tuple[Entry, Exception]]) -> tuple[int, int, Exception | None]:
-        """The sink took another job's entry: how many of these are done, how many lines stored, and what stopped it.
-
-        The first of a job is set aside. Is the next one refused as well, then nothing of that job is taken.
-        """
-        is_taken: dict[Key, bool | None] = {}  # by job; None while only one of it was refused
-        stored = 0
-        for number, (suspect, reason) in enumerate(suspects):
-            job = key_of(suspect)
-            why = reason
-            if is_taken.get(job, False) is not False:
-                try:
-                    stored += self._store_one(delivery, suspect) and not isinstance(suspect, TallyRow)
-                    is_taken[job] = True
-                    continue
-                except (SinkUnavailableError, OSError) as unavailable:
-                    return number, stored, unavailable
-                except Exception as refusal:
-                    why = refusal
-                    is_taken[job] = is_taken[job] or False
-            else:
-                is_taken.setdefault(job, None)
-            self._set_aside(delivery, suspect, why)
-        for suspect, _ in suspects:
-            if not is_taken[key_of(suspect)]:
-                delivery.missing.forget(suspect)  # nothing of this job is taken, nor would a word about it be
-        return len(suspects), stored, None
-
-    def _store_one(self, delivery: Delivery, entry: Entry) -> bool:
-        """Whether the sink has `entry`; if not it is set aside. Raises where it may be the sink's fault."""
-        reason: Exception | None = None
-        for _ in range(2):  # once more: what failed in passing is no reason to lose a line
-            try:
-                delivery.sink.write([entry])
-                return True
-            except (SinkUnavailableError, OSError):
-                raise
-            except EntryRefusedError as error:
-                self._set_aside(delivery, entry, error)
-                return False
-            except Exception as error:
-                reason = error
-        delivery.sink.write([_without_contents(entry)])
-        self._set_aside(delivery, entry, reason)
-        return False
-
-    @staticmethod
-    def _set_aside(delivery: Delivery, entry: Entry, reason: Exception | None) -> None:
-        if not isinstance(entry, TallyRow):
-            delivery.quarantined += 1
-            counts = delivery.folder.jobs.of(entry)
-            counts.quarantined += 1
-            counts.stored -= 1  # _done() will count it among those
-            delivery.missing.note(key_of(entry))
-        kept_in = quarantine.keep(delivery, entry, reason)
-        report_once(
-            ("refused", delivery.key, type(reason).__name__),
-            f"sink {delivery.name!r} refused a line of job {entry.job_id!r} (origin {entry.origin}, seq {entry.seq}): "
-            f"{reason!r}. Such lines are counted as quarantined" + (f" and kept in {kept_in!r}" if kept_in else ""),
-        )
-
-    def _done(self, delivery: Delivery, count: int, lines: int) -> None:
-        """The first `count` entries need no more work; `lines` lines among them are in the store."""
-        popleft = delivery.ready.popleft
-        done = [popleft() for _ in range(count)]
-        delivery.overflow.ready_bytes -= weight(done)
-        delivery.folder.jobs.stored(entry for entry in done if not isinstance(entry, TallyRow))
-        delivery.stored += lines
-        delivery.make_room()
-        if delivery.failing:
-            delivery.failing = False
-            delivery.failures = 0
-            delivery.retry_at = 0.0
-            report(f"sink {delivery.name!r} takes entries again; {delivery.waiting()} are waiting")
-        dropped = delivery.overflow.dropped.value()
-        if dropped > delivery.told_dropped:
-            report(f"sink {delivery.name!r}: {dropped - delivery.told_dropped} lines dropped, the buffer was full")
-            delivery.told_dropped = dropped
-
-    def _back_off(self, delivery: Delivery, error: Exception) -> None:
-        pause = min(_FIRST_BACKOFF * 2**delivery.failures, _LAST_BACKOFF)
-        delivery.failures = min(delivery.failures + 1, 10)
-        delivery.retry_at = time.monotonic() + (_FLUSH_RETRY if self._tickets else pause)
-        text = str(error) if isinstance(error, SinkUnavailableError) else f"sink {delivery.name!r} failed: {error!r}"
-        if not delivery.failing or text != delivery.last_error:
-            delivery.failing = True
-            delivery.last_error = text
-            advice = error.advice if isinstance(error, SinkUnavailableError) else ""
-            report(
-                f"{text}. {advice + '. ' if advice else ''}Job log lines {delivery.where_kept()} and are tried again; "
-                "the application is not affected"
-            )
-
 
 def _wait_until_gone(thread: threading.Thread) -> None:
     """Wait a moment for the system's thread behind a joined one: Python 3.12 counts those for its warning at a fork."""
@@ -472,20 +310,3 @@ def _wait_until_gone(thread: threading.Thread) -> None:
     until = time.monotonic() + 0.02
     while os.path.exists(place) and time.monotonic() < until:  # noqa: PTH110 - nothing of the kind where no /proc is
         time.sleep(0.0001)
-
-
-def _without_contents(entry: Entry) -> Entry:
-    is_line = entry.tally is None
-    fields = {REFUSED_MARK: True} if is_line else {name: entry.fields[name] for name in TALLY_MARKS}
-    return entry._replace(
-        logger="joblog_router",
-        message="A line of this job could not be stored: the log's store refused its contents.",
-        exception=None,
-        fields=fields,
-        path="",
-        line=0,
-    )
-
-
-def _lines_in(batch: list[Entry]) -> int:
-    return sum(not isinstance(entry, TallyRow) for entry in batch)

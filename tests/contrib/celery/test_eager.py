@@ -35,7 +35,7 @@ def app() -> Iterator[Celery]:
 def work(app: Celery) -> Task:
     """A task that says which job it runs in, and may fail or leave a scope open."""
 
-    @app.task
+    @app.task(shared=False)
     def work(job_id: Any = None, fail: bool = False, leave: bool = False) -> str | None:
         log.info("working")
         job = current_job()
@@ -102,7 +102,7 @@ def test_what_goes_on_after_a_task_is_in_no_job_and_no_mistake(app: Celery) -> N
         log.info("after")
         contexts.append(contextvars.copy_context())
 
-    @app.task
+    @app.task(shared=False)
     def work(job_id: str) -> None:
         # Behind ours, which look after that before each task only.
         signals.task_postrun.connect(after, weak=False, dispatch_uid="test")
@@ -134,7 +134,7 @@ def test_calling_a_task_as_a_function_changes_nothing(work: Task) -> None:
 def test_the_names_of_the_parameters_are_an_option(app: Celery, arguments: dict[str, Any], job: str | None) -> None:
     """The first that is given counts; with others than job_id that one says nothing."""
 
-    @app.task
+    @app.task(shared=False)
     def named(**kwargs: Any) -> str | None:
         found = current_job()
         return None if found is None else found.job_id
@@ -146,7 +146,7 @@ def test_the_names_of_the_parameters_are_an_option(app: Celery, arguments: dict[
 def test_defaults_and_what_is_no_id(app: Celery) -> None:
     """A default counts like an argument; a flag or a container is no id."""
 
-    @app.task
+    @app.task(shared=False)
     def defaulted(first: int, *rest: int, job_id: Any = "usual") -> str | None:
         job = current_job()
         return None if job is None else job.job_id
@@ -185,7 +185,7 @@ def test_uninstrumenting_inside_a_task_ends_its_scope(app: Celery) -> None:
     """What the task logs from then on is in no job's log."""
     configure(loggers=["shop"])
 
-    @app.task
+    @app.task(shared=False)
     def ends(job_id: int) -> bool:
         uninstrument()
         log.info("without")

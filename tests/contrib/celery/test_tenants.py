@@ -98,7 +98,7 @@ def test_an_eager_task_is_its_callers_tenants() -> None:
     app.conf.update(task_always_eager=True)
     configure(loggers=["shop"])
 
-    @app.task
+    @app.task(shared=False)
     def work(job_id: Any = None) -> None:
         log.info("working")
 
@@ -137,7 +137,7 @@ def test_a_receiver_behind_ours_is_in_the_tasks_namespace() -> None:
     app = Celery("tail", broker="memory://", set_as_current=False)
     configure(loggers=["shop"])
 
-    @app.task
+    @app.task(shared=False)
     def work(job_id: Any) -> None: ...
 
     def late(**_: Any) -> None:

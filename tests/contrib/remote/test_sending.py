@@ -192,7 +192,7 @@ def test_what_happens_to_one_jobs_file_costs_its_own_lines(
         logger.info("kept")
     assert handler.flush(20)
     of_the_job = [line for job, line in front.taken if job == "1"]
-    notice = "2 lines were dropped on the worker: they could not be kept there until they were sent"
+    notice = "2 lines were dropped on the worker: they found no room there, or could not be made text"
     assert sorted(of_the_job) == [notice, "kept"]
     stats = handler.stats()
     assert (stats["sent"], stats["dropped"], stats["waiting"]) == (3, 2, 0)

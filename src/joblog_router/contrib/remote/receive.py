@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -34,11 +35,12 @@ from ..._pipeline import rules, switch
 from ..._pipeline.attributes import AUDIENCE
 from ..._pipeline.origins import of_worker
 from ..._pipeline.primitives import freeze
+from ..._pipeline.redaction import Redactor
 from ..._pipeline.report import report_once
 from ..._pipeline.router import router
 from ..._pipeline.sinks import NamedSink, make_sink
-from ..._pipeline.stats import Tally
-from ..._pipeline.text import MAX_FIELD, MAX_MESSAGE, clean, clip
+from ..._pipeline.stats import Counter
+from ..._pipeline.text import MAX_FIELD, MAX_MESSAGE, clean
 from ...context import current_namespace
 from ...entry import Entry
 from ...exceptions import ConfigurationError, SinkUnavailableError
@@ -55,6 +57,12 @@ _ORIGIN: Final = re.compile(r"[A-Za-z0-9._-]{1,60}")
 _TOLERANCE: Final = 5.0
 _OLDEST: Final = 30 * 86_400.0
 _MOST: Final = 2**62
+# What a worker leaves where it cuts a text, which is some thousand characters beyond what is kept.
+_NOTE_BEHIND: Final = re.compile(r"… \[([0-9]{1,20}) more characters\]\Z")
+_NOTE_BEFORE: Final = re.compile(r"… \[([0-9]{1,20}) more characters\]\n")
+_LONGEST_NOTE: Final = 50
+_BEYOND: Final = 4_000
+_SPACE: Final = re.compile(r"[ \n\t]")
 # Fields by which readers take a line for something else: a tally, another audience.
 _RESERVED: Final = ("fold", "folded", AUDIENCE)
 _LOCK_TIMEOUT: Final = 10.0
@@ -77,7 +85,7 @@ COUNTED: Final = (
     "no_job",
     "unavailable",
 )
-_counts: Final[Mapping[str, Tally]] = {name: Tally() for name in COUNTED}
+_counts: Final[Mapping[str, Counter]] = {name: Counter() for name in COUNTED}
 
 
 def counters() -> dict[str, int]:
@@ -165,7 +173,7 @@ def _taken(request: HttpRequest) -> dict[str, int]:
         # Not committed yet, or deleted: the worker keeps its lines until its token expires.
         raise _Refusal("no_job", 409, 5)
     _keep_pace(grant, len(batch["entries"]), limits)
-    entries, refused = _entries(batch, grant)
+    entries, refused = _entries(batch, grant, _rules_for(_sink(limits)).redactor())
     stored, known, unfit = _store(entries, limits)
     for name, count in (("stored", stored), ("known", known), ("refused_lines", refused + unfit)):
         for _ in range(count):
@@ -253,7 +261,7 @@ def _keep_pace(grant: Grant, lines: int, limits: Limits) -> None:
 # --- lines ----------------------------------------------------------------------------------------------------------
 
 
-def _entries(batch: Mapping[str, Any], grant: Grant) -> tuple[list[Entry], int]:
+def _entries(batch: Mapping[str, Any], grant: Grant, redactor: Redactor | None) -> tuple[list[Entry], int]:
     """The lines as they are stored, and how many were none."""
     now = time.time()
     ahead = batch["sent"] - now
@@ -266,7 +274,7 @@ def _entries(batch: Mapping[str, Any], grant: Grant) -> tuple[list[Entry], int]:
             _counts["cross_job"].add()
             refused += 1
             continue
-        entry = _entry(line, grant, owner, now, ahead if abs(ahead) > _TOLERANCE else 0.0)
+        entry = _entry(line, grant, owner, _Clock(now, ahead if abs(ahead) > _TOLERANCE else 0.0), redactor)
         if entry is None:
             refused += 1
         else:
@@ -274,7 +282,14 @@ def _entries(batch: Mapping[str, Any], grant: Grant) -> tuple[list[Entry], int]:
     return list(found.values()), refused
 
 
-def _entry(line: Any, grant: Grant, owner: str, now: float, ahead: float) -> Entry | None:
+class _Clock(NamedTuple):
+    """The server's time, and how far a worker's is ahead of it."""
+
+    now: float
+    ahead: float
+
+
+def _entry(line: Any, grant: Grant, owner: str, clock: _Clock, redactor: Redactor | None) -> Entry | None:
     """A line as an entry, cleaned and cut like every other; None where it is not one."""
     if not isinstance(line, dict):
         return None
@@ -295,19 +310,19 @@ def _entry(line: Any, grant: Grant, owner: str, now: float, ahead: float) -> Ent
     audiences = (grant.audience, line.get("audience", "all"), kept.get(AUDIENCE, "all"))
     for name in _RESERVED:
         kept.pop(name, None)
-    if ahead:
+    if clock.ahead:
         # The worker's clock is off: its lines are put where they belong, and say so.
-        kept["clock_ahead"] = round(ahead, 1)
+        kept["clock_ahead"] = round(clock.ahead, 1)
     number = line.get("line")
     return Entry(
         job_id=grant.job_id,
-        created=max(min(created - ahead, now), now - _OLDEST),
+        created=max(min(created - clock.ahead, clock.now), clock.now - _OLDEST),
         level=min(level, 1_000),
-        logger=_text(line.get("logger"), MAX_FIELD),
-        message=_text(message, MAX_MESSAGE),
-        exception=_text(line.get("exception"), MAX_MESSAGE) or None,
+        logger=_text(line.get("logger"), MAX_FIELD, redactor),
+        message=_text(message, MAX_MESSAGE, redactor),
+        exception=_text(line.get("exception"), MAX_MESSAGE, redactor, is_end=True) or None,
         fields=kept,
-        path=_text(line.get("path"), MAX_FIELD),
+        path=_text(line.get("path"), MAX_FIELD, redactor),
         line=number if _is_whole(number) else 0,
         origin=of_worker(owner, origin),
         seq=seq,
@@ -317,8 +332,46 @@ def _entry(line: Any, grant: Grant, owner: str, now: float, ahead: float) -> Ent
     )
 
 
-def _text(value: Any, most: int) -> str:
-    return clean(clip(value, most)) if isinstance(value, str) else ""
+def _text(value: Any, most: int, redactor: Redactor | None, is_end: bool = False) -> str:
+    """The beginning of a text, or its end, cleaned. Half a secret stands at no cut, neither this one nor a worker's.
+
+    Workers send somewhat more than is kept: what stands where this cuts is masked before it does, and what stood where
+    a worker cut is in the part that goes; where masking made the text so short that it does not, whole words go.
+    """
+    if not isinstance(value, str):
+        return ""
+    text = clean(value)
+    if len(text) <= most:
+        return text
+    note = _NOTE_BEFORE.match(text) if is_end else _NOTE_BEHIND.search(text, len(text) - _LONGEST_NOTE)
+    if note is not None:
+        text = text[note.end() :] if is_end else text[: note.start()]
+    gone = int(note[1]) if note is not None else 0
+    size = len(text)
+    text = _shortened(text, most + _BEYOND, is_end, note is not None)
+    gone += size - len(text)
+    if redactor is not None:
+        text = redactor.text(text, most=sys.maxsize)
+    size = len(text)
+    text = _shortened(text, most, is_end)
+    gone += size - len(text)
+    if not gone:
+        return text
+    told = f"… [{gone} more characters]"
+    return f"{told}\n{text}" if is_end else f"{text}{told}"
+
+
+def _shortened(text: str, most: int, is_end: bool, is_cut: bool = False) -> str:
+    """At most so much of a text, without the part of a word at the cut, also at one that was made before."""
+    if len(text) > most:
+        text = text[-most:] if is_end else text[:most]
+    elif not is_cut:
+        return text
+    if is_end:
+        space = _SPACE.search(text, 0, _BEYOND)
+        return text if space is None else text[space.end() :]
+    end = max(text.rfind(space, len(text) - _BEYOND) for space in " \n\t") + 1
+    return text[:end] if end else text
 
 
 def _is_whole(value: Any) -> TypeGuard[int]:

@@ -201,6 +201,12 @@ _BARE = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
     *("message", "asctime", "taskName", "job_id", "job_log", "job_log_id", "_joblog"),
 }
 _MAX_TEXT = 100_000
+# Somewhat more than the 100,000 characters that the server keeps: it searches them for secrets before it cuts.
+_MAX_MESSAGE = 104_000
+_MAX_STACK = 10_000
+_MAX_NUMBER = 10**300
+_MAX_DEPTH = 4
+_MAX_ITEMS = 100
 _SEGMENT = 1_000_000
 _READ = 256_000
 _LONGEST_ANSWER = 65_536
@@ -393,6 +399,7 @@ class RemoteJobLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the line of a record that is about a job."""
+        lane: _Lane | None = None
         try:
             scope = _scope_of(record)
             if scope is None or not scope.job_id:
@@ -406,15 +413,22 @@ class RemoteJobLogHandler(logging.Handler):
             if grant is not None and not namespace and not _knows_namespaces():
                 namespace = grant.namespace
             own = grant if grant and (grant.namespace, grant.job_id) == (namespace, scope.job_id) else None
-            line = self._line(record, scope.fields)
-            if own is not None and own.audience == "staff":
-                line["audience"] = "staff"  # whichever token of the job it will be sent with
             lane = self._lane((namespace, scope.job_id, grant is None))
+            try:
+                line = self._line(record, scope.fields)
+            except Exception:
+                text = "<this line's message could not be formatted>"
+                line = self._plain_line(time.time(), record.levelno, record.name, text)
+                line["fields"] = {"format_error": True}
+            if (own is not None and own.audience == "staff") or _is_for_staff(record, scope.fields):
+                line["audience"] = "staff"  # whichever token of the job it will be sent with
             if own is not None and own.token not in lane.seen:
                 lane.offer(own)
             self._put(lane, line)
         except Exception as error:
             self._dropped.add()
+            if lane is not None:
+                lane.dropped.add()
             _say(("emit", type(error)), f"a line was not kept: {error!r}")
 
     def _is_ours(self, grant: _Grant) -> bool:
@@ -431,29 +445,25 @@ class RemoteJobLogHandler(logging.Handler):
         return grant.url == self._url
 
     def _line(self, record: logging.LogRecord, fields: Mapping[str, Any]) -> dict[str, Any]:
-        exception = None
-        if record.exc_info and record.exc_info[0] is not None:
-            exception = "".join(traceback.format_exception(*record.exc_info))[-_MAX_TEXT:]
+        path, number = _plain(record.pathname, 0), _plain(record.lineno, 0)
         fields = {**fields, **{key: value for key, value in record.__dict__.items() if key not in _BARE}}
-        said, audience = getattr(record, "job_log", None), fields.pop("job_log", "all")
+        fields.pop("job_log", None)
         try:
-            message = record.getMessage()[:_MAX_TEXT]
+            message = _cut(record.getMessage(), _MAX_MESSAGE)
         except Exception:
-            message = f"{_plain(record.msg, 0)} {_plain(record.args, 0) or ''}".rstrip()[:_MAX_TEXT]
+            message = _cut(f"{_plain(record.msg, 0)} {_plain(record.args, 0) or ''}".rstrip(), _MAX_MESSAGE)
             fields["format_error"] = True
             _say(
-                ("format", record.pathname, record.lineno),
-                f"the message of {record.name} at {record.pathname}:{record.lineno} could not be formatted; its parts "
-                "are kept",
+                ("format", path, number),
+                f"the message of {record.name} at {path}:{number} could not be formatted; its parts are kept",
             )
         line = self._plain_line(record.created, record.levelno, record.name, message)
-        line["path"], line["line"] = record.pathname, record.lineno
+        line["path"], line["line"] = path, number
+        exception = _exception_of(record)
         if exception:
             line["exception"] = exception
         if fields:
             line["fields"] = _plain(fields, 0)
-        if (said if isinstance(said, str) else audience) != "all":
-            line["audience"] = "staff"  # a misspelled one, too: rather too few readers
         return line
 
     def _plain_line(self, created: float, level: int, logger: str, message: str) -> dict[str, Any]:
@@ -817,7 +827,7 @@ class RemoteJobLogHandler(logging.Handler):
         """A line in the job's log of how many were dropped, if any were of which it does not tell yet."""
         count = lane.dropped.value() - lane.told
         if count:
-            text = f"{count} lines were dropped on the worker: they could not be kept there until they were sent"
+            text = f"{count} lines were dropped on the worker: they found no room there, or could not be made text"
             line = self._plain_line(time.time(), logging.WARNING, "joblog_router.remote", text)
             if lane.put(_encoded({**line, "fields": {"dropped": count}})):  # else there is no room for it yet
                 lane.told += count
@@ -1282,11 +1292,14 @@ class _FileLane(_Lane):
         while self._segments:
             segment = self._segments[0]
             if segment.lines:
-                with contextlib.suppress(FileNotFoundError):
-                    found = self._first_lines(segment, count)
-                    if found:
-                        return found
-                self._lose(segment)
+                found = self._first_lines(segment, count)
+                if not found:
+                    with self._lock:  # once more: a line may just have been written, or found the file gone
+                        found = self._first_lines(segment, count)
+                        if not found and segment in self._segments:
+                            self._lose(segment)
+                if found:
+                    return found
             elif len(self._segments) > 1:
                 self.drop_empty()
             else:
@@ -1298,7 +1311,10 @@ class _FileLane(_Lane):
         size = _READ
         while True:
             self._lengths = []
-            found = self._lines_in(segment.read(min(size, left)), count)
+            try:
+                found = self._lines_in(segment.read(min(size, left)), count)
+            except FileNotFoundError:
+                return []
             if found or size >= left:
                 return found
             size *= 2  # a long line
@@ -1386,17 +1402,55 @@ def _seconds(text: str | None) -> float:
 
 def _plain(value: Any, depth: int) -> Any:
     """`value` as JSON takes it. Of other objects the type alone: their repr may query a database or show a secret."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, str):
-        return value[:_MAX_TEXT]
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else str(value)
-    if depth < 4 and isinstance(value, Mapping):
-        return {str(key): _plain(item, depth + 1) for key, item in list(value.items())[:100]}
-    if depth < 4 and isinstance(value, (list, tuple)):
-        return [_plain(item, depth + 1) for item in value[:100]]
-    return f"<{type(value).__qualname__}>"
+    # By type, never by isinstance: that asks a proxy for its class, which may load what it stands for.
+    kind = type(value)
+    try:
+        if value is None or kind is bool:
+            return value
+        if issubclass(kind, str):
+            return str.__str__(value)[:_MAX_TEXT]
+        if issubclass(kind, int):
+            number = int.__int__(value)
+            return number if abs(number) < _MAX_NUMBER else "<huge int>"
+        if issubclass(kind, float):
+            size = float.__float__(value)
+            return size if abs(size) < float("inf") else str(size)
+        if depth < _MAX_DEPTH and issubclass(kind, Mapping):
+            items = itertools.islice(value.items(), _MAX_ITEMS)
+            return {str(_plain(key, _MAX_DEPTH)): _plain(item, depth + 1) for key, item in items}
+        if depth < _MAX_DEPTH and issubclass(kind, (list, tuple)):
+            return [_plain(item, depth + 1) for item in itertools.islice(value, _MAX_ITEMS)]
+    except Exception:
+        return f"<{kind.__qualname__}>"  # what a class makes of being a list or a mapping
+    return f"<{kind.__qualname__}>"
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning of a text, with the note by which the server knows that it was cut."""
+    text = str.__str__(text)
+    return text if len(text) <= most else f"{text[:most]}… [{len(text) - most} more characters]"
+
+
+def _exception_of(record: logging.LogRecord) -> str:
+    """The traceback and the stack of a record; of one that is too long the end, where it says what went wrong."""
+    info, text = record.exc_info, ""
+    if isinstance(info, tuple) and len(info) == 3 and isinstance(info[1], BaseException):
+        try:
+            text = "".join(traceback.format_exception(*info))
+        except Exception:
+            text = f"{type(info[1]).__name__} (its traceback could not be read)\n"
+    elif record.exc_text:
+        text = f"{record.exc_text}\n"
+    if record.stack_info:
+        text += _cut(str(record.stack_info), _MAX_STACK)
+    gone = len(text) - _MAX_MESSAGE
+    return text if gone <= 0 else f"… [{gone} more characters]\n{text[gone:]}"
+
+
+def _is_for_staff(record: logging.LogRecord, fields: Mapping[str, Any]) -> bool:
+    """What the call says, or else its scope. A misspelled mark, too: rather too few readers."""
+    said = getattr(record, "job_log", None)
+    return bool((said if isinstance(said, str) else fields.get("job_log", "all")) != "all")
 
 
 def _host() -> str:

@@ -361,7 +361,7 @@ while handler.stats()["sent"] < 3:
     assert [line for _, line in front.taken] == ["one", "two", "three"]
 
 
-@pytest.mark.parametrize("is_spooled", [False, True], ids=["memory", "spool"])
+@pytest.mark.parametrize("is_spooled", [False, True], ids=["memory", "spool and logging.shutdown()"])
 def test_an_exit_function_that_was_registered_first_is_heard(front: Front, worker: Worker, is_spooled: bool) -> None:
     """It runs after this file's own and logging's: its line is sent at once."""
     out = worker.run(
@@ -377,6 +377,8 @@ for function in (last, logging.shutdown, joblog_send._at_exit):
 log.addHandler(joblog_send.RemoteJobLogHandler(sys.argv[1], spool=(sys.argv + [None])[3]))
 with joblog_send.job(sys.argv[2]):
     log.error("work")
+if len(sys.argv) > 3:
+    logging.shutdown()
 """,
         front.url,
         issue_token(7),

@@ -592,18 +592,19 @@ class RemoteJobLogHandler(logging.Handler):
             return True
         if self._thread is threading.current_thread():
             return False
-        left = max(0.0, until - time.monotonic())
-        if self._thread is not None and self._thread.is_alive():
-            done = threading.Event()
-            self._hurry(done)
-            return done.wait(left)
-        if left and self._round_lock.acquire(timeout=left):
-            try:
-                self._until = until
-                self._round(until)
-            finally:
-                self._until = math.inf
-                self._round_lock.release()
+        done = threading.Event()
+        while (left := until - time.monotonic()) > 0 and self._waits():
+            if self._thread is not None and self._thread.is_alive():
+                self._hurry(done)
+                if done.wait(min(left, 0.5)):  # it may end, and none may be started any more
+                    return True
+            elif self._round_lock.acquire(timeout=left):
+                try:
+                    self._until = until
+                    self._round(until)
+                finally:
+                    self._until = math.inf
+                    self._round_lock.release()
         return not self._waits()
 
     def close(self) -> None:
@@ -658,7 +659,7 @@ class RemoteJobLogHandler(logging.Handler):
                     waiting.clear()
                 if len(waiting) > 100:
                     del waiting[:-100]
-                if self._is_closed and not self._waits():
+                if self._is_closed and not self._waits() and self._signals.empty():
                     self._let_go()
                     self._let_start()
                     if self._waits() or not self._signals.empty():  # one came in between

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -185,6 +186,8 @@ def test_what_happens_to_one_jobs_file_costs_its_own_lines(
     until(lambda: ("2", "of another job") in front.taken)
     if harm == "unreadable":
         file.rmdir()
+    elif harm == "cut":
+        until(lambda: handler.stats()["dropped"] == 2)  # what is written there before this is found out is lost, too
     with handler.job(issue_token(1)):
         logger.info("kept")
     assert handler.flush(20)
@@ -358,7 +361,7 @@ while handler.stats()["sent"] < 3:
     assert [line for _, line in front.taken] == ["one", "two", "three"]
 
 
-@pytest.mark.parametrize("is_spooled", [False, True], ids=["memory", "spool"])
+@pytest.mark.parametrize("is_spooled", [False, True], ids=["memory", "spool and logging.shutdown()"])
 def test_an_exit_function_that_was_registered_first_is_heard(front: Front, worker: Worker, is_spooled: bool) -> None:
     """It runs after this file's own and logging's: its line is sent at once."""
     out = worker.run(
@@ -374,6 +377,8 @@ for function in (last, logging.shutdown, joblog_send._at_exit):
 log.addHandler(joblog_send.RemoteJobLogHandler(sys.argv[1], spool=(sys.argv + [None])[3]))
 with joblog_send.job(sys.argv[2]):
     log.error("work")
+if len(sys.argv) > 3:
+    logging.shutdown()
 """,
         front.url,
         issue_token(7),
@@ -381,3 +386,79 @@ with joblog_send.job(sys.argv[2]):
     )
     assert front.taken == [("7", "work"), ("7", "goodbye")]
     assert out == ""
+
+
+def test_what_waits_in_memory_is_bounded_by_bytes_over_all_jobs(front: Front, logger: logging.Logger) -> None:
+    """What was sent makes room again; what did not fit is counted and told, for each job."""
+    front.answer = unavailable
+    handler = RemoteJobLogHandler(front.url, capacity_bytes=1_000_000)
+    logger.addHandler(handler)
+    for number in range(2):
+        with handler.job(issue_token(number)):
+            for _ in range(20):
+                logger.info("x" * 50_000)
+    assert handler.stats()["dropped"] == 21, "there is room for 19 of 50,000 bytes and a little more each"
+    front.answer = stored
+    assert handler.flush(20)
+    with handler.job(issue_token(2)):
+        for _ in range(19):
+            logger.info("x" * 50_000)
+    assert handler.flush(20)
+    stats = handler.stats()
+    assert (stats["dropped"], stats["waiting"]) == (21, 0)
+    lines = [line for _, line in front.taken]
+    assert lines.count("x" * 50_000) == 19 + 19
+    assert sum(int(line.split()[0]) for line in lines if "were dropped" in line) == 21
+
+
+def test_threads_take_room_and_give_it_back_without_a_drift() -> None:
+    """None waits for another, and the sum is right when they are done, though they change at every step."""
+    room = send._Room(1_000)
+
+    def change(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_name != "take":
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            time.sleep(0)  # lets another thread run between two steps of this one
+        return change
+
+    def work() -> None:
+        for _ in range(50):
+            room.take(3)
+            room.take(-2)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    threading.settrace(change)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        threading.settrace(None)
+    room.take(0)
+    assert (room.has(800), room.has(801)) == (True, False)
+
+
+def test_a_thread_that_logs_waits_for_no_other(front: Front, logger: logging.Logger) -> None:
+    """Not for one that holds the handler's lock, as logging.shutdown() and a new configuration do."""
+    handler = RemoteJobLogHandler(front.url)
+    logger.addHandler(handler)
+    handler.addFilter(lambda record: record.getMessage() != "filtered")
+    logged = threading.Event()
+
+    def work() -> None:
+        with handler.job(issue_token(7)):
+            logger.info("filtered")
+            logger.info("line")
+        logged.set()
+
+    handler.acquire()
+    try:
+        threading.Thread(target=work).start()
+        assert logged.wait(10)
+    finally:
+        handler.release()
+    assert handler.flush(10)
+    assert front.taken == [("7", "line")]

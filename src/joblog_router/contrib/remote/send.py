@@ -317,7 +317,8 @@ class RemoteJobLogHandler(logging.Handler):
       thread when a job has none or its token is refused. Tokens also come by `job(token)` and `use(token)`.
     - `spool`: a directory of this user's own (made 0700) where lines are kept until they are stored; what a killed
       process left there is sent by the next one. Tokens are kept with them. Without it lines wait in memory.
-    - `capacity`: lines of one job that may wait in memory; `max_bytes`: bytes of one job in the spool.
+    - `capacity`: lines of one job that may wait in memory, `capacity_bytes`: bytes of all jobs there; `max_bytes`:
+      bytes of one job in the spool.
     - `batch`: lines in a request. `timeout`: seconds for a request.
 
     Raises ValueError for what can be seen to be wrong at once. Afterwards nothing here raises into the application.
@@ -331,17 +332,19 @@ class RemoteJobLogHandler(logging.Handler):
         spool: str | os.PathLike[str] | None = None,
         level: int | str = logging.NOTSET,
         capacity: int = 10_000,
+        capacity_bytes: int = 64 * 1024 * 1024,
         max_bytes: int = 50_000_000,
         batch: int = 500,
         timeout: float = 10.0,
     ) -> None:
         if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
             raise ValueError(f"RemoteJobLogHandler: url must begin with https:// (or http://), not {url!r}")
-        if min(capacity, max_bytes, batch) < 1:
-            raise ValueError("RemoteJobLogHandler: capacity, max_bytes and batch are positive numbers")
+        if min(capacity, capacity_bytes, max_bytes, batch) < 1:
+            raise ValueError("RemoteJobLogHandler: capacity, capacity_bytes, max_bytes and batch are positive numbers")
         self._url = url
         self._ask = token if callable(token) else None
         self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
         self._max_bytes = max_bytes
         self._batch = batch
         self._timeout = timeout
@@ -363,6 +366,7 @@ class RemoteJobLogHandler(logging.Handler):
         self._seq = itertools.count(1).__next__
         self._counts = dict.fromkeys(("sent", "refused"), 0)
         self._dropped = _Tally()
+        self._room = _Room(self._capacity_bytes)
         self._lanes: dict[_Key, _Lane] = {}
         self._left: dict[_Lane, None] = {}
         self._spool = None if self._directory is None else _Spool(self._directory, self._origin, self._dropped)
@@ -385,6 +389,13 @@ class RemoteJobLogHandler(logging.Handler):
             lane.abandon()
 
     # --- on the thread that logs --------------------------------------------------------------------------------
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """As every handler does, but without its lock: no thread waits for another's line."""
+        passed: bool | logging.LogRecord = self.filter(record)
+        if passed:
+            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return bool(passed)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the line of a record that is about a job."""
@@ -488,7 +499,7 @@ class RemoteJobLogHandler(logging.Handler):
 
     def _new_lane(self, key: _Key) -> _Lane:
         if self._spool is None:
-            return _Lane(key, self._capacity)
+            return _Lane(key, self._capacity, self._room)
         return _FileLane(key, self._spool, self._url, self._max_bytes)
 
     def _wake(self) -> None:
@@ -581,18 +592,19 @@ class RemoteJobLogHandler(logging.Handler):
             return True
         if self._thread is threading.current_thread():
             return False
-        left = max(0.0, until - time.monotonic())
-        if self._thread is not None and self._thread.is_alive():
-            done = threading.Event()
-            self._hurry(done)
-            return done.wait(left)
-        if left and self._round_lock.acquire(timeout=left):
-            try:
-                self._until = until
-                self._round(until)
-            finally:
-                self._until = math.inf
-                self._round_lock.release()
+        done = threading.Event()
+        while (left := until - time.monotonic()) > 0 and self._waits():
+            if self._thread is not None and self._thread.is_alive():
+                self._hurry(done)
+                if done.wait(min(left, 0.5)):  # it may end, and none may be started any more
+                    return True
+            elif self._round_lock.acquire(timeout=left):
+                try:
+                    self._until = until
+                    self._round(until)
+                finally:
+                    self._until = math.inf
+                    self._round_lock.release()
         return not self._waits()
 
     def close(self) -> None:
@@ -647,7 +659,7 @@ class RemoteJobLogHandler(logging.Handler):
                     waiting.clear()
                 if len(waiting) > 100:
                     del waiting[:-100]
-                if self._is_closed and not self._waits():
+                if self._is_closed and not self._waits() and self._signals.empty():
                     self._let_go()
                     self._let_start()
                     if self._waits() or not self._signals.empty():  # one came in between
@@ -719,6 +731,8 @@ class RemoteJobLogHandler(logging.Handler):
             self._retire(lane)
         for lane in self._all():
             lane.rest()
+            if lane.token() is not None and not lane.waiting():
+                self._tell(lane)  # of a job all of whose lines were dropped
 
     def _retire(self, lane: _Lane) -> None:
         lane.drop_empty()
@@ -856,6 +870,29 @@ class _Tally:
             return number
 
 
+class _Room:
+    """How many bytes of lines may wait. Nobody waits for another: what two take at once is summed up by one of them."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._taken: deque[int] = deque()
+        self._lock = threading.Lock()
+
+    def has(self, size: int) -> bool:
+        """Whether there is room for so much."""
+        return size <= self._left
+
+    def take(self, size: int) -> None:
+        """Take so much, or give it back."""
+        self._taken.append(size)
+        if self._lock.acquire(blocking=False):
+            try:
+                while self._taken:
+                    self._left -= self._taken.popleft()
+            finally:
+                self._lock.release()
+
+
 # Namespace and id of a job, and whether its lines are plain ones: logged outside of any token's scope.
 _Key = tuple[str, str, bool]
 
@@ -863,7 +900,7 @@ _Key = tuple[str, str, bool]
 class _Lane:
     """The lines of one job that wait, here in memory, and the tokens to send them with."""
 
-    def __init__(self, key: _Key, capacity: int = 0) -> None:
+    def __init__(self, key: _Key, capacity: int = 0, room: _Room | None = None) -> None:
         self.namespace, self.job_id, self.is_plain = key
         # By audience. Lines for staff say so themselves, so that the token for all is the one for all of them.
         self._tokens: dict[str, str] = {}
@@ -878,6 +915,7 @@ class _Lane:
         self.dropped = _Tally()
         self.told = 0
         self._capacity = capacity
+        self._room = room or _Room(0)
         self._lines: deque[bytes] = deque()
 
     def fits(self, grant: _Grant, is_given: bool, is_only: bool) -> bool:
@@ -941,9 +979,10 @@ class _Lane:
 
     def put(self, line: bytes) -> bool:
         """Keep a line; False where there is no room."""
-        if len(self._lines) >= self._capacity:
+        if len(self._lines) >= self._capacity or not self._room.has(len(line)):
             return False
         self._lines.append(line)
+        self._room.take(len(line))
         return True
 
     def waiting(self) -> int:
@@ -956,7 +995,7 @@ class _Lane:
     def done(self, count: int) -> None:
         """The first of those that were shown last are stored, or given up."""
         for _ in range(count):
-            self._lines.popleft()
+            self._room.take(-len(self._lines.popleft()))
 
     def is_told(self) -> bool:
         """Whether the job's log has the count of what was dropped."""

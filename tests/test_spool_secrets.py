@@ -20,9 +20,17 @@ KINDS = {planted.kind: planted.secret for planted in PLANTED} | {
 }
 
 
+def contents(path: Path) -> bytes:
+    """Of a file that may be renamed meanwhile, as the one that tells how the process is: then its next one is there."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 def in_files(folder: Path) -> set[str]:
     """The kinds of planted secrets that stand in any file of the spool."""
-    data = b"".join(path.read_bytes() for path in folder.iterdir())
+    data = b"".join(map(contents, folder.iterdir()))
     # Texts that are long are cut into pages: a secret on a border would not be seen. None of these is that long.
     forms = {kind: (secret.encode(), json.dumps(secret)[1:-1].encode()) for kind, secret in KINDS.items()}
     return {kind for kind, both in forms.items() if any(form in data for form in both)}

@@ -14,7 +14,7 @@ from typing import Any, Final
 from .._pipeline.dotted import load
 from .._pipeline.namespaces import in_force
 from .._pipeline.unknown import did_you_mean
-from ..exceptions import ConfigurationError, JobLogError
+from ..exceptions import ConfigurationError, JobLogError, MissingExtraError
 from ..sinks.store import Store
 from .builtin import LogProbe, PipelineProbe, WorkersProbe
 from .probing import Probe
@@ -161,6 +161,8 @@ def _made(place: str, given: Any, options: Mapping[str, Any]) -> Probe:
         if given in _PROBES.values():
             _check_options(place, factory, options)
         probe = factory(**options)
+    except MissingExtraError as error:
+        raise ConfigurationError(f"{place}: {error}") from error
     except JobLogError:
         raise
     except ImportError as error:

@@ -505,6 +505,35 @@ with job_context(1):
     assert segments(tmp_path) == []
 
 
+def test_a_line_after_the_exit_of_a_process_that_could_not_store_all_is_in_its_spool(tmp_path: Path) -> None:
+    """Also where its handler was closed: the segment stays open while something waits."""
+    code = """
+    import atexit, logging, sys
+    from joblog_router import JobLogHandler, SinkUnavailableError, job_context
+    log = logging.getLogger("app")
+    log.setLevel("INFO")
+    def late():
+        with job_context(1):
+            log.info("at the very end")
+    atexit.register(late)
+    def away(entries):
+        raise SinkUnavailableError("away")
+    import joblog_router._pipeline.router as module
+    module.EXIT_TIMEOUT = 0.3
+    handler = JobLogHandler(sink="callable", options={"target": away}, spool=sys.argv[1] + "/spool")
+    log.addHandler(handler)
+    with job_context(1):
+        log.info("before")
+    handler.close()
+    """
+    result = run_python(code, str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    (segment,) = segments(tmp_path)
+    data = segment.read_bytes()
+    assert b"before" in data
+    assert b"at the very end" in data
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_daemon_thread_that_logs_while_the_process_ends_loses_nothing(tmp_path: Path, seed: int) -> None:
     """It goes on after the last exit function; each line whose call returned is there, at the latest by recovery."""
@@ -1487,3 +1516,49 @@ print(*counts, stats()["unspooled"], stats()["dropped"], flush=True)
     recover(tmp_path)
     wanted = Counter(f"{index}-{number}" for index, count in enumerate(counts) for number in range(count))
     assert Counter(line["message"] for line in stored(tmp_path)) == wanted
+
+
+def test_segments_of_one_process_in_turn_are_files_of_their_own(gate: Gate, tmp_path: Path) -> None:
+    """Back to a directory where lines still wait: none takes another's place."""
+    channel = next(each for each in logging.getLogger().handlers if isinstance(each, JobLogHandler))._channel
+    for number, directory in enumerate(("spool", "other", "spool")):
+        assert channel.use_spool(tmp_path / directory) is (number > 0)
+        router.renew_handlers()
+        with job_context(1):
+            log.info("kept-%d", number)
+    data = b"".join(path.read_bytes() for folder in ("spool", "other") for path in (tmp_path / folder).glob("*.spool"))
+    assert [data.count(b"kept-%d" % number) > 0 for number in range(3)] == [True] * 3
+    gate.is_open = True
+    assert flush(10)
+    assert gate.messages == ["kept-0", "kept-1", "kept-2"]
+
+
+def test_a_living_segment_stays_locked_where_one_before_it_is_done(tmp_path: Path) -> None:
+    """Another process would take it for a dead one's, and it away."""
+    code = """
+    import logging, os, subprocess, sys, time
+    from joblog_router import JobLogHandler, flush, job_context
+    log = logging.getLogger("app")
+    log.setLevel("INFO")
+    before = None
+    for spool in ("one", "two"):
+        options = {"directory": f"{sys.argv[1]}/lines"}
+        handler = JobLogHandler(sink="jsonl", options=options, spool=f"{sys.argv[1]}/{spool}")
+        log.addHandler(handler)
+        if before is not None:
+            log.removeHandler(before)
+            before.close()
+        before = handler
+        with job_context(1):
+            log.info("in %s", spool)
+    assert flush(10)
+    until = time.monotonic() + 10
+    while any(name.endswith(".spool") for name in os.listdir(sys.argv[1] + "/one")) and time.monotonic() < until:
+        time.sleep(0.01)
+    (name,) = (name for name in os.listdir(sys.argv[1] + "/two") if name.endswith(".spool"))
+    lock = "import fcntl, os, sys; fcntl.lockf(os.open(sys.argv[1], os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    tried = subprocess.run([sys.executable, "-c", lock, f"{sys.argv[1]}/two/{name}"], capture_output=True, text=True)
+    assert "BlockingIOError" in tried.stderr, "the segment has no lock"
+    """
+    result = run_python(code, str(tmp_path))
+    assert result.returncode == 0, result.stderr

@@ -77,6 +77,8 @@ def test_other_handlers_and_other_records_see_no_difference() -> None:
     console.setFormatter(structlog.stdlib.ProcessorFormatter(processor=structlog.processors.JSONRenderer()))
     sink = MemorySink()
     handlers = [StructlogJobLogHandler(sink=sink, fold=False), console, JobLogHandler(sink=sink, fold=False)]
+    for before in logging.getLogger().handlers:
+        before.close()
     logging.getLogger().handlers[:] = handlers
     with job_context(1):
         log.info("packed", name="a.jpg", exc_info=KeyError("given"))

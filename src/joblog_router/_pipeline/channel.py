@@ -107,6 +107,7 @@ class Channel:
         self.is_first = is_first(origin)
         self.buffer: deque[Item] = deque()
         self.numbers = itertools.count(1)
+        self._spools = itertools.count(1)
         self.overflow = Overflow(self.bounds)
         self.awake = False
         self.room = 0
@@ -131,7 +132,9 @@ class Channel:
         last = self.delivery.last_seq()
         self.spool_directory = directory
         self.alone = frozenset((self.key,))  # another object: what scopes have cached lacks the spool's part
-        self.spool = None if directory is None else Spool(directory, self.spool_key, self.origin, self.bounds.lines)
+        self.spool = None
+        if directory is not None:
+            self.spool = Spool(directory, self.spool_key, self.origin, self.bounds.lines, next(self._spools))
         self.delivery.use_spool(before, last, self.spool)
         return True
 

@@ -419,11 +419,16 @@ class Router:
             self._status.remove()
         here = (threading.main_thread(), threading.current_thread())
         goes_on = any(thread not in here and thread.name != WRITER_NAME for thread in threading.enumerate())
-        for delivery in self._deliveries():
-            if goes_on:
-                delivery.acknowledge()
-            else:
-                delivery.close_spools(is_done=delivery.is_empty())
+        is_alone = self._lock.acquire(timeout=1)  # the writer may let go of a closed handler's channel just now
+        try:
+            for delivery in self._deliveries():
+                if goes_on:
+                    delivery.acknowledge()
+                else:
+                    delivery.close_spools(is_done=delivery.is_empty())
+        finally:
+            if is_alone:
+                self._lock.release()
 
     def _at_exit(self) -> None:
         """Store what waits: as long as that goes on, but not for ever."""
@@ -437,7 +442,7 @@ class Router:
                 break
         self._is_past_exit = True
         use_writer(None)  # what is to be said from here on is said at once
-        if not self._has_handlers():
+        if is_complete and not self._has_handlers():
             self._close_spools()  # no handler is left that logging.shutdown() could close
         if not is_complete and (left := self._waiting_lines()):
             is_spooled = all(

@@ -80,11 +80,12 @@ class Plain(NamedTuple):
 class Spool:
     """One channel's segment of this process. Not open until `open` or the first line; closed again it stays empty.
 
-    `limit` is the highest number there is a slot for, `near` the highest with one in the near ring; both are 0 while
-    the segment is not open. The far ring has `mask` + 1 slots, at least as many as `lines` may wait.
+    `number` tells the segments apart that an origin has one after another: several may be there at once, in the same
+    directory too. `limit` is the highest number there is a slot for, `near` the highest with one in the near ring; both
+    are 0 while the segment is not open. The far ring has `mask` + 1 slots, at least as many as `lines` may wait.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], key: str, origin: str, lines: int) -> None:
+    def __init__(self, directory: str | os.PathLike[str], key: str, origin: str, lines: int, number: int = 1) -> None:
         self.directory = Path(directory)
         self.mask = (1 << max(10, min(lines, _MOST_LINES) - 1).bit_length()) - 1
         self.pages = max(64, (self.mask + 1) // 32)
@@ -92,7 +93,7 @@ class Spool:
         self.size = self._pages_start + PAGE * self.pages
         self.key = key
         self.origin = origin
-        self.name = segment_name(origin)
+        self.name = segment_name(origin if number == 1 else f"{origin}.s{number}")
         self.limit = self.near = self._near_to = 0
         self.acked = 0
         # With SPOOL_REDACT: gives what masks secrets before a line stands in the file.

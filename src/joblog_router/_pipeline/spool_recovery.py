@@ -149,7 +149,9 @@ class DeadSegment:
         self.let_go()
 
     def let_go(self) -> None:
-        """Close map and descriptors: the lock goes with them."""
+        """Close map and descriptors: the lock goes with them. Once: their numbers may be others' afterwards."""
+        if self.map.closed:
+            return
         self.words.release()
         self.map.close()
         release(self.found)

@@ -109,8 +109,13 @@ def sweep(directory: Path) -> None:
     with contextlib.suppress(OSError):
         folder = open_directory(directory)
         try:
-            for name in os.listdir(folder):  # noqa: PTH208 - of this directory, whatever its name leads to meanwhile
-                if (found := _NAME.fullmatch(name)) is None or has_left(directory, found["stem"]):
+            names = os.listdir(folder)  # noqa: PTH208 - of this directory, whatever its name leads to meanwhile
+            # Of "host-1-ab.2.spool" every part that ends before a dot: one of them is the process.
+            left = {
+                name[:end] for name in names if name.endswith(SUFFIX) for end, sign in enumerate(name) if sign == "."
+            }
+            for name in names:
+                if (found := _NAME.fullmatch(name)) is None or found["stem"] in left:
                     continue
                 with contextlib.suppress(OSError):  # gone meanwhile
                     about = os.stat(name, dir_fd=folder, follow_symlinks=False)

@@ -62,6 +62,7 @@ class Case:
     pipeline: Mapping[str, Any]
     streams: list[Any]
     consumers: list[tuple[Any, Any]]
+    before: Case | None
 
     def __init__(
         self,

@@ -51,6 +51,8 @@ class _Client:
             raise ConfigurationError(
                 f"{place} must be an http(s) address that holds {{job_id}}, not {_shown(str(url))!r}"
             )
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+            raise ConfigurationError(f"the timeout beside {place} must be seconds above 0, not {timeout!r}")
         self._url = url
         self._headers = dict(headers or {})
         self._timeout = timeout

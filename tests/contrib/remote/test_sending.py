@@ -198,6 +198,38 @@ def test_what_happens_to_one_jobs_file_costs_its_own_lines(
     assert (stats["sent"], stats["dropped"], stats["waiting"]) == (3, 2, 0)
 
 
+def test_a_file_that_is_given_up_while_its_lines_are_sent_costs_the_next_one_nothing(
+    front: Front, logger: logging.Logger, spool: Path
+) -> None:
+    """The answer to what was sent is not taken for an answer to what was written since."""
+    asked, go = threading.Event(), threading.Event()
+
+    def answer(job: str, lines: list[str]) -> Answer:
+        asked.set()
+        assert go.wait(10)
+        return receipt(len(lines))
+
+    front.answer = answer
+    handler = RemoteJobLogHandler(front.url, spool=spool)
+    logger.addHandler(handler)
+    with handler.job(issue_token(1)):
+        for number in range(5):
+            logger.info("sent %d", number)
+        assert asked.wait(10)
+        (lane,) = handler._lanes.values()
+        assert isinstance(lane, send._FileLane)
+        lane._segments[0].close()  # as files are that nobody wrote to for a while
+        for file in spool.glob("*.joblog"):
+            file.unlink()
+        logger.info("later 0")
+        go.set()
+        for number in range(1, 10):
+            logger.info("later %d", number)
+    assert handler.flush(20)
+    later = [line for _, line in front.taken if line.startswith("later")]
+    assert later == [f"later {number}" for number in range(10)]
+
+
 def test_a_job_that_logs_all_the_time_does_not_hold_up_others(front: Front, logger: logging.Logger) -> None:
     """It has its turn, and then the next has."""
     handler = RemoteJobLogHandler(front.url, batch=1)

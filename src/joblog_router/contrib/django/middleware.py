@@ -14,7 +14,9 @@ from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, get_resolver
 
+from ..._pipeline.attributes import STAMP
 from ..._pipeline.report import report_once
+from ..._pipeline.resolve import NO_JOB
 from ...context import current_namespace, job_context, job_context_in, wrap_stream
 from . import conf
 
@@ -32,7 +34,7 @@ class _Refusals(logging.Filter):
         request = getattr(record, "request", None)
         is_refused = record.name != "django.request" or getattr(record, "status_code", 0) in (401, 403)
         if is_refused and isinstance(request, HttpRequest) and hasattr(request, _IN_JOB):
-            record.job_log = False
+            setattr(record, STAMP, NO_JOB)
         return True
 
 

@@ -1174,7 +1174,9 @@ class _FileLane(_Lane):
         # Held by logging threads for an append, by the sending thread to begin or drop a file. Reentrant: a line may
         # be logged out of a line (a signal handler, __del__).
         self._lock = threading.RLock()
+        # Of the lines that were looked at last, and where they are.
         self._lengths: list[int] = []
+        self._peeked: _Segment | None = None
 
     @classmethod
     def left_behind(cls, name: str, spool: _Spool, url: str) -> _FileLane | None:
@@ -1308,6 +1310,7 @@ class _FileLane(_Lane):
         return []
 
     def _first_lines(self, segment: _Segment, count: int) -> list[bytes]:
+        self._peeked = segment
         left = segment.written - segment.offset
         size = _READ
         while True:
@@ -1337,12 +1340,15 @@ class _FileLane(_Lane):
 
     def done(self, count: int) -> None:
         with self._lock:
-            segment = self._segments[0]
+            segment = self._peeked
+            if segment is None or segment not in self._segments:
+                return  # it was given up meanwhile, and its lines are counted as dropped
             segment.offset += sum(self._lengths[:count])
             segment.lines -= count
             self._lengths = self._lengths[count:]
             if not segment.lines and (len(self._segments) > 1 or segment.written > min(_SEGMENT, self._max_bytes // 2)):
-                self._segments.popleft().unlink()
+                self._segments.remove(segment)
+                segment.unlink()
 
     def rest(self) -> None:
         with self._lock:

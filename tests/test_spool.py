@@ -981,7 +981,9 @@ def test_a_fork_in_the_middle_of_a_recovery_leaves_it_to_the_parent(tmp_path: Pa
     (tmp_path / "logs").write_text("a file where the store should be")
     code = """
 configure()
+until = time.monotonic() + 15
 while not router.recovery.running():
+    assert time.monotonic() < until, "no recovery begins"
     time.sleep(0.01)
 dead = router.recovery.running()[0].segment.found.name
 def is_open():
@@ -1058,6 +1060,18 @@ def test_each_user_and_each_project_has_a_default_directory_of_its_own(monkeypat
     assert len({ours, default_directory("shop"), default_directory("other"), default_directory("shop\udcff")}) == 4
 
 
+def logs_without_a_spool(directory: Path) -> None:
+    """A line of a handler that is told to use `directory`, and cannot, is stored all the same."""
+    sink = Gate()
+    sink.is_open = True
+    logging.getLogger().addHandler(JobLogHandler(sink=sink, spool=directory))
+    logging.getLogger().setLevel(logging.INFO)
+    with job_context(1):
+        log.info("one")
+    assert flush(10)
+    assert sink.messages == ["one"]
+
+
 def test_a_directory_of_another_user_turns_the_spool_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -1065,14 +1079,7 @@ def test_a_directory_of_another_user_turns_the_spool_off(
     (tmp_path / "spool").mkdir(mode=0o700)
     uid = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
-    sink = Gate()
-    sink.is_open = True
-    logging.getLogger().addHandler(JobLogHandler(sink=sink, spool=tmp_path / "spool"))
-    logging.getLogger().setLevel(logging.INFO)
-    with job_context(1):
-        log.info("one")
-    assert flush(10)
-    assert sink.messages == ["one"]
+    logs_without_a_spool(tmp_path / "spool")
     assert f"it belongs to user {uid}, not to {uid + 1}" in capfd.readouterr().err
     assert list((tmp_path / "spool").iterdir()) == []
 
@@ -1182,14 +1189,7 @@ def test_without_fcntl_there_is_no_spool(tmp_path: Path, monkeypatch: pytest.Mon
     """As on Windows: said once, lines are stored. The module is taken away here, as no such platform is at hand."""
     for module in (spool_module, spool_recovery, status_file):
         monkeypatch.setattr(module, "IS_SUPPORTED", False)
-    sink = Gate()
-    sink.is_open = True
-    logging.getLogger().addHandler(JobLogHandler(sink=sink, spool=tmp_path / "spool"))
-    logging.getLogger().setLevel(logging.INFO)
-    with job_context(1):
-        log.info("one")
-    assert flush(10)
-    assert sink.messages == ["one"]
+    logs_without_a_spool(tmp_path / "spool")
     assert not (tmp_path / "spool").exists()
 
 
@@ -1553,8 +1553,9 @@ def test_a_living_segment_stays_locked_where_one_before_it_is_done(tmp_path: Pat
             log.info("in %s", spool)
     assert flush(10)
     until = time.monotonic() + 10
-    while any(name.endswith(".spool") for name in os.listdir(sys.argv[1] + "/one")) and time.monotonic() < until:
-        time.sleep(0.01)
+    while any(name.endswith(".spool") for name in os.listdir(sys.argv[1] + "/one")):
+        assert time.monotonic() < until, "the first segment is not done"
+        time.sleep(0.01)  # the writer takes it away after it answered the flush
     (name,) = (name for name in os.listdir(sys.argv[1] + "/two") if name.endswith(".spool"))
     lock = "import fcntl, os, sys; fcntl.lockf(os.open(sys.argv[1], os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     tried = subprocess.run([sys.executable, "-c", lock, f"{sys.argv[1]}/two/{name}"], capture_output=True, text=True)
